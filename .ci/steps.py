@@ -1,0 +1,126 @@
+"""Runs targets of the Makefile one after the other, each to its end, and adds up what their runners counted.
+
+A step that fails without a failed test counts as one failure, and so does one that ran nothing: a sum can't look
+better than what happened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+# Longer than any step takes on two cores; a step that hangs is a failure, not a silent machine.
+LIMIT_SECONDS = 1500
+
+CARGO = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;")
+PLAIN = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
+PYTEST = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s")
+PYTEST_PART = re.compile(r"(\d+) (\w+)")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class Count:
+    """What one step's runner counted."""
+
+    name: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    note: str = ""
+    plain: tuple[int, int, int] = field(default=(0, 0, 0))
+
+    def read(self, line: str) -> None:
+        """Takes one line of output into the count."""
+        line = COLOUR.sub("", line).rstrip()
+        if match := CARGO.match(line):  # one a test binary
+            self.add(*(int(part) for part in match.groups()))
+        elif match := PLAIN.match(line):  # the last one is the sum
+            self.plain = (int(match[1]), int(match[2]), int(match[3] or 0))
+        elif match := PYTEST.match(line):
+            parts = {word: int(number) for number, word in PYTEST_PART.findall(match[1])}
+            failed = parts.get("failed", 0) + parts.get("error", 0) + parts.get("errors", 0)
+            self.add(parts.get("passed", 0) + parts.get("xfailed", 0), failed, parts.get("skipped", 0))
+
+    def add(self, passed: int, failed: int, skipped: int) -> None:
+        """Adds to the count."""
+        self.passed += passed
+        self.failed += failed
+        self.skipped += skipped
+
+    def close(self, code: int) -> None:
+        """Settles the count once the step has ended."""
+        if self.passed + self.failed == 0:
+            self.add(*self.plain)
+        if code != 0 and self.failed == 0:
+            self.failed, self.note = 1, self.note or f"ended with {code}"
+        elif self.passed + self.failed == 0:
+            self.failed, self.note = 1, "ran nothing"
+
+
+def run(name: str) -> Count:
+    """Runs one step, its output shown as it comes."""
+    count = Count(name)
+    print(f"\n── {name} ──", flush=True)
+    began = time.monotonic()
+    step = subprocess.Popen(
+        ["make", "--no-print-directory", name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+    def give_up() -> None:
+        count.note = f"stopped after {LIMIT_SECONDS} s"
+        os.killpg(step.pid, signal.SIGKILL)
+
+    limit = threading.Timer(LIMIT_SECONDS, give_up)
+    limit.daemon = True
+    limit.start()
+    assert step.stdout is not None
+    try:
+        for line in step.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            count.read(line)
+        code = step.wait()
+    except KeyboardInterrupt:
+        os.killpg(step.pid, signal.SIGTERM)
+        raise
+    finally:
+        limit.cancel()
+    count.close(code)
+    count.seconds = time.monotonic() - began
+    return count
+
+
+def main(names: list[str]) -> int:
+    """Runs all, prints the table and the sum."""
+    counts = [run(name) for name in names]
+    total = Count("total", seconds=sum(c.seconds for c in counts))
+    for count in counts:
+        total.add(count.passed, count.failed, count.skipped)
+    print(f"\n{'step':<16}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for count in [*counts, total]:
+        row = f"{count.name:<16}{count.passed:>8}{count.failed:>8}{count.skipped:>9}{count.seconds:>9.0f}"
+        print(f"{row}  {count.note}".rstrip())
+    skipped = f", {total.skipped} skipped" if total.skipped else ""
+    print(f"\n{total.passed} passed, {total.failed} failed{skipped}", flush=True)
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

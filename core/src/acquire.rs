@@ -1,0 +1,338 @@
+//! The way to a lease, and the only wait loop.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::backend::{Attempt, Contender, Wake};
+use crate::claim::{Claim, Terms};
+use crate::client::{Client, Core};
+use crate::clock::{self, Instant};
+use crate::error::{Error, Kind, Result, show};
+use crate::event::{self, What};
+use crate::gate::Turn;
+use crate::lease::Lease;
+use crate::lock::Site;
+use crate::op::{Cancel, Op};
+use crate::runtime;
+
+/// How long after its deadline an acquire may still clean up before its caller is told.
+const LATE: Duration = Duration::from_millis(100);
+/// How long after a cancel.
+const WITHDRAWAL: Duration = Duration::from_millis(250);
+
+/// Everything one acquire knows.
+struct Bid {
+    core: Arc<Core>,
+    site: Arc<Site>,
+    client: Client,
+    claim: Claim,
+    cancel: Cancel,
+    begun: Instant,
+    deadline: Instant,
+}
+
+pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>) -> Op<Lease> {
+    if let Some((tries, delay)) = terms.retry {
+        return retry(site, client, terms, tries, delay);
+    }
+    let core = &site.core;
+    let claim = Claim::new(terms.clone(), wait != Some(Duration::ZERO));
+    let mut turn = None;
+    if core.capability.local {
+        turn = site.slot.try_turn();
+        if let Some(turn) = &mut turn {
+            match core.backend.try_now(&claim) {
+                Some(Ok(Attempt::Granted { grant, since, ttl })) => {
+                    event::emit(|| What::Granted { wait: Duration::ZERO }.of(core.name(), &claim));
+                    let turn = std::mem::replace(turn, Turn::none());
+                    return Op::ready(Ok(Lease::new(core, client.id(), claim, grant, since, ttl, turn)));
+                }
+                Some(Err(error)) if !error.is_temporary() => return Op::ready(Err(told(error, core, &claim))),
+                _ => {}
+            }
+        }
+        if !claim.wait {
+            drop(turn);
+            return Op::ready(Err(busy(core, &claim, Duration::ZERO, "")));
+        }
+    }
+    let begun = Instant::now();
+    let deadline = wait.map_or(Instant::NEVER, |wait| begun.plus(wait));
+    let cancel = Cancel::default();
+    let bid = Bid {
+        core: core.clone(),
+        site: site.clone(),
+        client: client.clone(),
+        claim,
+        cancel: cancel.clone(),
+        begun,
+        deadline,
+    };
+    Op::new(cancel, bid.watched(turn))
+}
+
+/// The seeds' way: so many single tries, so far apart, instead of waiting.
+fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, delay: Duration) -> Op<Lease> {
+    let mut once = Terms::clone(terms);
+    once.retry = None;
+    let once = Arc::new(once);
+    let first = start(site, client, &once, Some(Duration::ZERO));
+    let (site, client) = (site.clone(), client.clone());
+    let cancel = Cancel::default();
+    let seen = cancel.clone();
+    let rest = async move {
+        let mut result = first.await;
+        for _ in 1..tries {
+            match &result {
+                Err(error) if error.kind() == Kind::Timeout || error.is_temporary() => {}
+                _ => return result,
+            }
+            tokio::select! {
+                biased;
+                () = clock::sleep(delay) => {}
+                () = seen.wished(1) => return Err(cancelled(&once)),
+            }
+            result = start(&site, &client, &once, Some(Duration::ZERO)).await;
+        }
+        result
+    };
+    Op::new(cancel, rest)
+}
+
+impl Bid {
+    /// Runs the bid, and answers its caller in time whatever it is doing: what is unfinished goes on in the background
+    /// and keeps the turn until it is settled.
+    async fn watched(self, turn: Option<Turn>) -> Result<Lease> {
+        let (core, claim, begun, deadline) = (self.core.clone(), self.claim.clone(), self.begun, self.deadline);
+        let cancel = self.cancel.clone();
+        let mut work = Box::pin(self.run(turn));
+        let late = async {
+            let withdrawn = async {
+                cancel.wished(1).await;
+                tokio::select! {
+                    biased;
+                    () = clock::sleep(WITHDRAWAL) => {}
+                    () = cancel.wished(2) => {}
+                }
+            };
+            let grace = if claim.wait {
+                LATE
+            } else {
+                core.config.connect_timeout()
+            };
+            tokio::select! {
+                biased;
+                () = withdrawn => true,
+                () = clock::sleep_until(deadline.plus(grace)) => false,
+            }
+        };
+        let was_cancelled = tokio::select! {
+            biased;
+            result = &mut work => return result,
+            was_cancelled = late => was_cancelled,
+        };
+        runtime::spawn_pending(async move { drop(work.await) });
+        Err(if was_cancelled {
+            cancelled(&claim.terms)
+        } else {
+            busy(&core, &claim, Instant::now() - begun, "")
+        })
+    }
+
+    async fn run(mut self, mut turn: Option<Turn>) -> Result<Lease> {
+        event::emit(|| What::Waiting.of(self.core.name(), &self.claim));
+        loop {
+            let turn = match turn.take() {
+                Some(turn) => turn,
+                None => self.turn().await?,
+            };
+            let mut contender = self.core.backend.clone().contend(self.claim.clone());
+            let (grant, since, ttl) = match self.contest(contender.as_mut()).await {
+                Ok(granted) => granted,
+                Err(error) => {
+                    if !mutant!("no-withdrawal") {
+                        self.withdraw(contender.as_mut()).await;
+                    }
+                    drop(turn);
+                    return Err(told(error, &self.core, &self.claim));
+                }
+            };
+            let lease = Lease::new(
+                &self.core,
+                self.client.id(),
+                self.claim.clone(),
+                grant,
+                since,
+                ttl,
+                turn,
+            );
+            if lease.is_held() || mutant!("late-grant-entered") {
+                event::emit(|| What::Granted { wait: self.waited() }.of(self.core.name(), &self.claim));
+                return Ok(lease);
+            }
+            // Over before it came: never handed out. Its release keeps the turn, and this caller asks again.
+            drop(lease);
+            if !self.claim.wait || self.deadline.passed() {
+                return Err(busy(&self.core, &self.claim, self.waited(), ""));
+            }
+            self.claim = Claim::new(self.claim.terms.clone(), self.claim.wait);
+        }
+    }
+
+    /// The turn in the gate.
+    async fn turn(&self) -> Result<Turn> {
+        let place = match self.site.slot.queue(&self.claim) {
+            Ok(turn) => return Ok(turn),
+            Err(place) if self.claim.wait => place,
+            Err(_) => return Err(busy(&self.core, &self.claim, Duration::ZERO, "")),
+        };
+        tokio::select! {
+            biased;
+            turn = place => turn.map_err(|_| Error::new(Kind::Internal, "the local queue ended")),
+            error = self.given_up() => match error.kind() {
+                Kind::Timeout => Err(self.explained().await),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Resolves when the caller is not to wait any longer.
+    async fn given_up(&self) -> Error {
+        tokio::select! {
+            biased;
+            () = self.cancel.wished(1) => cancelled(&self.claim.terms),
+            () = self.client.closed().wished(1) => Error::new(Kind::Invalid, "the client was closed"),
+            () = clock::sleep_until(self.deadline) => busy(&self.core, &self.claim, self.waited(), ""),
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        Instant::now() - self.begun
+    }
+
+    /// Tries until it is granted, refused, out of time, cancelled, or the backend has not answered for too long.
+    async fn contest(&self, contender: &mut dyn Contender) -> Result<Granted> {
+        let outage = self.core.config.connect_timeout();
+        let mut heard = Instant::now();
+        let mut pause = Duration::from_millis(10);
+        let mut last = false;
+        loop {
+            let budget = if last || !self.claim.wait {
+                outage
+            } else {
+                self.deadline.left().min(outage)
+            };
+            let wake = match contender.attempt(budget).await {
+                Ok(Attempt::Granted { grant, since, ttl }) => {
+                    self.core.answered.store(true, Ordering::Relaxed);
+                    return Ok((grant, since, ttl));
+                }
+                Ok(Attempt::Busy(wake)) => {
+                    self.core.answered.store(true, Ordering::Relaxed);
+                    heard = Instant::now();
+                    pause = Duration::from_millis(10);
+                    if !self.claim.wait || last {
+                        return Err(self.explained().await);
+                    }
+                    wake
+                }
+                Err(error) if !error.is_temporary() || !self.claim.wait || last => return Err(error),
+                // The very first contact is not repeated: a wrong address is told at once.
+                Err(error) if !self.core.answered.load(Ordering::Relaxed) => return Err(error),
+                Err(error) if Instant::now() - heard >= outage => return Err(error),
+                Err(_) => {
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                    Wake {
+                        after: pause.mul_f64(0.75 + fastrand::f64() / 2.0),
+                        on: None,
+                    }
+                }
+            };
+            let on = async {
+                match wake.on {
+                    Some(on) => on.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                error = self.given_up() => match error.kind() {
+                    // Time is up, but the lock may have become free meanwhile: one last try.
+                    Kind::Timeout => last = true,
+                    _ => return Err(error),
+                },
+                () = on => {}
+                () = clock::sleep(wake.after) => {}
+            }
+        }
+    }
+
+    /// The error of a deadline, with what can be told of whoever holds the lock.
+    async fn explained(&self) -> Error {
+        let waited = self.waited();
+        if !self.claim.wait {
+            return busy(&self.core, &self.claim, waited, "");
+        }
+        event::emit(|| What::TimedOut { wait: waited }.of(self.core.name(), &self.claim));
+        let look = self.core.holders(&self.claim.terms.name);
+        let holders = tokio::time::timeout(LATE / 2, look)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default();
+        let mut by = String::new();
+        if let Some(holder) = holders.first().filter(|holder| holder.held) {
+            by = " by".to_owned();
+            match (&holder.host, holder.pid) {
+                (Some(host), Some(pid)) => by += &format!(" process {pid} on {host}"),
+                (None, Some(pid)) => by += &format!(" process {pid}"),
+                _ => by += " another holder",
+            }
+            if let Some(label) = &holder.label {
+                by += &format!(" ({})", show(label));
+            }
+            if let Some(age) = holder.age {
+                by += &format!(" for {:.1} s", age.as_secs_f64());
+            }
+        }
+        busy(&self.core, &self.claim, waited, &by)
+    }
+
+    /// Leaves nothing behind. The turn is kept until the backend has confirmed it, or until whatever is left there has
+    /// ended by itself.
+    async fn withdraw(&self, contender: &mut dyn Contender) {
+        let end = Instant::now()
+            .plus(self.claim.terms.ttl)
+            .plus(self.core.config.connect_timeout());
+        let mut pause = Duration::from_millis(10);
+        while contender.withdraw().await.is_err() && !end.passed() {
+            clock::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+type Granted = (Arc<dyn crate::backend::Grant>, Instant, Duration);
+
+fn told(error: Error, core: &Core, claim: &Claim) -> Error {
+    error.with_key(claim.terms.key.clone()).with_service(core.name())
+}
+
+fn cancelled(terms: &Terms) -> Error {
+    Error::new(Kind::Cancelled, "the acquire was cancelled").with_key(terms.key.clone())
+}
+
+/// Not obtained: `by` tells of whom we know to hold it.
+fn busy(core: &Core, claim: &Claim, waited: Duration, by: &str) -> Error {
+    let text = if waited.is_zero() {
+        "the lock is busy".to_owned()
+    } else {
+        format!(
+            "the lock is busy: not obtained within {:.3} s, held{by}",
+            waited.as_secs_f64()
+        )
+    };
+    let text = text.strip_suffix(", held").map(str::to_owned).unwrap_or(text);
+    told(Error::new(Kind::Timeout, text).temporary(true), core, claim)
+}

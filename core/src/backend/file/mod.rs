@@ -1,0 +1,299 @@
+//! `file:///dir`: a lock between the processes of one host, by flock(2) on an empty file that is never removed, so that
+//! flock(1) and other users of flock on the same path take part.
+
+mod dir;
+mod error;
+mod grant;
+mod name;
+mod proc;
+mod sys;
+mod wait;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use self::dir::Dir;
+use self::grant::{Held, LockFile};
+use self::wait::{Waiter, Watcher};
+use super::{
+    Alarm, Attempt, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal, Scheme, Values, Wake,
+};
+use crate::claim::Claim;
+use crate::clock::Instant;
+use crate::config::{Config, Opt, Parts, Value, Want};
+use crate::error::{Error, Result};
+
+/// The backend's entry in the table of drivers.
+pub static DRIVER: Driver = Driver {
+    name: "file",
+    schemes: &[Scheme {
+        name: "file",
+        tls: false,
+        mode: None,
+    }],
+    options: &[
+        Opt {
+            name: "dir",
+            want: Want::Text,
+            secret: false,
+            env: true,
+            yaml: true,
+            url: false,
+        },
+        Opt {
+            name: "force",
+            want: Want::Flag,
+            secret: false,
+            env: false,
+            yaml: true,
+            url: true,
+        },
+    ],
+    service: false,
+    parts,
+    authority: |values| values.text("dir").map(crate::config::encode_path).unwrap_or_default(),
+    capability,
+    connect: |config, alarm| Ok(Arc::new(Shared(Arc::new(File::new(config, alarm)?)))),
+};
+
+/// How many lock files are kept open for their next use.
+const IDLE: usize = 64;
+/// How long other processes get to take a lock that this one has just given back, before it asks for it again.
+const COURTESY: Duration = Duration::from_micros(500);
+
+fn capability() -> Capability {
+    Capability {
+        fence: true,
+        ttl: false,
+        fifo: false,
+        shared: false,
+        permits: false,
+        handoff: false,
+        processes: true,
+        fork: true,
+        local: true,
+        min_ttl: Duration::from_millis(100),
+        guarantee: "flock(2) in the kernel of one host, on a local file system",
+    }
+}
+
+fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+    if parts.user.is_some() || parts.password.is_some() {
+        return Err(Error::invalid("file:// takes no user and no password: file:///dir"));
+    }
+    if !parts
+        .hosts
+        .iter()
+        .all(|(host, port)| (host.is_empty() || host == "localhost") && port.is_none())
+    {
+        return Err(Error::invalid(
+            "file:// names a directory of this host, with three slashes: file:///dir",
+        ));
+    }
+    if !matches!(parts.path.as_str(), "" | "/") {
+        values.set("dir", Value::Text(parts.path.clone()));
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    /// Whether the directory is the platform's default one, which belongs to this user alone.
+    own: bool,
+    force: bool,
+    dir: ArcSwapOption<Dir>,
+    kept: Mutex<Kept>,
+    watcher: Watcher,
+    alarm: Alarm,
+}
+
+/// Lock files kept open, and names given back while other processes wait for them.
+#[derive(Debug, Default)]
+struct Kept {
+    idle: HashMap<Arc<str>, LockFile>,
+    given: HashMap<Arc<str>, Instant>,
+}
+
+impl File {
+    fn new(config: &Config, alarm: Alarm) -> Result<Self> {
+        let named = config.values().text("dir").map(PathBuf::from);
+        if let Some(path) = named.as_ref().filter(|path| !path.is_absolute()) {
+            return Err(Error::invalid(format!(
+                "the lock directory {path:?} is not an absolute path: write file:///dir"
+            )));
+        }
+        Ok(Self {
+            own: named.is_none(),
+            path: named.unwrap_or_else(dir::default_path),
+            force: config.values().flag("force").unwrap_or(false),
+            dir: ArcSwapOption::empty(),
+            kept: Mutex::default(),
+            watcher: Watcher::default(),
+            alarm,
+        })
+    }
+
+    fn dir(&self) -> Result<Arc<Dir>> {
+        match self.dir.load_full() {
+            Some(dir) => Ok(dir),
+            None => self.open_dir(),
+        }
+    }
+
+    fn open_dir(&self) -> Result<Arc<Dir>> {
+        let before = self.dir.load_full();
+        let dir = Arc::new(Dir::open(&self.path, self.own, self.force, before.as_deref())?);
+        self.dir.store(Some(dir.clone()));
+        Ok(dir)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, name: &str) -> Result<LockFile> {
+        let dir = self.dir()?;
+        match LockFile::open(Path::new(name), dir.mode()) {
+            // Somebody removed the directory.
+            Err(errno) if errno == rustix::io::Errno::NOENT => {
+                let dir = self.open_dir()?;
+                LockFile::open(Path::new(name), dir.mode()).map_err(|errno| error::of(errno, "open", name))
+            }
+            opened => opened.map_err(|errno| error::of(errno, "open", name)),
+        }
+    }
+
+    /// One try, with the file the caller has open or one of ours; what comes back unused stays open.
+    fn take(self: &Arc<Self>, claim: &Claim, open: &mut Option<LockFile>) -> Result<Option<Attempt>> {
+        let name = &claim.terms.name;
+        // A file that was replaced between opening and locking is opened again; who replaces it all the time is
+        // waited for like a holder.
+        for _ in 0..8 {
+            let file = match open.take() {
+                Some(file) => file,
+                None => self.open(name)?,
+            };
+            let since = Instant::now();
+            if !file.lock().map_err(|errno| error::of(errno, "lock", name))? {
+                if file.is_current(name) {
+                    *open = Some(file);
+                    return Ok(None);
+                }
+                continue;
+            }
+            if !file.is_current(name) {
+                continue;
+            }
+            let dir = self.dir()?;
+            let held = Held::new(self.clone(), name.clone(), file, dir.step(), dir);
+            return Ok(Some(Attempt::Granted {
+                grant: Arc::new(held),
+                since,
+                ttl: claim.terms.ttl,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// How long to let others go first: they wait for what this process has just given back.
+    fn courtesy(&self, claim: &Claim) -> Option<Duration> {
+        let mut kept = self.kept();
+        if kept.given.is_empty() || !claim.wait {
+            return None;
+        }
+        let left = kept.given.remove(&claim.terms.name)?.plus(COURTESY).left();
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn keep(&self, name: &Arc<str>, file: LockFile) {
+        let mut kept = self.kept();
+        if kept.idle.len() < IDLE {
+            kept.idle.insert(name.clone(), file);
+        }
+    }
+}
+
+/// `Arc<File>` is what grants and contenders keep; the trait's methods get at it through this.
+#[derive(Debug)]
+struct Shared(Arc<File>);
+
+impl Backend for Shared {
+    fn capability(&self) -> Capability {
+        capability()
+    }
+
+    fn encode(&self, key: &str) -> Result<String> {
+        name::path(&self.0.path, key)
+    }
+
+    fn try_now(&self, claim: &Claim) -> Option<Result<Attempt>> {
+        let file = &self.0;
+        if let Some(left) = file.courtesy(claim) {
+            return Some(Ok(Attempt::Busy(Wake { after: left, on: None })));
+        }
+        let mut open = file.kept().idle.remove(&claim.terms.name);
+        let attempt = file.take(claim, &mut open);
+        if let Some(open) = open {
+            file.keep(&claim.terms.name, open);
+        }
+        Some(attempt.map(|attempt| {
+            attempt.unwrap_or(Attempt::Busy(Wake {
+                after: Duration::ZERO,
+                on: None,
+            }))
+        }))
+    }
+
+    fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
+        Box::new(Waiter::new(self.0.clone(), claim))
+    }
+
+    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+        let now = Instant::now();
+        self.0.dir.load().iter().for_each(|dir| {
+            if !dir.counter_is_current() {
+                // Failing that, grants go on counting in the old one; the next renewal tries again.
+                let _ = self.0.open_dir();
+            }
+        });
+        let renewed = due.iter().map(|due| {
+            let kept = super::own::<Held>(&due.grant)?.touch();
+            Ok(if kept {
+                Renewal::Kept {
+                    since: now,
+                    ttl: due.ttl,
+                }
+            } else {
+                Renewal::Lost
+            })
+        });
+        let renewed: Vec<_> = renewed.collect();
+        Box::pin(std::future::ready(renewed))
+    }
+
+    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+        Box::pin(std::future::ready(self.0.dir().map(|_| proc::holders(name))))
+    }
+
+    /// Puts a new file in the place of the locked one: who holds the old one holds nothing any more.
+    fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
+        let broken = self.0.dir().and_then(|dir| {
+            if proc::holders(name).is_empty() {
+                return Ok(false);
+            }
+            grant::replace(Path::new(name), dir.mode()).map_err(|errno| error::of(errno, "replace", name))?;
+            self.0.alarm.raise(name);
+            Ok(true)
+        });
+        Box::pin(std::future::ready(broken))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(self.0.dir().map(drop)))
+    }
+}

@@ -1,0 +1,75 @@
+//! From a key to the path of its lock file: readable where that is safe, never two keys on one path.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+const SUFFIX: &str = ".lock";
+/// The longest file name of the usual file systems.
+const LIMIT: usize = 255;
+/// How much of a long key stays readable.
+const HEAD: usize = 100;
+
+/// The path of the key's lock file.
+pub(super) fn path(dir: &Path, key: &str) -> Result<String> {
+    let name = dir.join(file_name(key)).into_os_string().into_string();
+    name.map_err(|_| {
+        Error::invalid(format!(
+            "the lock directory {} is not UTF-8: use another",
+            dir.display()
+        ))
+    })
+}
+
+/// Letters, digits and `-_.:@=+,` stand for themselves, other bytes as `%XX`; a long name is cut and ends in `~` and a
+/// hash, which no short one contains.
+fn file_name(key: &str) -> String {
+    let mut name = String::with_capacity(key.len() + SUFFIX.len());
+    let mut cut = 0;
+    for (at, &byte) in key.as_bytes().iter().enumerate() {
+        if byte.is_ascii_alphanumeric() || b"-_:@=+,".contains(&byte) || byte == b'.' && at > 0 {
+            name.push(char::from(byte));
+        } else {
+            // Writing to a String can't fail.
+            let _ = write!(name, "%{byte:02X}");
+        }
+        if name.len() <= HEAD {
+            cut = name.len();
+        }
+    }
+    if name.len() + SUFFIX.len() > LIMIT {
+        name.truncate(cut);
+        name.push('~');
+        for byte in &Sha256::digest(key.as_bytes())[..16] {
+            let _ = write!(name, "{byte:02x}");
+        }
+    }
+    name + SUFFIX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LIMIT, file_name};
+    use proptest::prelude::*;
+
+    #[test]
+    fn readable_where_safe() {
+        assert_eq!(file_name("user:42"), "user:42.lock");
+        assert_eq!(file_name("a/b"), "a%2Fb.lock");
+        assert_eq!(file_name(".."), "%2E..lock");
+        assert_eq!(file_name("é%"), "%C3%A9%25.lock");
+        assert_eq!(file_name(&"x".repeat(512)).len(), 100 + 1 + 32 + 5);
+    }
+
+    proptest! {
+        #[test]
+        fn safe_and_distinct(a in "\\PC{1,200}", b in "\\PC{1,200}") {
+            let (x, y) = (file_name(&a), file_name(&b));
+            prop_assert_eq!(a == b, x == y);
+            prop_assert!(x.len() <= LIMIT && !x.starts_with('.') && !x.contains(['/', '\0']) && x.is_ascii());
+        }
+    }
+}

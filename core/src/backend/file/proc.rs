@@ -1,0 +1,61 @@
+//! Who holds a lock file, as far as the kernel tells: the process, and nothing else of it.
+
+use std::fs;
+
+use crate::backend::Holder;
+
+/// The processes that hold a flock on this path. Empty where the system doesn't tell.
+pub(super) fn holders(path: &str) -> Vec<Holder> {
+    let Ok(stat) = rustix::fs::stat(path) else {
+        return Vec::new();
+    };
+    let device = format!(
+        "{:02x}:{:02x}",
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev)
+    );
+    let Ok(table) = fs::read_to_string("/proc/locks") else {
+        return Vec::new();
+    };
+    table
+        .lines()
+        .filter_map(|line| holder(line, &device, stat.st_ino))
+        .collect()
+}
+
+/// A line such as `1: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF`.
+fn holder(line: &str, device: &str, inode: u64) -> Option<Holder> {
+    let mut fields = line.split_whitespace().skip(1);
+    if fields.next()? != "FLOCK" {
+        return None;
+    }
+    let pid = fields.nth(2)?.parse::<i64>().ok()?;
+    let (on, number) = fields.next()?.rsplit_once(':')?;
+    if on != device || number.parse() != Ok(inode) {
+        return None;
+    }
+    // A process of another namespace is shown as 0 or -1.
+    let pid = u32::try_from(pid).ok().filter(|&pid| pid > 0);
+    Some(Holder {
+        held: true,
+        pid,
+        host: Some(crate::client::host().to_owned()),
+        ..Holder::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holder;
+
+    #[test]
+    fn reads_a_line_of_the_kernel() {
+        let line = "3: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF";
+        assert_eq!(holder(line, "fe:00", 56789).and_then(|holder| holder.pid), Some(1234));
+        assert!(holder(line, "fe:00", 5).is_none());
+        assert!(holder("1: POSIX  ADVISORY  WRITE 9 fe:00:56789 0 EOF", "fe:00", 56789).is_none());
+        assert!(holder("1: -> FLOCK  ADVISORY  WRITE 9 fe:00:56789 0 EOF", "fe:00", 56789).is_none());
+        let unknown = holder("1: FLOCK  ADVISORY  WRITE -1 fe:00:56789 0 EOF", "fe:00", 56789);
+        assert_eq!(unknown.map(|holder| holder.pid), Some(None));
+    }
+}

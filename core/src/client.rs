@@ -1,0 +1,346 @@
+//! A client: one backend and what this process shares for it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::backend::{Alarm, Backend, Capability, DRIVERS, Holder};
+use crate::claim::{Terms, unsupported};
+use crate::clock::{self, Instant};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::gate::Gate;
+use crate::lease;
+use crate::lock::Lock;
+use crate::op::{Cancel, Op};
+use crate::runtime::{self, PerProcess};
+use crate::watchdog::Watchdog;
+
+/// A handle on one backend. Clients of equal configuration share everything: connection, local queue, watchdog.
+///
+/// In a child of fork it connects anew on first use.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+struct Shared {
+    id: u64,
+    config: Config,
+    core: ArcSwap<Core>,
+    closed: Cancel,
+}
+
+/// What the clients of equal configuration share in one process.
+pub(crate) struct Core {
+    pub(crate) epoch: u32,
+    pub(crate) config: Config,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) capability: Capability,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) watchdog: Arc<Watchdog>,
+    /// Whether the backend has ever answered.
+    pub(crate) answered: AtomicBool,
+}
+
+static CORES: PerProcess<Mutex<HashMap<Config, Weak<Core>>>> = PerProcess::new();
+
+impl Client {
+    /// The client for this URL. No I/O: that begins with the first call, or with [`ping`](Self::ping).
+    ///
+    /// # Errors
+    /// `Invalid` for a URL that can't be used.
+    pub fn connect(url: &str) -> Result<Self> {
+        Self::open(Config::from_url(url)?)
+    }
+
+    /// The client for this configuration.
+    ///
+    /// # Errors
+    /// `Invalid` for a configuration the backend can't use.
+    pub fn open(config: Config) -> Result<Self> {
+        let core = share(&config)?;
+        Ok(Self::of(core))
+    }
+
+    /// A client that shares nothing.
+    #[cfg(feature = "testing")]
+    pub(crate) fn apart(config: Config, make: impl FnOnce(Alarm) -> Result<Arc<dyn Backend>>) -> Result<Self> {
+        Core::new(config, make).map(Self::of)
+    }
+
+    fn of(core: Arc<Core>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let config = core.config.clone();
+        Self(Arc::new(Shared {
+            id,
+            config,
+            core: ArcSwap::new(core),
+            closed: Cancel::default(),
+        }))
+    }
+
+    /// A lock on this key. No I/O; a key that can't be used is reported by [`Lock::check`] and by the first acquire.
+    pub fn lock(&self, key: &str) -> Lock {
+        Lock::new(self.clone(), Terms::new(key))
+    }
+
+    /// Who holds the key and who waits for it, holder first. What can't be told is `None`.
+    pub fn holders(&self, key: &str) -> Op<Vec<Holder>> {
+        self.call(key, |core, name| async move { core.holders(&name).await })
+    }
+
+    /// Takes the lock away from whoever holds it, and says whether anybody did. The holder learns of it at its next
+    /// exchange with the backend, so only its fencing token guards what it does until then.
+    pub fn break_lock(&self, key: &str) -> Op<bool> {
+        self.call(key, |core, name| async move { core.backend.break_lock(&name).await })
+    }
+
+    /// Checks that the backend answers.
+    pub fn ping(&self) -> Op<()> {
+        match self.core() {
+            Ok(core) => Op::new(Cancel::default(), async move { core.backend.ping().await }),
+            Err(error) => Op::ready(Err(error)),
+        }
+    }
+
+    /// Ends this handle: its waiters get an error, its leases are released. Idempotent. Other clients of the same
+    /// configuration are not concerned.
+    ///
+    /// # Errors
+    /// `Backend`, temporary, when a release isn't confirmed within the limit; it goes on in the background.
+    pub fn close(&self, limit: Duration) -> Op<()> {
+        self.0.closed.fire();
+        let core = self.0.core.load_full();
+        if core.epoch != runtime::epoch() {
+            return Op::ready(Ok(()));
+        }
+        let id = self.0.id;
+        let leases: Vec<_> = core
+            .gate
+            .holders()
+            .into_iter()
+            .filter(|lease| lease.handle == id)
+            .collect();
+        if leases.is_empty() {
+            return Op::ready(Ok(()));
+        }
+        Op::new(Cancel::default(), async move {
+            tokio::select! {
+                biased;
+                () = lease::give_back(leases) => Ok(()),
+                () = clock::sleep(limit) => Err(Error::unavailable(format!(
+                    "not every lock was confirmed as released within {limit:?}; they end by their ttl"
+                ))),
+            }
+        })
+    }
+
+    /// The backend's name.
+    pub fn backend(&self) -> &'static str {
+        self.0.config.driver().name
+    }
+
+    /// What the backend can do and promises.
+    pub fn capability(&self) -> Capability {
+        self.0.core.load().capability.clone()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Which keys this process holds and waits for.
+    pub fn query(&self) -> Result<Vec<(String, bool)>> {
+        Ok(self.core()?.gate.query())
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    pub(crate) fn closed(&self) -> &Cancel {
+        &self.0.closed
+    }
+
+    /// What is shared in this process: made anew in a child of fork.
+    pub(crate) fn core(&self) -> Result<Arc<Core>> {
+        if self.0.closed.fired() {
+            return Err(Error::new(Kind::Invalid, "the client was closed; connect again").with_service(self.backend()));
+        }
+        let core = self.0.core.load_full();
+        if core.epoch == runtime::epoch() {
+            return Ok(core);
+        }
+        if !core.capability.fork {
+            return Err(unsupported(
+                self.backend(),
+                "a client in a forked child whose parent used it",
+                |c| c.fork,
+            ));
+        }
+        let fresh = share(&self.0.config)?;
+        // The parent's is leaked: what it leads to may be locked for ever.
+        std::mem::forget(self.0.core.swap(fresh.clone()));
+        std::mem::forget(core);
+        Ok(fresh)
+    }
+
+    fn call<T, F>(&self, key: &str, work: impl FnOnce(Arc<Core>, String) -> F) -> Op<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let lock = self.lock(key);
+        let ready = lock.check().and_then(|()| self.core());
+        match ready {
+            Ok(core) => Op::new(Cancel::default(), work(core, lock.backend_name().to_owned())),
+            Err(error) => Op::ready(Err(error.with_key(key))),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.0.config.url()).finish()
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Core").field(&self.config.url()).finish()
+    }
+}
+
+impl Core {
+    pub(crate) fn new(config: Config, make: impl FnOnce(Alarm) -> Result<Arc<dyn Backend>>) -> Result<Arc<Self>> {
+        let alarm = Alarm::default();
+        let backend = make(alarm.clone())?;
+        let core = Arc::new(Self {
+            epoch: runtime::epoch(),
+            config,
+            capability: backend.capability(),
+            backend,
+            gate: Arc::default(),
+            watchdog: Arc::new(Watchdog::new()),
+            answered: AtomicBool::new(false),
+        });
+        alarm.belongs_to(&core);
+        Ok(core)
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.config.driver().name
+    }
+
+    /// Whether the lease on these terms has no end of its own, because the process is the lease.
+    pub(crate) fn endless(&self, terms: &Terms) -> bool {
+        self.capability.local && terms.renew
+    }
+
+    pub(crate) async fn holders(&self, name: &str) -> Result<Vec<Holder>> {
+        let mut all = self.backend.holders(name).await?;
+        let Some(slot) = self.gate.find(name) else {
+            return Ok(all);
+        };
+        if let (Some(first), Some(ours)) = (all.first_mut().filter(|first| first.held), slot.holder()) {
+            // Which of the backend's is ours we know where it can't tell the token, and where the tokens are equal.
+            let ours_is_it = match &first.token {
+                Some(token) => *token == ours.claim().token(),
+                None => first.pid.is_none_or(|pid| pid == std::process::id()),
+            };
+            if ours_is_it {
+                let known = here(ours.claim(), true, ours.age());
+                first.token = first.token.take().or(known.token);
+                first.label = first.label.take().or(known.label);
+                first.host = first.host.take().or(known.host);
+                first.pid = first.pid.or(known.pid);
+                first.fence = first.fence.or(ours.fence());
+                first.age = first.age.or(known.age);
+            }
+        }
+        if self.capability.local {
+            // Elsewhere the backend's queue has one entry a process.
+            all.extend(
+                slot.waiting()
+                    .iter()
+                    .map(|(claim, since)| here(claim, false, Instant::now() - *since)),
+            );
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.watchdog.stop();
+    }
+}
+
+fn here(claim: &crate::claim::Claim, held: bool, age: Duration) -> Holder {
+    Holder {
+        held,
+        token: Some(claim.token()),
+        label: claim.terms.label.as_deref().map(str::to_owned),
+        host: Some(host().to_owned()),
+        pid: Some(std::process::id()),
+        fence: None,
+        age: Some(age),
+        ttl: None,
+    }
+}
+
+fn share(config: &Config) -> Result<Arc<Core>> {
+    let mut cores = CORES.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(core) = cores.get(config).and_then(Weak::upgrade) {
+        return Ok(core);
+    }
+    let core = Core::new(config.clone(), |alarm| (config.driver().connect)(config, alarm))?;
+    cores.retain(|_, core| core.strong_count() > 0);
+    cores.insert(config.clone(), Arc::downgrade(&core));
+    Ok(core)
+}
+
+/// What every backend of this build can do, by name.
+pub(crate) fn capabilities() -> Vec<(&'static str, Capability)> {
+    DRIVERS
+        .iter()
+        .map(|driver| (driver.name, (driver.capability)()))
+        .collect()
+}
+
+/// This process's part of every token: `dlock:<host>:<pid>:<128 random bits>`.
+pub(crate) fn identity() -> &'static str {
+    static IDENTITY: PerProcess<String> = PerProcess::new();
+    IDENTITY.get(|| {
+        const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+        let mut random = [0; 22];
+        getrandom::fill(&mut random).expect("the system has no source of random numbers");
+        let text: String = random
+            .iter()
+            .map(|byte| char::from(ALPHABET[usize::from(byte % 64)]))
+            .collect();
+        format!("dlock:{}:{}:{text}", host(), std::process::id())
+    })
+}
+
+/// This host's name, reduced to letters, digits and hyphens, 32 at the most.
+pub(crate) fn host() -> &'static str {
+    static HOST: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    HOST.get_or_init(|| {
+        #[cfg(unix)]
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        #[cfg(not(unix))]
+        let name = std::env::var("COMPUTERNAME").unwrap_or_default();
+        let name: String = name
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+            .take(32)
+            .collect();
+        if name.is_empty() { "localhost".to_owned() } else { name }
+    })
+}

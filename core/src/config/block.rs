@@ -1,0 +1,223 @@
+//! What environment or YAML says of one service, and the reading of it from YAML.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::option::{Drivers, hint, list, option, options};
+use super::tree::{Node, Trouble, What, parse};
+use super::value::{Value, convert, flag};
+use super::values::Values;
+use crate::backend::Driver;
+use crate::error::{Error, Result, show};
+
+/// The key, and the end of the variable, that switches a service on.
+pub(super) const ENABLED: &str = "enabled";
+
+/// What one source says of one service.
+pub(super) struct Block {
+    /// Where it stands, for messages: `file:line`, or the name of a variable.
+    pub(super) place: String,
+    pub(super) enabled: Option<bool>,
+    pub(super) values: Values,
+}
+
+impl Block {
+    pub(super) fn new(driver: &'static Driver, place: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            enabled: None,
+            values: Values::new(driver),
+        }
+    }
+}
+
+/// Reads a file that was named explicitly: all of it has to be right.
+pub(super) fn strict(drivers: Drivers, path: &Path, text: &str) -> Result<Vec<Block>> {
+    let refuse = |line: usize, why: String| Error::invalid(format!("{}:{line}: {why}", path.display()));
+    let documents = parse(text).map_err(|Trouble { line, why }| refuse(line, format!("this isn't YAML: {why}")))?;
+    if let Some(second) = documents.get(1) {
+        return Err(refuse(
+            second.line,
+            "a second document; write everything into one".to_owned(),
+        ));
+    }
+    let pairs = match documents.into_iter().next().map(|root| (root.line, root.what)) {
+        None | Some((_, What::Null)) => return Ok(Vec::new()),
+        Some((_, What::Map(pairs))) => pairs,
+        Some((line, _)) => {
+            return Err(refuse(
+                line,
+                "the file has no blocks; write `name:`, its keys below".to_owned(),
+            ));
+        }
+    };
+    no_duplicates(&pairs).map_err(|(line, why)| refuse(line, why))?;
+    let names = || drivers.iter().filter(|driver| driver.service).map(|driver| driver.name);
+    let mut blocks = Vec::new();
+    for (key, value) in &pairs {
+        let name = name(key).map_err(|(line, why)| refuse(line, why))?;
+        let driver = drivers
+            .iter()
+            .copied()
+            .find(|driver| driver.service && driver.name == name)
+            .ok_or_else(|| {
+                let (hint, names) = (hint(name, names()), list(names()));
+                refuse(
+                    key.line,
+                    format!("there is no block {}{hint}; this build has: {names}", show(name)),
+                )
+            })?;
+        blocks.push(read(driver, path, key, value)?);
+    }
+    Ok(blocks)
+}
+
+/// Reads a file that may be the application's own. Only blocks of ours count that are enabled, here or by
+/// `enabled(name)`, which is stronger; they have to be right. `None`: nothing in it concerns us, as the notes say.
+pub(super) fn counted(
+    drivers: Drivers,
+    path: &Path,
+    text: &str,
+    enabled: impl Fn(&str) -> Option<bool>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Vec<Block>>> {
+    let root = match parse(text).map(|documents| documents.into_iter().next()) {
+        Ok(root) => root.map(|root| root.what),
+        Err(Trouble { line, why }) => {
+            notes.push(format!(
+                "{}:{line}: ignored, since it isn't YAML: {why}",
+                path.display()
+            ));
+            return Ok(None);
+        }
+    };
+    let Some(What::Map(pairs)) = root else { return Ok(None) };
+    let mut ours = false;
+    let mut blocks: Vec<Block> = Vec::new();
+    for driver in drivers.iter().copied().filter(|driver| driver.service) {
+        let named = pairs
+            .iter()
+            .filter(|(key, _)| matches!(&key.what, What::Text(text) if text == driver.name));
+        for (key, value) in named {
+            let own = own_switch(value);
+            ours |= own.is_some();
+            if !enabled(driver.name).or(own).unwrap_or(false) {
+                continue;
+            }
+            match read(driver, path, key, value) {
+                Ok(block) if blocks.iter().any(|other| other.values.driver.name == driver.name) => {
+                    return Err(Error::invalid(format!(
+                        "{}: a second block {}; keep one",
+                        block.place, driver.name
+                    )));
+                }
+                Ok(block) => blocks.push(block),
+                // The application's own block of that name; the environment is what enables ours.
+                Err(error) if own.is_none() => notes.push(format!(
+                    "block {} ignored, since it doesn't say `enabled: true` and isn't of our keys: {}",
+                    driver.name,
+                    error.message()
+                )),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok((ours || !blocks.is_empty()).then_some(blocks))
+}
+
+fn own_switch(block: &Node) -> Option<bool> {
+    let What::Map(pairs) = &block.what else { return None };
+    let (_, value) = pairs
+        .iter()
+        .find(|(key, _)| matches!(&key.what, What::Text(text) if text == ENABLED))?;
+    if let What::Text(text) = &value.what {
+        flag(text)
+    } else {
+        None
+    }
+}
+
+fn read(driver: &'static Driver, path: &Path, key: &Node, block: &Node) -> Result<Block> {
+    let place = |line: usize| format!("{}:{line}", path.display());
+    let refuse = |line, why| Error::invalid(format!("{}: {why}", place(line))).with_service(driver.name);
+    let What::Map(pairs) = &block.what else {
+        return Err(refuse(
+            block.line,
+            format!("the block {} has no keys; write `enabled: true` below it", driver.name),
+        ));
+    };
+    no_duplicates(pairs).map_err(|(line, why)| refuse(line, why))?;
+    let mut found = Block::new(driver, place(key.line));
+    for (key, node) in pairs {
+        let name = name(key).map_err(|(line, why)| refuse(line, why))?;
+        let refuse_value = |why| refuse(node.line, format!("{}.{name}: {why}", driver.name));
+        if name == ENABLED {
+            let text = if let What::Text(text) = &node.what {
+                text.as_str()
+            } else {
+                ""
+            };
+            found.enabled = Some(flag(text).ok_or_else(|| refuse_value("write true or false".to_owned()))?);
+            continue;
+        }
+        let opt = option(driver, name).filter(|opt| opt.yaml).ok_or_else(|| {
+            let names = || {
+                options(driver)
+                    .filter(|opt| opt.yaml)
+                    .map(|opt| opt.name)
+                    .chain([ENABLED])
+            };
+            let (hint, names) = (hint(name, names()), list(names()));
+            refuse(
+                key.line,
+                format!("{} has no key {}{hint}; it has: {names}", driver.name, show(name)),
+            )
+        })?;
+        if let Some(value) = value(node).map_err(|why| refuse_value(why.to_owned()))? {
+            found.values.set(opt.name, convert(&opt, value).map_err(refuse_value)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The value of a node; null is the same as not written at all.
+fn value(node: &Node) -> Result<Option<Value>, &'static str> {
+    const TAG: &str = "tags (!…) aren't understood here; write the value itself";
+    const ENTRY: &str = "every entry of the list must be a text";
+    match &node.what {
+        _ if node.tagged => Err(TAG),
+        What::Null => Ok(None),
+        What::Text(text) => Ok(Some(Value::Text(text.clone()))),
+        What::Map(_) => Err("a value stands here, not keys; write it on the same line"),
+        What::List(nodes) => {
+            let text = |node: &Node| match &node.what {
+                _ if node.tagged => Err(TAG),
+                What::Text(text) => Ok(text.clone()),
+                What::Null | What::List(_) | What::Map(_) => Err(ENTRY),
+            };
+            nodes
+                .iter()
+                .map(text)
+                .collect::<Result<_, _>>()
+                .map(|texts| Some(Value::List(texts)))
+        }
+    }
+}
+
+fn name(key: &Node) -> Result<&str, (usize, String)> {
+    match &key.what {
+        What::Text(text) => Ok(text),
+        What::Null | What::List(_) | What::Map(_) => Err((key.line, "a key must be a word".to_owned())),
+    }
+}
+
+fn no_duplicates(pairs: &[(Node, Node)]) -> Result<(), (usize, String)> {
+    let mut seen = HashSet::new();
+    let twice = pairs.iter().find_map(|(key, _)| match &key.what {
+        What::Text(text) if !seen.insert(text) => Some((key.line, text)),
+        _ => None,
+    });
+    twice.map_or(Ok(()), |(line, text)| {
+        Err((line, format!("the key {} stands twice; keep one", show(text))))
+    })
+}

@@ -1,0 +1,265 @@
+//! What environment and YAML say together: services by name and which is the default.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::block::{self, Block, ENABLED};
+use super::env::{self, DEFAULT, Environment, URL, variable};
+use super::option::{Drivers, hint, list};
+use super::values::Values;
+use super::{Config, file};
+use crate::backend::{DRIVERS, Driver};
+use crate::error::{Error, Result, show};
+
+/// Where an implicit file is looked for; the first with a block of ours is taken.
+const FILES: [&str; 2] = ["config.yaml", "config/config.yaml"];
+
+/// The services that environment variables and a YAML file describe. A variable is stronger than the same key in YAML.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    drivers: Drivers,
+    /// From `DLOCK_URL`, which replaces all services.
+    url: Option<Config>,
+    enabled: BTreeMap<&'static str, Config>,
+    /// Of the drivers that need no `enabled`.
+    local: BTreeMap<&'static str, Config>,
+    default: Option<String>,
+    notes: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the variables and the file: `explicit`, else the one `DLOCK_CONFIG` names, else `config.yaml`, then
+    /// `config/config.yaml`. Relative paths start at `directory`.
+    ///
+    /// A file that was named has to be right from its first line to its last. One that wasn't may be the application's
+    /// own: what doesn't concern us is ignored, and [`notes`](Self::notes) tells.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the variable, or file and line, and what to do.
+    pub fn load(
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        directory: &Path,
+        explicit: Option<&Path>,
+    ) -> Result<Self> {
+        Self::load_of(DRIVERS, environment, directory, explicit)
+    }
+
+    pub(super) fn load_of(
+        drivers: Drivers,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        directory: &Path,
+        explicit: Option<&Path>,
+    ) -> Result<Self> {
+        let mut environment = env::read(drivers, environment)?;
+        let mut notes = Vec::new();
+        let named = explicit
+            .or(environment.config.as_deref().map(Path::new))
+            .map(|path| directory.join(path));
+        let blocks = match &named {
+            Some(path) => named_file(drivers, path, &environment)?,
+            None => implicit_file(drivers, directory, &environment, &mut notes)?,
+        };
+        let url = match environment.url.take() {
+            Some(_) if explicit.is_some() => {
+                notes.push(format!("{URL} ignored: a configuration file was given as an argument"));
+                None
+            }
+            Some(text) => Some(Config::parse(drivers, &text).map_err(|error| in_variable(&error))?),
+            None => None,
+        };
+        let default = environment.default.take();
+        let mut enabled = BTreeMap::new();
+        let mut local = BTreeMap::new();
+        for driver in drivers.iter().copied() {
+            let variables = environment.blocks.remove(driver.name);
+            let replaced = |url: &Config| driver.service || url.driver().name == driver.name;
+            if let (Some(variables), true) = (&variables, url.as_ref().is_some_and(replaced)) {
+                notes.push(format!(
+                    "{} ignored, with all of {}: {URL} is set",
+                    variables.place,
+                    variable(driver, "*")
+                ));
+                continue;
+            }
+            let yaml = blocks.iter().find(|block| block.values.driver.name == driver.name);
+            if !driver.service {
+                local.insert(driver.name, merged(driver, None, variables.as_ref())?);
+            } else if is_on(yaml, variables.as_ref()) == Some(true) {
+                enabled.insert(driver.name, merged(driver, yaml, variables.as_ref())?);
+            } else if let Some(variables) = variables.filter(|variables| variables.enabled.is_none()) {
+                let switch = variable(driver, ENABLED);
+                notes.push(format!("{} has no effect: {switch} isn't true", variables.place));
+            }
+        }
+        if let (Some(url), false) = (&url, enabled.is_empty()) {
+            let names = list(enabled.keys());
+            notes.push(format!(
+                "ignored since {URL} says {}: the enabled services {names}",
+                url.url()
+            ));
+            enabled.clear();
+        }
+        Ok(Self {
+            drivers,
+            url,
+            enabled,
+            local,
+            default,
+            notes,
+        })
+    }
+
+    /// The configuration of a service that is enabled, or needs no enabling.
+    ///
+    /// # Errors
+    /// `Invalid`, saying which are enabled and how to enable this one.
+    pub fn service(&self, name: &str) -> Result<Config> {
+        let url = self.url.as_ref().filter(|url| url.driver().name == name);
+        if let Some(config) = url.or_else(|| self.enabled.get(name)).or_else(|| self.local.get(name)) {
+            return Ok(config.clone());
+        }
+        let can = list(
+            self.names()
+                .into_iter()
+                .chain(self.local.keys().map(|name| (*name).to_owned())),
+        );
+        let Some(driver) = self.drivers.iter().find(|driver| driver.name == name) else {
+            let hint = hint(name, self.drivers.iter().map(|driver| driver.name));
+            return Err(Error::invalid(format!(
+                "there is no service {}{hint}; those that can be used: {can}",
+                show(name)
+            )));
+        };
+        let remedy = match &self.url {
+            Some(_) => format!("unset {URL}, which replaces all services, or set it to the URL of this one"),
+            None => format!(
+                "set {}=true, or write `enabled: true` into its block in YAML",
+                variable(driver, ENABLED)
+            ),
+        };
+        Err(Error::invalid(format!(
+            "the service {name} isn't enabled; those that can be used: {can}. To use it, {remedy}"
+        )))
+    }
+
+    /// The service to use where none is named: what `DLOCK_URL` or `DLOCK_DEFAULT` says, else the only one enabled,
+    /// else the embedded default, which needs no server: the last driver in the table that isn't a service.
+    ///
+    /// # Errors
+    /// `Invalid` if several are enabled, or if `DLOCK_DEFAULT` names one that isn't.
+    pub fn default_service(&self) -> Result<(String, Config)> {
+        if let Some(url) = &self.url {
+            let name = url.driver().name;
+            return match &self.default {
+                Some(other) if other != name => Err(Error::invalid(format!(
+                    "{URL} says {name}, but {DEFAULT} says {}; unset one of them",
+                    show(other)
+                ))),
+                _ => Ok((name.to_owned(), url.clone())),
+            };
+        }
+        if let Some(name) = &self.default {
+            let config = self.service(name);
+            let config = config.map_err(|error| Error::invalid(format!("{DEFAULT}: {}", error.message())))?;
+            return Ok((name.clone(), config));
+        }
+        let mut enabled = self.enabled.iter();
+        match (enabled.next(), enabled.next()) {
+            (Some((name, config)), None) => Ok(((*name).to_owned(), config.clone())),
+            (Some(_), Some(_)) => Err(Error::invalid(format!(
+                "several services are enabled: {}; name one of them in the call (service=…), or by {DEFAULT}",
+                list(self.enabled.keys())
+            ))),
+            (None, _) => self.embedded(),
+        }
+    }
+
+    /// The services that are enabled, in order of their names; those that need no enabling aren't among them.
+    pub fn names(&self) -> Vec<String> {
+        let url = self.url.iter().map(|url| url.driver().name);
+        self.enabled.keys().copied().chain(url).map(str::to_owned).collect()
+    }
+
+    /// What was ignored and why, for the debug log.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    fn embedded(&self) -> Result<(String, Config)> {
+        let local = self
+            .drivers
+            .iter()
+            .rev()
+            .find_map(|driver| self.local.get_key_value(driver.name));
+        local
+            .map(|(name, config)| ((*name).to_owned(), config.clone()))
+            .ok_or_else(|| {
+                let services = list(
+                    self.drivers
+                        .iter()
+                        .filter(|driver| driver.service)
+                        .map(|driver| driver.name),
+                );
+                Error::invalid(format!(
+                    "no service is enabled, and this build has no local one; enable one of: {services}"
+                ))
+            })
+    }
+}
+
+/// Says that the URL came from the environment.
+fn in_variable(error: &Error) -> Error {
+    Error::invalid(format!("{URL}: {}", error.message()))
+}
+
+fn named_file(drivers: Drivers, path: &Path, environment: &Environment) -> Result<Vec<Block>> {
+    let blocks = block::strict(drivers, path, &file::explicit(path)?)?;
+    for block in &blocks {
+        // Nothing said would mean: silently the embedded default.
+        if block.enabled.is_none() && environment.enabled(block.values.driver.name).is_none() {
+            let (place, name) = (&block.place, block.values.driver.name);
+            let why =
+                format!("{place}: the block {name} doesn't say whether it is enabled; write `enabled: true` or false");
+            return Err(Error::invalid(why));
+        }
+    }
+    Ok(blocks)
+}
+
+fn implicit_file(
+    drivers: Drivers,
+    directory: &Path,
+    environment: &Environment,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Block>> {
+    for name in FILES {
+        let path = directory.join(name);
+        let Some(text) = file::implicit(&path, notes) else {
+            continue;
+        };
+        if let Some(blocks) = block::counted(drivers, &path, &text, |name| environment.enabled(name), notes)? {
+            return Ok(blocks);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn is_on(yaml: Option<&Block>, variables: Option<&Block>) -> Option<bool> {
+    variables
+        .and_then(|block| block.enabled)
+        .or_else(|| yaml.and_then(|block| block.enabled))
+}
+
+fn merged(driver: &'static Driver, yaml: Option<&Block>, variables: Option<&Block>) -> Result<Config> {
+    let mut values = Values::new(driver);
+    for block in [yaml, variables].into_iter().flatten() {
+        values.merge(&block.values);
+    }
+    let places = [yaml, variables]
+        .into_iter()
+        .flatten()
+        .map(|block| block.place.as_str());
+    Config::complete(values)
+        .map_err(|error| Error::invalid(format!("{} ({})", error.message(), list(places))).with_service(driver.name))
+}

@@ -1,0 +1,105 @@
+//! What happened, for logs and metrics: a stream to whoever subscribes, which costs nothing when nobody does.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::claim::Claim;
+use crate::runtime::PerProcess;
+
+/// One thing that happened to one claim.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What happened.
+    pub what: What,
+    /// The backend's name.
+    pub backend: &'static str,
+    /// The user's key. User data: print it with [`crate::show`].
+    pub key: Arc<str>,
+}
+
+/// What can happen.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// The lock is busy, and the caller waits for it.
+    Waiting,
+    /// Granted, after so long a wait.
+    Granted {
+        /// From the call to the grant.
+        wait: Duration,
+    },
+    /// Not obtained within the wait.
+    TimedOut {
+        /// From the call to its end.
+        wait: Duration,
+    },
+    /// Renewed by the watchdog or by hand.
+    Renewed,
+    /// A renewal had no answer; the lease counts on until its end.
+    RenewalFailed {
+        /// Why.
+        error: String,
+    },
+    /// Lost, after having been held so long.
+    Lost {
+        /// From the grant to the loss.
+        held: Duration,
+    },
+    /// Released, after having been held so long.
+    Released {
+        /// From the grant to the release.
+        held: Duration,
+    },
+}
+
+impl What {
+    pub(crate) fn of(self, backend: &'static str, claim: &Claim) -> Event {
+        Event {
+            what: self,
+            backend,
+            key: claim.terms.key.clone(),
+        }
+    }
+}
+
+/// How many events may wait for a slow subscriber before further ones are dropped and counted.
+const BACKLOG: usize = 10_000;
+
+static ANY: AtomicBool = AtomicBool::new(false);
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+static SUBSCRIBERS: PerProcess<Mutex<Vec<SyncSender<Event>>>> = PerProcess::new();
+
+/// Has `f` called with every event from now on, in order, on a thread of its own. A subscriber that falls behind by
+/// more than 10,000 events misses some ([`dropped`]); no lock waits for it. Ends with the process; a child of fork
+/// begins with none.
+pub fn subscribe(f: impl Fn(Event) + Send + 'static) {
+    let (send, receive) = sync_channel::<Event>(BACKLOG);
+    let thread = std::thread::Builder::new().name("dlock-events".into());
+    let started = thread.spawn(move || receive.into_iter().for_each(f));
+    if started.is_ok() {
+        let subscribers = SUBSCRIBERS.get(Mutex::default);
+        subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(send);
+        ANY.store(true, Ordering::Release);
+    }
+}
+
+/// How many events were dropped since the start because a subscriber was too slow.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+pub(crate) fn emit(event: impl FnOnce() -> Event) {
+    if !ANY.load(Ordering::Relaxed) {
+        return;
+    }
+    let Some(subscribers) = SUBSCRIBERS.peek() else { return };
+    let event = event();
+    for subscriber in subscribers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        if subscriber.try_send(event.clone()).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

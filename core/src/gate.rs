@@ -1,0 +1,184 @@
+//! The only local queue. Per name, first in, first out: N waiters of a process are one contender at the backend.
+//!
+//! The turn for a name belongs to whoever contends for it or holds it, and passes on when that has ended, so a process
+//! never contends beside itself or beside what it left unfinished.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::oneshot;
+
+use crate::claim::Claim;
+use crate::clock::Instant;
+use crate::lease::Inner;
+
+/// The slots of one client, by encoded name.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    slots: Mutex<HashMap<Arc<str>, Weak<Slot>>>,
+}
+
+/// One name: who has the turn, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    gate: Weak<Gate>,
+    name: Arc<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    taken: bool,
+    holder: Weak<Inner>,
+    queue: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    claim: Claim,
+    since: Instant,
+    tell: oneshot::Sender<Turn>,
+}
+
+/// The right to contend for a name. Dropping it passes it on.
+#[derive(Debug)]
+pub(crate) struct Turn(Option<Arc<Slot>>);
+
+/// A place in the queue.
+pub(crate) type Place = oneshot::Receiver<Turn>;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gate {
+    pub(crate) fn slot(self: &Arc<Self>, name: &Arc<str>) -> Arc<Slot> {
+        let mut slots = locked(&self.slots);
+        if let Some(slot) = slots.get(name).and_then(Weak::upgrade) {
+            return slot;
+        }
+        let slot = Arc::new(Slot {
+            gate: Arc::downgrade(self),
+            name: name.clone(),
+            state: Mutex::default(),
+        });
+        slots.insert(name.clone(), Arc::downgrade(&slot));
+        slot
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Slot>> {
+        locked(&self.slots).get(name).and_then(Weak::upgrade)
+    }
+
+    /// Which names this process holds (true) and waits for (false), by the user's key.
+    pub(crate) fn query(&self) -> Vec<(String, bool)> {
+        let slots: Vec<_> = locked(&self.slots).values().filter_map(Weak::upgrade).collect();
+        let mut all = Vec::new();
+        for slot in &slots {
+            all.extend(slot.holder().map(|lease| (lease.claim().terms.key.to_string(), true)));
+            all.extend(
+                slot.waiting()
+                    .iter()
+                    .map(|(claim, _)| (claim.terms.key.to_string(), false)),
+            );
+        }
+        all
+    }
+
+    /// Every lease that is held, or was and isn't settled yet.
+    pub(crate) fn holders(&self) -> Vec<Arc<Inner>> {
+        let slots: Vec<_> = locked(&self.slots).values().filter_map(Weak::upgrade).collect();
+        slots.iter().filter_map(|slot| slot.holder()).collect()
+    }
+}
+
+impl Slot {
+    /// The turn, if nobody has it.
+    pub(crate) fn try_turn(self: &Arc<Self>) -> Option<Turn> {
+        let mut state = locked(&self.state);
+        if state.taken {
+            return None;
+        }
+        state.taken = true;
+        Some(Turn(Some(self.clone())))
+    }
+
+    /// The turn, or a place in the queue for it. Dropping the place leaves the queue, and passes on a turn that has
+    /// come in the meantime.
+    pub(crate) fn queue(self: &Arc<Self>, claim: &Claim) -> Result<Turn, Place> {
+        let mut state = locked(&self.state);
+        if !state.taken {
+            state.taken = true;
+            return Ok(Turn(Some(self.clone())));
+        }
+        let (tell, place) = oneshot::channel();
+        state.queue.retain(|waiting| !waiting.tell.is_closed());
+        state.queue.push_back(Waiting {
+            claim: claim.clone(),
+            since: Instant::now(),
+            tell,
+        });
+        Err(place)
+    }
+
+    /// The lease that has the turn.
+    pub(crate) fn holder(&self) -> Option<Arc<Inner>> {
+        locked(&self.state).holder.upgrade()
+    }
+
+    /// Who waits here for the turn, and since when.
+    pub(crate) fn waiting(&self) -> Vec<(Claim, Instant)> {
+        let state = locked(&self.state);
+        let open = state.queue.iter().filter(|waiting| !waiting.tell.is_closed());
+        open.map(|waiting| (waiting.claim.clone(), waiting.since)).collect()
+    }
+
+    fn pass_on(self: Arc<Self>) {
+        loop {
+            let mut state = locked(&self.state);
+            state.holder = Weak::new();
+            let Some(next) = state.queue.pop_front() else {
+                state.taken = false;
+                return;
+            };
+            drop(state);
+            match next.tell.send(Turn(Some(self.clone()))) {
+                Ok(()) => return,
+                Err(mut unwanted) => unwanted.0 = None,
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// No turn at all.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// Notes the lease that has the turn from here on.
+    pub(crate) fn hold(&self, lease: &Arc<Inner>) {
+        if let Some(slot) = &self.0 {
+            locked(&slot.state).holder = Arc::downgrade(lease);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            slot.pass_on();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(gate) = self.gate.upgrade() else { return };
+        let mut slots = locked(&gate.slots);
+        // A new slot of the same name may stand there already.
+        if slots.get(&self.name).is_some_and(|slot| slot.strong_count() == 0) {
+            slots.remove(&self.name);
+        }
+    }
+}

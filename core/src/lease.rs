@@ -1,0 +1,651 @@
+//! One successful acquisition: what proves it, how long it is good for, how its end is told and how it is given back.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::backend::{Due, Grant, Renewal};
+use crate::claim::{Claim, check_ttl};
+use crate::client::Core;
+use crate::clock::{self, Instant};
+use crate::error::{Error, Kind, Result, show};
+use crate::event::{self, What};
+use crate::gate::Turn;
+use crate::op::{Cancel, Op};
+use crate::runtime;
+
+/// How long a release may take before its caller is told that it isn't confirmed.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What became of a lease. `Held` turns into one of the others, which are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Ours, as far as this process has been told; whether it still counts is for [`Lease::is_held`] to compute.
+    Held,
+    /// No longer ours, or not proven to be.
+    Lost,
+    /// Given back.
+    Released,
+}
+
+/// How a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was ours until it was given back.
+    Released,
+    /// It had been lost before.
+    Lost,
+}
+
+/// Why a lease was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Cause {
+    Unknown,
+    Expired,
+    Taken,
+    Held,
+}
+
+/// A lock that is held, until it is released, lost, or dropped, which releases it in the background.
+///
+/// May be moved to and used from any thread. Ownership belongs to this value, not to a thread.
+pub struct Lease(Arc<Inner>);
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+pub(crate) struct Inner {
+    epoch: u32,
+    /// Which handle of the client made it.
+    pub(crate) handle: u64,
+    core: Arc<Core>,
+    claim: Claim,
+    grant: Arc<dyn Grant>,
+    fence: Option<u64>,
+    granted: Instant,
+    hold_end: Instant,
+    /// When the backend's own countdown ends, and when we stop counting on it; `NEVER`: the process is the lease.
+    expires: AtomicU64,
+    valid_until: AtomicU64,
+    /// When the watchdog renews it next.
+    renew_at: AtomicU64,
+    ttl: AtomicU64,
+    state: AtomicU8,
+    cause: AtomicU8,
+    renewing: AtomicBool,
+    settling: AtomicBool,
+    /// What the backend said to the release: 0 nothing yet, 1 given back, 2 wasn't ours, 3 never answered.
+    settled: AtomicU8,
+    turn: Mutex<Option<Turn>>,
+    hooks: Mutex<Vec<Hook>>,
+    changed: Notify,
+    /// Free for a binding's use.
+    tag: AtomicU64,
+}
+
+const HELD: u8 = 0;
+const LOST: u8 = 1;
+const RELEASED: u8 = 2;
+
+/// The share of a ttl that is given up for clocks that run at different rates: 1 % and 2 ms.
+fn drift(ttl: Duration) -> Duration {
+    ttl / 100 + Duration::from_millis(2)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Lease {
+    /// Makes the lease, with the turn in the gate, from what the backend granted.
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        handle: u64,
+        claim: Claim,
+        grant: Arc<dyn Grant>,
+        since: Instant,
+        ttl: Duration,
+        turn: Turn,
+    ) -> Self {
+        let since = if mutant!("validity-from-receipt") {
+            Instant::now()
+        } else {
+            since
+        };
+        let endless = core.endless(&claim.terms);
+        let (expires, valid_until) = ends(endless, since, ttl);
+        let renew_at = if claim.terms.renew && core.backend.renews() {
+            since.plus(ttl / 3)
+        } else {
+            Instant::NEVER
+        };
+        let hold_end = claim.terms.max_hold.map_or(Instant::NEVER, |hold| since.plus(hold));
+        let inner = Arc::new(Inner {
+            epoch: core.epoch,
+            handle,
+            core: core.clone(),
+            fence: grant.fences().map(|fences| fences.start),
+            granted: since,
+            claim,
+            grant,
+            hold_end,
+            expires: AtomicU64::new(expires.nanos()),
+            valid_until: AtomicU64::new(valid_until.nanos()),
+            renew_at: AtomicU64::new(renew_at.nanos()),
+            ttl: AtomicU64::new(nanos(ttl)),
+            state: AtomicU8::new(HELD),
+            cause: AtomicU8::new(Cause::Unknown as u8),
+            renewing: AtomicBool::new(false),
+            settling: AtomicBool::new(false),
+            settled: AtomicU8::new(0),
+            turn: Mutex::new(None),
+            hooks: Mutex::new(Vec::new()),
+            changed: Notify::new(),
+            tag: AtomicU64::new(0),
+        });
+        turn.hold(&inner);
+        *inner.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+        core.enroll(&inner);
+        Self(inner)
+    }
+
+    /// The user's key.
+    pub fn key(&self) -> &str {
+        &self.0.claim.terms.key
+    }
+
+    /// The text that proves ownership: the user's own, or one unique to this acquisition.
+    pub fn token(&self) -> String {
+        self.0.claim.token()
+    }
+
+    /// The fencing token: greater for every later grant of the key. `None` where the backend has none.
+    pub fn fence(&self) -> Option<u64> {
+        self.0.fence
+    }
+
+    /// The ttl that was granted.
+    pub fn ttl(&self) -> Duration {
+        self.0.ttl()
+    }
+
+    /// Whether it counts: computed from the clock at the call. Always false in a child of fork.
+    pub fn is_held(&self) -> bool {
+        self.0.is_held()
+    }
+
+    /// Held, lost or released, as told so far.
+    pub fn state(&self) -> State {
+        match self.0.state.load(Ordering::Acquire) {
+            HELD => State::Held,
+            LOST => State::Lost,
+            _ => State::Released,
+        }
+    }
+
+    /// Until when it counts with no further renewal; [`Instant::NEVER`] where the process itself is the lease.
+    pub fn valid_until(&self) -> Instant {
+        self.0.valid_until().min(self.0.hold_end)
+    }
+
+    /// How long it still counts with no further renewal: zero when not held, [`Duration::MAX`] for no limit.
+    pub fn valid_for(&self) -> Duration {
+        if self.is_held() {
+            self.valid_until().left()
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Makes sure that the lock is still ours.
+    ///
+    /// # Errors
+    /// `Lost` when it isn't or can't be proven to be; `NotHeld` when it was released or belongs to the parent of a fork.
+    pub fn check(&self) -> Result<()> {
+        if self.is_held() { Ok(()) } else { Err(self.0.why_not()) }
+    }
+
+    /// Waits for the end: true when it was lost, false when it was released.
+    ///
+    /// # Cancel safety
+    /// Dropping the call changes nothing.
+    pub fn lost(&self) -> Op<bool> {
+        let inner = self.0.clone();
+        Op::new(Cancel::default(), async move { Ok(inner.lost().await) })
+    }
+
+    /// Has `f` called once when the lease is lost, at once if it was: on a thread that must not be kept, so code of
+    /// the user's goes on from there to [`runtime::pool`]. Not called when the lease is released.
+    pub fn on_lost(&self, f: impl FnOnce() + Send + 'static) {
+        let mut hooks = self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.is_lost() {
+            drop(hooks);
+            f();
+        } else if self.state() == State::Held {
+            hooks.push(Box::new(f));
+        }
+    }
+
+    /// Renews by hand, with a new ttl if one is given.
+    ///
+    /// # Errors
+    /// `Lost`, `NotHeld`, `Invalid` for a ttl the backend can't keep, `Backend` when it didn't answer: then the lease
+    /// goes on counting until [`valid_until`](Self::valid_until).
+    pub fn renew(&self, ttl: Option<Duration>) -> Op<()> {
+        let inner = self.0.clone();
+        let ttl = ttl.unwrap_or_else(|| inner.ttl());
+        if let Err(error) = check_ttl(ttl, inner.core.name(), &inner.core.capability).and_then(|()| self.check()) {
+            return Op::ready(Err(error.with_key(inner.claim.terms.key.clone())));
+        }
+        Op::new(Cancel::default(), async move {
+            let due = [inner.due(Some(ttl))];
+            let answer = inner.core.backend.renew(&due).await.pop();
+            inner.renewed(answer.unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer"))))
+        })
+    }
+
+    /// Gives the lock back. Idempotent; never touches a lock that is not ours.
+    ///
+    /// # Errors
+    /// `NotHeld` for a lease made before a fork; `Backend`, temporary, when the backend didn't confirm within 5 s: the
+    /// lease is over for this process all the same, and the release goes on in the background until the ttl has passed.
+    ///
+    /// # Cancel safety
+    /// Once called it goes on by itself; dropping the call only stops waiting.
+    pub fn release(&self) -> Op<Ended> {
+        self.0.release()
+    }
+
+    /// A number a binding keeps with the lease.
+    pub fn set_tag(&self, tag: u64) {
+        self.0.tag.store(tag, Ordering::Release);
+    }
+}
+
+/// Releases in the background. Does nothing at all in a child of fork: the lock is the parent's.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.0.epoch != runtime::epoch() {
+            // Not even the parent's counters are touched: what they lead to may be locked for ever.
+            std::mem::forget(self.0.clone());
+            return;
+        }
+        self.0.abandon();
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Lease");
+        text.field("key", &show(self.key()))
+            .field("state", &self.state())
+            .field("fence", &self.fence())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("claim", &self.claim)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When the backend's countdown ends, and when we stop counting on it.
+fn ends(endless: bool, since: Instant, ttl: Duration) -> (Instant, Instant) {
+    if endless {
+        return (Instant::NEVER, Instant::NEVER);
+    }
+    let expires = since.plus(ttl);
+    (expires, expires.minus(drift(ttl)))
+}
+
+impl Inner {
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        Instant::now() - self.granted
+    }
+
+    pub(crate) fn fence(&self) -> Option<u64> {
+        self.fence
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_nanos(self.ttl.load(Ordering::Acquire))
+    }
+
+    fn valid_until(&self) -> Instant {
+        Instant::from_nanos(self.valid_until.load(Ordering::Acquire))
+    }
+
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    fn is_held(&self) -> bool {
+        if self.epoch != runtime::epoch() || self.state() != HELD {
+            return false;
+        }
+        if self.valid_until().min(self.hold_end).passed() && !mutant!("never-expires") {
+            self.lose(self.time_cause());
+            return false;
+        }
+        true
+    }
+
+    fn is_lost(&self) -> bool {
+        !self.is_held() && self.state() == LOST
+    }
+
+    fn time_cause(&self) -> Cause {
+        if self.hold_end.passed() {
+            Cause::Held
+        } else {
+            Cause::Expired
+        }
+    }
+
+    fn why_not(&self) -> Error {
+        let key = self.claim.terms.key.clone();
+        let error = if self.epoch != runtime::epoch() {
+            Error::new(
+                Kind::NotHeld,
+                "the lease was made before a fork and belongs to the parent; acquire the lock here",
+            )
+        } else if self.state() == RELEASED {
+            Error::new(Kind::NotHeld, "the lease was released before")
+        } else {
+            let cause = self.cause.load(Ordering::Acquire);
+            Error::new(
+                Kind::Lost,
+                match cause {
+                    c if c == Cause::Taken as u8 => "the lock was lost: the backend says that it is no longer ours",
+                    c if c == Cause::Held as u8 => "the lock was lost: it was held for longer than max_hold",
+                    _ => "the lock was lost: it was not renewed before it ended",
+                },
+            )
+        };
+        error.with_key(key).with_service(self.core.name())
+    }
+
+    /// `Held` → `Lost`, once, and told to everybody.
+    fn lose(&self, cause: Cause) {
+        if self
+            .state
+            .compare_exchange(HELD, LOST, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
+            return;
+        }
+        self.cause.store(cause as u8, Ordering::Release);
+        let hooks = std::mem::take(&mut *self.hooks.lock().unwrap_or_else(PoisonError::into_inner));
+        event::emit(|| What::Lost { held: self.age() }.of(self.core.name(), &self.claim));
+        self.changed.notify_waiters();
+        for hook in hooks {
+            hook();
+        }
+    }
+
+    async fn lost(&self) -> bool {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.state() == RELEASED {
+                return false;
+            }
+            if !self.is_held() {
+                return true;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = clock::sleep_until(self.valid_until().min(self.hold_end)) => {}
+            }
+        }
+    }
+
+    // ---- what the watchdog does
+
+    /// How early a loss is told before the lease ends, so that the holder hears of it before another can be granted it.
+    fn early(&self) -> Duration {
+        (self.ttl() / 4).min(Duration::from_millis(50))
+    }
+
+    fn alert_at(&self) -> Instant {
+        self.valid_until().min(self.hold_end).minus(self.early())
+    }
+
+    /// When a lost lease is cleaned up at the backend: not before its time, which its holder was promised.
+    fn end_at(&self) -> Instant {
+        if self.cause.load(Ordering::Acquire) == Cause::Taken as u8 {
+            return Instant::START;
+        }
+        Instant::from_nanos(self.expires.load(Ordering::Acquire)).min(self.hold_end)
+    }
+
+    fn renew_at(&self) -> Instant {
+        if self.renewing.load(Ordering::Acquire) {
+            return Instant::NEVER;
+        }
+        Instant::from_nanos(self.renew_at.load(Ordering::Acquire))
+    }
+
+    /// When the watchdog has something to do with this lease.
+    pub(crate) fn next(&self) -> Instant {
+        match self.state() {
+            HELD => self.renew_at().min(self.alert_at()),
+            LOST if !self.settling.load(Ordering::Acquire) => self.end_at(),
+            _ => Instant::NEVER,
+        }
+    }
+
+    /// Does what is due by now, and says whether to renew it.
+    pub(crate) fn tend(self: &Arc<Self>, now: Instant, slack: Duration) -> bool {
+        if self.state() == HELD && self.alert_at() <= now && !mutant!("never-lost") {
+            self.lose(if self.hold_end.minus(self.early()) <= now {
+                Cause::Held
+            } else {
+                Cause::Expired
+            });
+        }
+        if self.state() == LOST && self.end_at() <= now {
+            self.settle();
+        }
+        self.state() == HELD && self.renew_at() <= now.plus(slack) && !self.renewing.swap(true, Ordering::AcqRel)
+    }
+
+    /// How much earlier than due this one may be renewed, to share a batch.
+    pub(crate) fn slack(&self) -> Duration {
+        self.ttl() / 30
+    }
+
+    /// Has it renewed now.
+    pub(crate) fn suspect(&self) {
+        self.renew_at.store(Instant::START.nanos(), Ordering::Release);
+    }
+
+    pub(crate) fn due(&self, ttl: Option<Duration>) -> Due {
+        Due {
+            grant: self.grant.clone(),
+            ttl: ttl.unwrap_or_else(|| self.ttl()),
+        }
+    }
+
+    /// Takes in what a renewal said. Only time and the backend's word end a lease: "don't know" is asked again.
+    pub(crate) fn renewed(&self, answer: Result<Renewal>) -> Result<()> {
+        let now = Instant::now();
+        let automatic = self.claim.terms.renew && self.core.backend.renews();
+        let result = match answer {
+            Ok(Renewal::Lost) if mutant!("loss-ignored") => Ok(()),
+            Ok(Renewal::Kept { since, ttl }) => {
+                let since = if mutant!("validity-from-receipt") { now } else { since };
+                let (expires, valid_until) = ends(self.core.endless(&self.claim.terms), since, ttl);
+                self.ttl.store(nanos(ttl), Ordering::Release);
+                self.expires.fetch_max(expires.nanos(), Ordering::AcqRel);
+                self.valid_until.fetch_max(valid_until.nanos(), Ordering::AcqRel);
+                let next = if automatic { since.plus(ttl / 3) } else { Instant::NEVER };
+                self.renew_at.store(next.nanos(), Ordering::Release);
+                event::emit(|| What::Renewed.of(self.core.name(), &self.claim));
+                Ok(())
+            }
+            Ok(Renewal::Lost) => {
+                self.lose(Cause::Taken);
+                Err(())
+            }
+            Err(error) => {
+                let pause = self.ttl() / 10;
+                let jitter = Duration::from_nanos(fastrand::u64(0..=nanos(pause / 4)));
+                let next = if automatic {
+                    now.plus(pause + jitter)
+                } else {
+                    Instant::NEVER
+                };
+                self.renew_at.store(next.nanos(), Ordering::Release);
+                event::emit(|| {
+                    What::RenewalFailed {
+                        error: error.to_string(),
+                    }
+                    .of(self.core.name(), &self.claim)
+                });
+                self.renewing.store(false, Ordering::Release);
+                return Err(error.with_key(self.claim.terms.key.clone()));
+            }
+        };
+        self.renewing.store(false, Ordering::Release);
+        result.map_err(|()| self.why_not())
+    }
+
+    // ---- the end
+
+    fn release(self: &Arc<Self>) -> Op<Ended> {
+        if self.epoch != runtime::epoch() {
+            return Op::ready(Err(self.why_not()));
+        }
+        let was_held = self.is_held();
+        if was_held
+            && self
+                .state
+                .compare_exchange(HELD, RELEASED, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        {
+            self.settle();
+            event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
+            self.changed.notify_waiters();
+            self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        } else if self.state() == LOST {
+            // Its holder has heard of the loss, so the backend needn't keep it any longer.
+            self.settle();
+            return Op::ready(Ok(Ended::Lost));
+        }
+        match self.settled.load(Ordering::Acquire) {
+            0 => {
+                let inner = self.clone();
+                Op::new(Cancel::default(), async move { inner.confirmed().await })
+            }
+            settled => Op::ready(self.outcome(settled)),
+        }
+    }
+
+    async fn confirmed(self: Arc<Self>) -> Result<Ended> {
+        let end = Instant::now().plus(RELEASE_LIMIT);
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let settled = self.settled.load(Ordering::Acquire);
+            if settled != 0 {
+                return self.outcome(settled);
+            }
+            if end.passed() {
+                return self.outcome(3);
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = clock::sleep_until(end) => {}
+            }
+        }
+    }
+
+    fn outcome(&self, settled: u8) -> Result<Ended> {
+        match settled {
+            1 => Ok(Ended::Released),
+            2 => Ok(Ended::Lost),
+            _ => Err(Error::unavailable(format!(
+                "the release was not confirmed; the lock ends by itself within its ttl of {:?}",
+                self.ttl()
+            ))
+            .with_key(self.claim.terms.key.clone())
+            .with_service(self.core.name())),
+        }
+    }
+
+    /// Gives it back at the backend, once: on this thread where the backend is local, else in the background, where it
+    /// keeps the turn in the gate until that is settled or the ttl has passed.
+    fn settle(self: &Arc<Self>) {
+        if self.settling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(answer) = self.grant.release_now() {
+            self.settled_with(Some(answer));
+            return;
+        }
+        let inner = self.clone();
+        runtime::spawn_pending(async move {
+            let end = Instant::now().plus(inner.ttl());
+            let mut pause = Duration::from_millis(20);
+            let answer = loop {
+                match inner.grant.release().await {
+                    Ok(answer) => break Some(answer),
+                    Err(error) if end.passed() || !error.is_temporary() => break None,
+                    Err(_) => clock::sleep(pause).await,
+                }
+                pause = (pause * 2).min(Duration::from_secs(1));
+            };
+            inner.settled_with(answer);
+        });
+    }
+
+    fn settled_with(&self, answer: Option<Renewal>) {
+        let settled = match answer {
+            Some(Renewal::Kept { .. }) => 1,
+            Some(Renewal::Lost) => 2,
+            None => 3,
+        };
+        self.settled.store(settled, Ordering::Release);
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(turn);
+        self.changed.notify_waiters();
+    }
+
+    /// Nobody can use it any more.
+    fn abandon(self: &Arc<Self>) {
+        if self
+            .state
+            .compare_exchange(HELD, RELEASED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        {
+            event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
+            self.changed.notify_waiters();
+        }
+        self.settle();
+    }
+}
+
+/// For [`crate::Client::close`]: releases, and waits for the confirmation.
+pub(crate) async fn give_back(leases: Vec<Arc<Inner>>) {
+    let running: Vec<_> = leases.iter().map(Inner::release).collect();
+    for op in running {
+        let _ = op.await;
+    }
+}

@@ -1,0 +1,43 @@
+//! One distributed-lock engine: leases that are exclusive, renewed, honest about loss and fenced, over many backends.
+//!
+//! ```
+//! # fn main() -> dlock::Result<()> {
+//! let client = dlock::Client::connect("memory://")?;
+//! let lease = client.lock("k").acquire().wait()?;
+//! assert!(lease.is_held());
+//! lease.release().wait()?;
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(missing_docs)]
+
+#[macro_use]
+mod mutant;
+
+mod acquire;
+pub mod backend;
+mod claim;
+mod client;
+pub mod clock;
+pub mod config;
+mod error;
+pub mod event;
+mod gate;
+mod lease;
+mod lock;
+mod op;
+pub mod registry;
+pub mod runtime;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod watchdog;
+
+pub use backend::{Capability, Holder};
+pub use claim::{Claim, Mode, Terms};
+pub use client::Client;
+pub use config::Config;
+pub use error::{Error, Kind, Result, show};
+pub use lease::{Ended, Lease, State};
+pub use lock::Lock;
+pub use op::{Canceller, Op};

@@ -1,0 +1,82 @@
+//! Services by name, and the default client that `lock("k")` uses.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use arc_swap::ArcSwap;
+
+use crate::client::Client;
+use crate::config::Settings;
+use crate::error::{Error, Result, show};
+
+type Clients = BTreeMap<String, Client>;
+
+/// By service name; the default client under the empty name. Read and changed without a lock, so that a fork at any
+/// moment leaves it usable in the child.
+static CLIENTS: LazyLock<ArcSwap<Clients>> = LazyLock::new(ArcSwap::default);
+
+/// Names a client, so that `lock(key, service = name)` finds it anywhere in the process. A name that is taken already
+/// is given to the new client.
+///
+/// # Errors
+/// `Invalid` for an empty name.
+pub fn register(name: &str, client: &Client) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid("a service needs a name of at least one character"));
+    }
+    insert(name, client);
+    Ok(())
+}
+
+/// The client of this name: a registered one, or what environment and YAML say; with no name the default.
+///
+/// # Errors
+/// `Invalid` for a configuration that can't be used, a name that is not enabled, or several services and no default.
+pub fn client(service: Option<&str>) -> Result<Client> {
+    if let Some(client) = CLIENTS.load().get(service.unwrap_or_default()) {
+        return Ok(client.clone());
+    }
+    let settings = settings(None)?;
+    let config = match service {
+        Some(name) => settings.service(name).map_err(|error| with_registered(&error))?,
+        None => settings.default_service()?.1,
+    };
+    let client = Client::open(config)?;
+    insert(service.unwrap_or_default(), &client);
+    Ok(client)
+}
+
+/// The client that a YAML file, read strictly, and the environment say.
+///
+/// # Errors
+/// `Invalid`, naming file and line.
+pub fn from_file(path: &Path) -> Result<Client> {
+    Client::open(settings(Some(path))?.default_service()?.1)
+}
+
+fn settings(path: Option<&Path>) -> Result<Settings> {
+    let directory = std::env::current_dir().unwrap_or_default();
+    Settings::load(std::env::vars_os(), &directory, path)
+}
+
+fn insert(name: &str, client: &Client) {
+    CLIENTS.rcu(|clients| {
+        let mut clients = Clients::clone(clients);
+        clients.insert(name.to_owned(), client.clone());
+        clients
+    });
+}
+
+fn with_registered(error: &Error) -> Error {
+    let clients = CLIENTS.load();
+    let names: Vec<_> = clients
+        .keys()
+        .filter(|name| !name.is_empty())
+        .map(|name| show(name))
+        .collect();
+    if names.is_empty() {
+        return error.clone();
+    }
+    Error::invalid(format!("{}; registered: {}", error.message(), names.join(", ")))
+}
