@@ -1,1 +1,99 @@
+//! dlock for Python: classes over the core's calls. What is decided is decided in the core.
 
+mod aio;
+mod bridge;
+mod client;
+mod error;
+mod lease;
+mod lock;
+mod options;
+
+use pyo3::prelude::*;
+
+/// The native half of the package `dlock`.
+#[pymodule(gil_used = false)]
+mod _dlock {
+    use std::path::PathBuf;
+
+    use dlock::{Config, registry};
+    use pyo3::exceptions::PyTypeError;
+    use pyo3::prelude::*;
+    use pyo3::types::PyDict;
+
+    use crate::client::Origin;
+    use crate::error::raised;
+    use crate::options;
+
+    #[pymodule_export]
+    use crate::bridge::_shutdown;
+    #[pymodule_export]
+    use crate::client::{_restore, Capability, Client, Holder};
+    #[pymodule_export]
+    use crate::lease::{Lease, Lost};
+    #[pymodule_export]
+    use crate::lock::Lock;
+
+    /// A lock on this key, of the default client or of a named service's.
+    #[pyfunction]
+    #[pyo3(signature = (key, *, service=None, **options))]
+    fn lock(
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        service: Option<String>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Lock> {
+        let key = options::text("key", key)?;
+        let origin = Origin::Service(service, true);
+        let client = origin.client().map_err(|error| raised(py, &error))?;
+        Lock::new(py, client.lock(&key), options, origin)
+    }
+
+    /// The client for a URL, for a backend's name and options, for a YAML file, or the default one. No I/O.
+    #[pyfunction]
+    #[pyo3(signature = (url=None, *, config=None, **options))]
+    fn connect(
+        py: Python<'_>,
+        url: Option<&str>,
+        config: Option<PathBuf>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Client> {
+        let given = options.map(options::connection).transpose()?.unwrap_or_default();
+        let client = match (url, config) {
+            (Some(_), Some(_)) => return Err(PyTypeError::new_err("connect() takes a URL or config=, not both")),
+            (None, _) if !given.is_empty() => {
+                return Err(PyTypeError::new_err(
+                    "connect() takes options after a backend's name: connect(\"file\", dir=…)",
+                ));
+            }
+            (None, None) => registry::client(None),
+            (None, Some(path)) => registry::from_file(&path),
+            (Some(url), None) if url.contains("://") => {
+                if !given.is_empty() {
+                    return Err(PyTypeError::new_err(
+                        "connect() takes the options of a URL in the URL: scheme://…?name=value",
+                    ));
+                }
+                dlock::Client::connect(url)
+            }
+            (Some(backend), None) => Config::new(backend, given).and_then(dlock::Client::open),
+        };
+        client.map(Client).map_err(|error| raised(py, &error))
+    }
+
+    /// Names a client, so that `lock(key, service=name)` finds it.
+    #[pyfunction]
+    fn register(py: Python<'_>, name: &str, client: &Bound<'_, Client>) -> PyResult<()> {
+        registry::register(name, &client.get().0).map_err(|error| raised(py, &error))
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        dlock::runtime::watch_forks();
+        crate::error::register(module)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        py.import("atexit")?
+            .call_method1("register", (module.getattr("_shutdown")?,))?;
+        Ok(())
+    }
+}

@@ -32,10 +32,16 @@ struct Bid {
     deadline: Instant,
 }
 
-pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>) -> Op<Lease> {
-    if let Some((tries, delay)) = terms.retry {
-        return retry(site, client, terms, tries, delay);
+/// Acquires as the terms say.
+pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>) -> Op<Lease> {
+    match terms.retry {
+        Some((tries, delay)) => retry(site, client, terms, tries, delay),
+        None => begin(site, client, terms, terms.wait),
     }
+}
+
+/// Acquires within this time; `None`: without limit; zero: tries once.
+pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>) -> Op<Lease> {
     let core = &site.core;
     let claim = Claim::new(terms.clone(), wait != Some(Duration::ZERO));
     let mut turn = None;
@@ -74,11 +80,8 @@ pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
 
 /// The seeds' way: so many single tries, so far apart, instead of waiting.
 fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, delay: Duration) -> Op<Lease> {
-    let mut once = Terms::clone(terms);
-    once.retry = None;
-    let once = Arc::new(once);
-    let first = start(site, client, &once, Some(Duration::ZERO));
-    let (site, client) = (site.clone(), client.clone());
+    let first = begin(site, client, terms, Some(Duration::ZERO));
+    let (site, client, terms) = (site.clone(), client.clone(), terms.clone());
     let cancel = Cancel::default();
     let seen = cancel.clone();
     let rest = async move {
@@ -91,9 +94,9 @@ fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, dela
             tokio::select! {
                 biased;
                 () = clock::sleep(delay) => {}
-                () = seen.wished(1) => return Err(cancelled(&once)),
+                () = seen.wished(1) => return Err(cancelled(&terms)),
             }
-            result = start(&site, &client, &once, Some(Duration::ZERO)).await;
+            result = begin(&site, &client, &terms, Some(Duration::ZERO)).await;
         }
         result
     };
@@ -121,6 +124,9 @@ impl Bid {
             } else {
                 core.config.connect_timeout()
             };
+            if mutant!("waits-for-cleanup") {
+                std::future::pending::<()>().await;
+            }
             tokio::select! {
                 biased;
                 () = withdrawn => true,
@@ -263,7 +269,7 @@ impl Bid {
                     _ => return Err(error),
                 },
                 () = on => {}
-                () = clock::sleep(wake.after) => {}
+                () = clock::sleep(wake.after), if !mutant!("no-safety-net") => {}
             }
         }
     }

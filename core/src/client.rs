@@ -305,6 +305,22 @@ fn share(config: &Config) -> Result<Arc<Core>> {
     Ok(core)
 }
 
+/// For an orderly exit: gives back everything this process holds, and waits for that as long as the limit allows.
+/// False: not all of it was confirmed; those locks end by their ttl.
+pub fn shutdown(limit: Duration) -> bool {
+    if let Some(cores) = CORES.peek() {
+        let cores: Vec<_> = {
+            let cores = cores.lock().unwrap_or_else(PoisonError::into_inner);
+            cores.values().filter_map(Weak::upgrade).collect()
+        };
+        cores
+            .iter()
+            .flat_map(|core| core.gate.holders())
+            .for_each(|lease| lease.release_at_exit());
+    }
+    runtime::drain(limit)
+}
+
 /// What every backend of this build can do, by name.
 pub(crate) fn capabilities() -> Vec<(&'static str, Capability)> {
     DRIVERS

@@ -12,10 +12,16 @@ use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::lease::Inner;
 
+/// In tests the order in which slots are walked through is the same in every run.
+#[cfg(feature = "testing")]
+type Hasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+#[cfg(not(feature = "testing"))]
+type Hasher = std::hash::RandomState;
+
 /// The slots of one client, by encoded name.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    slots: Mutex<HashMap<Arc<str>, Weak<Slot>>>,
+    slots: Mutex<HashMap<Arc<str>, Weak<Slot>, Hasher>>,
 }
 
 /// One name: who has the turn, and who waits for it.
@@ -124,6 +130,12 @@ impl Slot {
     /// The lease that has the turn.
     pub(crate) fn holder(&self) -> Option<Arc<Inner>> {
         locked(&self.state).holder.upgrade()
+    }
+
+    /// Whether somebody has the turn.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_taken(&self) -> bool {
+        locked(&self.state).taken
     }
 
     /// Who waits here for the turn, and since when.

@@ -208,6 +208,11 @@ impl Lease {
         if self.is_held() { Ok(()) } else { Err(self.0.why_not()) }
     }
 
+    /// The error that tells of the loss of this lease, and why it was lost.
+    pub fn loss(&self) -> Error {
+        self.0.loss()
+    }
+
     /// Waits for the end: true when it was lost, false when it was released.
     ///
     /// # Cancel safety
@@ -215,6 +220,22 @@ impl Lease {
     pub fn lost(&self) -> Op<bool> {
         let inner = self.0.clone();
         Op::new(Cancel::default(), async move { Ok(inner.lost().await) })
+    }
+
+    /// As [`lost`](Self::lost), for a limited time: false when it came first.
+    pub fn lost_within(&self, limit: Option<Duration>) -> Op<bool> {
+        let inner = self.0.clone();
+        let Some(limit) = limit else { return self.lost() };
+        if inner.is_lost() {
+            return Op::ready(Ok(true));
+        }
+        Op::new(Cancel::default(), async move {
+            tokio::select! {
+                biased;
+                lost = inner.lost() => Ok(lost),
+                () = clock::sleep(limit) => Ok(false),
+            }
+        })
     }
 
     /// Has `f` called once when the lease is lost, at once if it was: on a thread that must not be kept, so code of
@@ -301,10 +322,16 @@ fn ends(endless: bool, since: Instant, ttl: Duration) -> (Instant, Instant) {
         return (Instant::NEVER, Instant::NEVER);
     }
     let expires = since.plus(ttl);
-    (expires, expires.minus(drift(ttl)))
+    let drift = if mutant!("no-drift") { Duration::ZERO } else { drift(ttl) };
+    (expires, expires.minus(drift))
 }
 
 impl Inner {
+    /// Gives it back at an orderly exit of the process.
+    pub(crate) fn release_at_exit(self: &Arc<Self>) {
+        self.abandon();
+    }
+
     pub(crate) fn claim(&self) -> &Claim {
         &self.claim
     }
@@ -357,7 +384,6 @@ impl Inner {
     }
 
     fn why_not(&self) -> Error {
-        let key = self.claim.terms.key.clone();
         let error = if self.epoch != runtime::epoch() {
             Error::new(
                 Kind::NotHeld,
@@ -366,17 +392,22 @@ impl Inner {
         } else if self.state() == RELEASED {
             Error::new(Kind::NotHeld, "the lease was released before")
         } else {
-            let cause = self.cause.load(Ordering::Acquire);
-            Error::new(
-                Kind::Lost,
-                match cause {
-                    c if c == Cause::Taken as u8 => "the lock was lost: the backend says that it is no longer ours",
-                    c if c == Cause::Held as u8 => "the lock was lost: it was held for longer than max_hold",
-                    _ => "the lock was lost: it was not renewed before it ended",
-                },
-            )
+            return self.loss();
         };
-        error.with_key(key).with_service(self.core.name())
+        error
+            .with_key(self.claim.terms.key.clone())
+            .with_service(self.core.name())
+    }
+
+    fn loss(&self) -> Error {
+        let text = match self.cause.load(Ordering::Acquire) {
+            cause if cause == Cause::Taken as u8 => "the lock was lost: the backend says that it is no longer ours",
+            cause if cause == Cause::Held as u8 => "the lock was lost: it was held for longer than max_hold",
+            _ => "the lock was lost: it was not renewed before it ended",
+        };
+        Error::new(Kind::Lost, text)
+            .with_key(self.claim.terms.key.clone())
+            .with_service(self.core.name())
     }
 
     /// `Held` → `Lost`, once, and told to everybody.
@@ -419,6 +450,9 @@ impl Inner {
 
     /// How early a loss is told before the lease ends, so that the holder hears of it before another can be granted it.
     fn early(&self) -> Duration {
+        if mutant!("loss-told-late") {
+            return Duration::ZERO;
+        }
         (self.ttl() / 4).min(Duration::from_millis(50))
     }
 
@@ -462,7 +496,9 @@ impl Inner {
         if self.state() == LOST && self.end_at() <= now {
             self.settle();
         }
-        self.state() == HELD && self.renew_at() <= now.plus(slack) && !self.renewing.swap(true, Ordering::AcqRel)
+        (self.state() == HELD || mutant!("renew-after-release"))
+            && self.renew_at() <= now.plus(slack)
+            && !self.renewing.swap(true, Ordering::AcqRel)
     }
 
     /// How much earlier than due this one may be renewed, to share a batch.
@@ -502,6 +538,10 @@ impl Inner {
             Ok(Renewal::Lost) => {
                 self.lose(Cause::Taken);
                 Err(())
+            }
+            Err(_) if mutant!("unknown-is-lost") => {
+                self.lose(Cause::Unknown);
+                Ok(())
             }
             Err(error) => {
                 let pause = self.ttl() / 10;
@@ -600,6 +640,9 @@ impl Inner {
             self.settled_with(Some(answer));
             return;
         }
+        if mutant!("turn-before-release") {
+            drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
         let inner = self.clone();
         runtime::spawn_pending(async move {
             let end = Instant::now().plus(inner.ttl());
@@ -607,7 +650,7 @@ impl Inner {
             let answer = loop {
                 match inner.grant.release().await {
                     Ok(answer) => break Some(answer),
-                    Err(error) if end.passed() || !error.is_temporary() => break None,
+                    Err(error) if end.passed() || !error.is_temporary() || mutant!("release-once") => break None,
                     Err(_) => clock::sleep(pause).await,
                 }
                 pause = (pause * 2).min(Duration::from_secs(1));
@@ -622,6 +665,9 @@ impl Inner {
             Some(Renewal::Lost) => 2,
             None => 3,
         };
+        if settled == 2 && self.state() == RELEASED {
+            self.cause.store(Cause::Taken as u8, Ordering::Release);
+        }
         self.settled.store(settled, Ordering::Release);
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(turn);
@@ -638,7 +684,9 @@ impl Inner {
             event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
             self.changed.notify_waiters();
         }
-        self.settle();
+        if !mutant!("drop-forgets") {
+            self.settle();
+        }
     }
 }
 

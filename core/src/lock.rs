@@ -122,10 +122,14 @@ impl Lock {
     /// # Cancel safety
     /// Dropping the call leaves nothing held: it withdraws, and what it obtained is released.
     pub fn acquire(&self) -> Op<Lease> {
-        self.acquire_for(self.terms.wait)
+        match self.site() {
+            Ok(site) => acquire::start(&site, &self.client, &self.terms),
+            Err(error) => Op::ready(Err(error)),
+        }
     }
 
-    /// Acquires it, waiting that long in all and not as the terms say; `None`: for ever.
+    /// Acquires it, waiting that long in all and not as the terms say (nor trying again as `retry` says); `None`: for
+    /// ever; zero: try once.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire).
@@ -134,7 +138,7 @@ impl Lock {
     /// As [`acquire`](Self::acquire).
     pub fn acquire_for(&self, wait: Option<Duration>) -> Op<Lease> {
         match self.site() {
-            Ok(site) => acquire::start(&site, &self.client, &self.terms, wait),
+            Ok(site) => acquire::begin(&site, &self.client, &self.terms, wait),
             Err(error) => Op::ready(Err(error)),
         }
     }

@@ -69,6 +69,14 @@ impl<T: Send + 'static> Op<T> {
         }
     }
 
+    /// The error, if it has failed already; the call stays as it is otherwise.
+    pub fn settled_error(&mut self) -> Option<Error> {
+        match &self.state {
+            Stage::Done(Err(_)) => self.take()?.err(),
+            _ => None,
+        }
+    }
+
     /// Waits on this thread.
     ///
     /// # Errors

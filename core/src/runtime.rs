@@ -112,6 +112,8 @@ pub fn handle() -> Handle {
 
 /// Runs this in the background.
 pub fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    #[cfg(feature = "testing")]
+    let work = crate::testing::within(work);
     handle().spawn(work);
 }
 

@@ -1,7 +1,9 @@
 //! What tests replace: the runtime, the clock, and, by name, one piece of correct behaviour with a deliberate defect.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Builder, Handle};
 
@@ -14,6 +16,7 @@ use crate::error::Result;
 thread_local! {
     static RUNTIME: RefCell<Option<Handle>> = const { RefCell::new(None) };
     static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
+    static PROCESS: RefCell<Option<Process>> = const { RefCell::new(None) };
 }
 
 /// Every deliberate defect of this build, and what it breaks.
@@ -30,6 +33,18 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "no-withdrawal",
         "an acquire that ended otherwise leaves its place and its grant behind",
     ),
+    ("no-drift", "clocks that run at different rates are not allowed for"),
+    ("loss-told-late", "a loss is told when the lease is over, not before"),
+    ("unknown-is-lost", "a renewal without an answer ends the lease"),
+    (
+        "turn-before-release",
+        "the turn in the gate is passed on before the release is settled",
+    ),
+    ("release-once", "a release without an answer is not repeated"),
+    ("renew-after-release", "a lease is renewed while it is given back"),
+    ("drop-forgets", "a dropped lease is not given back"),
+    ("no-safety-net", "a waiter counts on being woken"),
+    ("waits-for-cleanup", "a caller is kept until everything is cleaned up"),
 ];
 
 /// Runs this in virtual time, on this thread alone, with everything random drawn from the seed: the same seed gives the
@@ -43,12 +58,13 @@ pub fn simulate<T>(seed: u64, mutant: Option<&'static str>, work: impl Future<Ou
             MUTANT.set(None);
         }
     }
+    // Dropped after the runtime: what its tasks do when they are dropped stays in the simulation.
+    let _real = Real;
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime of the calling thread");
-    let _real = Real;
     RUNTIME.set(Some(runtime.handle().clone()));
     MUTANT.set(mutant);
     fastrand::seed(seed);
@@ -64,6 +80,110 @@ pub fn simulate<T>(seed: u64, mutant: Option<&'static str>, work: impl Future<Ou
 /// Those of making the backend.
 pub fn client(config: Config, make: impl FnOnce(Alarm) -> Result<Arc<dyn Backend>>) -> Result<Client> {
     Client::apart(config, make)
+}
+
+/// Whether somebody in the client's process contends for this key or holds it, or what is left of that isn't settled.
+pub fn has_turn(client: &Client, key: &str) -> bool {
+    let name = client.lock(key).backend_name().to_owned();
+    let slot = client.core().ok().and_then(|core| core.gate.find(&name));
+    slot.is_some_and(|slot| slot.is_taken())
+}
+
+/// A simulated process: whatever it runs, and whatever that puts onto the runtime, can be stopped and killed as one.
+#[derive(Clone, Default)]
+pub struct Process(Arc<Mutex<Life>>);
+
+#[derive(Default)]
+struct Life {
+    stopped: bool,
+    killed: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Process {
+    /// Runs this in the process.
+    pub fn run<T>(&self, work: impl Future<Output = T> + Send + 'static) -> impl Future<Output = T> + Send + 'static {
+        Within {
+            process: self.clone(),
+            work: Some(Box::pin(work)),
+        }
+    }
+
+    /// From here on nothing of it runs, while time goes on.
+    pub fn stop(&self) {
+        self.life().stopped = true;
+    }
+
+    /// It goes on where it stood.
+    pub fn resume(&self) {
+        let mut life = self.life();
+        life.stopped = false;
+        let waiting = std::mem::take(&mut life.waiting);
+        drop(life);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nothing of it ever runs again.
+    pub fn kill(&self) {
+        let mut life = self.life();
+        life.killed = true;
+        life.waiting.clear();
+    }
+
+    fn life(&self) -> std::sync::MutexGuard<'_, Life> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does this as the process does it.
+    fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = PROCESS.replace(Some(self.clone()));
+        let result = work();
+        PROCESS.set(before);
+        result
+    }
+}
+
+struct Within<T> {
+    process: Process,
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+}
+
+impl<T> Future for Within<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut life = self.process.life();
+        if life.killed {
+            return Poll::Pending;
+        }
+        if life.stopped {
+            life.waiting.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        drop(life);
+        let process = self.process.clone();
+        let work = self.work.as_mut().expect("present until dropped");
+        process.enter(|| work.as_mut().poll(context))
+    }
+}
+
+/// What it does when it is dropped, it does as its process: one that was killed does nothing any more.
+impl<T> Drop for Within<T> {
+    fn drop(&mut self) {
+        let work = self.work.take();
+        self.process.enter(|| drop(work));
+    }
+}
+
+/// Has this run in the process that puts it onto the runtime.
+pub(crate) fn within(work: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+    let process = PROCESS.with_borrow(Clone::clone);
+    async move {
+        match process {
+            Some(process) => process.run(work).await,
+            None => work.await,
+        }
+    }
 }
 
 pub(crate) fn runtime() -> Option<Handle> {

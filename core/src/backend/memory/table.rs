@@ -57,7 +57,7 @@ pub(crate) fn refresh(ttl: Duration) -> Duration {
 
 impl Table {
     /// Takes the name if it is free and nobody is before this claim; else, if the claim waits, queues it. Idempotent:
-    /// a claim that holds the name already gets the same fence again, and the new end.
+    /// a claim that holds the name already gets the same fence again, and the new end if that is later.
     pub fn take(&mut self, now: Instant, claim: &Claim, expires: Instant, wake: Option<&Arc<Notify>>) -> Taken {
         let name = &claim.terms.name;
         // Found first without making a key, for the common case of a name that is new.
@@ -69,7 +69,7 @@ impl Table {
         if let Some(held) = &mut entry.holder
             && held.claim.nonce == claim.nonce
         {
-            held.expires = expires;
+            held.expires = held.expires.max(expires);
             return Taken::Granted(held.fence);
         }
         let first = entry.queue.front().is_none_or(|first| first.claim.nonce == claim.nonce);
@@ -123,16 +123,16 @@ impl Table {
         held
     }
 
-    /// Prolongs the hold of this claim. False: it has none.
+    /// Prolongs the hold of this claim; a shorter ttl never brings its end nearer, since requests may overtake one
+    /// another and the holder counts on the latest end it was told. False: it has none.
     pub fn renew(&mut self, now: Instant, name: &str, nonce: u64, ttl: Duration) -> bool {
         let Some(entry) = self.entries.get_mut(name) else {
             return false;
         };
         entry.clean(now, None);
         match entry.holder.as_mut().filter(|held| held.claim.nonce == nonce) {
-            Some(held) if held.expires == Instant::NEVER => true,
             Some(held) => {
-                held.expires = now.plus(ttl);
+                held.expires = held.expires.max(now.plus(ttl));
                 true
             }
             None => false,

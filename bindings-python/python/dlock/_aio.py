@@ -1,0 +1,59 @@
+"""The part of asyncio that is easier said in Python: waiting, withdrawing, and what a loss does to a task."""
+
+from asyncio import CancelledError
+
+
+async def settle(pending):
+    """Wait for a call. When cancelled, it is withdrawn first; a second cancel ends that wait at once."""
+    future = pending.future
+    try:
+        return await future
+    except CancelledError:
+        if future.cancelled():
+            withdrawn = pending.cancel()
+            if withdrawn is not None:
+                try:
+                    await withdrawn
+                except CancelledError:
+                    pending.cancel()
+                    raise
+                except Exception:  # noqa: S110, BLE001 - the call ended with an error; the caller has withdrawn
+                    pass
+                else:
+                    _give_back(withdrawn)
+        elif future.exception() is None:
+            _give_back(future)
+        raise
+
+
+def _give_back(future):
+    """Release what was obtained although nobody wants it any more."""
+    value = future.result()
+    if hasattr(value, "_abandon"):
+        value._abandon()
+
+
+async def enter(pending, lock, scoped, wanted):
+    """Wait for a lease and let the lock hold it; answer what was asked for."""
+    return lock._hold(await settle(pending), scoped, wanted)
+
+
+async def attempt(pending, lock):
+    """As enter, for `acquire`: False when it is busy."""
+    from ._dlock import LockTimeout
+
+    try:
+        return await enter(pending, lock, False, True)
+    except LockTimeout:
+        return False
+
+
+async def leave(pending, entry, failure):
+    """Wait for a release and judge how the block ended."""
+    from ._dlock import BackendError
+
+    try:
+        ended = await settle(pending)
+    except BackendError:
+        ended = "unconfirmed"
+    return entry.judge(ended, failure)

@@ -1,0 +1,89 @@
+//! How a running call meets the interpreter: a thread that waits without the GIL and minds signals, and code of the
+//! user's that runs on the core's pool, until the interpreter ends.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dlock::{Op, runtime};
+use pyo3::prelude::*;
+
+use crate::error::raised;
+
+/// How often a waiting main thread looks for signals.
+const SLICE: Duration = Duration::from_millis(50);
+/// How long an interrupted call may take to withdraw.
+const WITHDRAWAL: Duration = Duration::from_millis(250);
+/// How long an orderly exit waits for releases under way.
+const EXIT: Duration = Duration::from_secs(1);
+
+/// Waits for a call with the interpreter free for others. Ctrl-C, and whatever else a signal handler raises, ends it.
+pub(crate) fn wait<T: Send + 'static>(py: Python<'_>, mut op: Op<T>) -> PyResult<T> {
+    if let Some(result) = op.settled() {
+        return result.map_err(|error| raised(py, &error));
+    }
+    // Python runs signal handlers on its main thread only; the others needn't wake up for them.
+    let slice = if on_main_thread() { SLICE } else { Duration::MAX };
+    loop {
+        if let Some(result) = py.detach(|| op.wait_for(slice)) {
+            return result.map_err(|error| raised(py, &error));
+        }
+        if let Err(interrupt) = py.check_signals() {
+            op.cancel();
+            let mut left = WITHDRAWAL + SLICE;
+            while py.detach(|| op.wait_for(SLICE)).is_none() && !left.is_zero() {
+                left = left.saturating_sub(SLICE);
+                if py.check_signals().is_err() {
+                    break;
+                }
+            }
+            return Err(interrupt);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn on_main_thread() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn on_main_thread() -> bool {
+    true
+}
+
+/// Set in `GATE` once no thread of ours may enter the interpreter any more; below it, how many are inside.
+const SHUT: usize = 1 << (usize::BITS - 1);
+static GATE: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs code of the user's on the core's pool, unless the interpreter is ending.
+pub(crate) fn pool(work: impl FnOnce(Python<'_>) + Send + 'static) {
+    runtime::pool(move || {
+        struct Inside;
+        impl Drop for Inside {
+            fn drop(&mut self) {
+                GATE.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let before = GATE.fetch_add(1, Ordering::AcqRel);
+        let inside = Inside;
+        if before & SHUT == 0 {
+            Python::attach(work);
+        }
+        drop(inside);
+    });
+}
+
+/// At exit: gives back what is held, and keeps our threads out of an interpreter that ends.
+#[pyfunction]
+pub(crate) fn _shutdown(py: Python<'_>) {
+    py.detach(|| {
+        dlock::shutdown(EXIT);
+        GATE.fetch_or(SHUT, Ordering::AcqRel);
+        for _ in 0..EXIT.as_millis() {
+            if GATE.load(Ordering::Acquire) & !SHUT == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}

@@ -1,0 +1,229 @@
+//! `Client`, and what it tells of a backend and of a key's holders.
+
+use std::time::Duration;
+
+use dlock::Op;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::aio::{self, Call};
+use crate::bridge;
+use crate::error::raised;
+use crate::lock::Lock;
+use crate::options::text;
+
+/// How long `close` waits for the release of what is held.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Where a client came from, so that an equal one is found elsewhere: a service's name (None: the default), or a URL.
+#[derive(Clone, IntoPyObject, FromPyObject)]
+pub(crate) enum Origin {
+    Service(Option<String>, bool),
+    Url(String),
+}
+
+impl Origin {
+    pub(crate) fn client(&self) -> dlock::Result<dlock::Client> {
+        match self {
+            Self::Service(name, _) => dlock::registry::client(name.as_deref()),
+            Self::Url(url) => dlock::Client::connect(url),
+        }
+    }
+}
+
+/// A handle on one backend. Clients of equal configuration share connection, local queue and watchdog.
+#[pyclass(frozen, weakref, module = "dlock", name = "Client")]
+pub(crate) struct Client(pub(crate) dlock::Client);
+
+fn list(py: Python<'_>, holders: Vec<dlock::Holder>) -> PyResult<Py<PyAny>> {
+    let holders: Vec<_> = holders.into_iter().map(Holder::from).collect();
+    Ok(holders.into_pyobject(py)?.unbind())
+}
+
+fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
+    Ok(py.None())
+}
+
+impl Client {
+    fn call<T: Send + 'static>(
+        slf: Py<Self>,
+        begin: impl FnOnce(&dlock::Client) -> Op<T> + Send + Sync + 'static,
+        convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + Sync + 'static,
+    ) -> Call {
+        aio::call(move |_| Ok(begin(&slf.get().0)), convert)
+    }
+}
+
+#[pymethods]
+impl Client {
+    #[pyo3(signature = (key, **options))]
+    fn lock(&self, py: Python<'_>, key: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Lock> {
+        let key = text("key", key)?;
+        Lock::new(py, self.0.lock(&key), options, Origin::Url(self.0.config().url()))
+    }
+
+    fn holders(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        list(py, bridge::wait(py, self.0.holders(&text("key", key)?))?)
+    }
+
+    fn aholders(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let key = text("key", key)?;
+        Ok(Self::call(slf, move |client| client.holders(&key), list))
+    }
+
+    fn break_lock(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        bridge::wait(py, self.0.break_lock(&text("key", key)?))
+    }
+
+    fn abreak_lock(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let key = text("key", key)?;
+        let told = |py: Python<'_>, broken: bool| Ok(broken.into_pyobject(py)?.to_owned().into_any().unbind());
+        Ok(Self::call(slf, move |client| client.break_lock(&key), told))
+    }
+
+    fn ping(&self, py: Python<'_>) -> PyResult<()> {
+        bridge::wait(py, self.0.ping())
+    }
+
+    fn aping(slf: Py<Self>) -> Call {
+        Self::call(slf, dlock::Client::ping, nothing)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        bridge::wait(py, self.0.close(CLOSE))
+    }
+
+    fn aclose(slf: Py<Self>) -> Call {
+        Self::call(slf, |client| client.close(CLOSE), nothing)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_failure))]
+    fn __exit__(&self, py: Python<'_>, _failure: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __aenter__(slf: Py<Self>) -> Call {
+        aio::call(move |_| Ok(Op::ready(Ok(slf))), |_, slf: Py<Self>| Ok(slf.into_any()))
+    }
+
+    #[pyo3(signature = (*_failure))]
+    fn __aexit__(slf: Py<Self>, _failure: &Bound<'_, pyo3::types::PyTuple>) -> Call {
+        Self::aclose(slf)
+    }
+
+    #[getter]
+    fn backend(&self) -> &str {
+        self.0.backend()
+    }
+
+    #[getter]
+    fn capability(&self) -> Capability {
+        self.0.capability().into()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<dlock.Client {}>", self.0.config().url())
+    }
+}
+
+/// Somebody who holds a key or waits for it. What the backend can't tell is None.
+#[pyclass(frozen, get_all, module = "dlock")]
+pub(crate) struct Holder {
+    held: bool,
+    token: Option<String>,
+    label: Option<String>,
+    host: Option<String>,
+    pid: Option<u32>,
+    fence: Option<u64>,
+    age: Option<f64>,
+    ttl: Option<f64>,
+}
+
+impl From<dlock::Holder> for Holder {
+    fn from(holder: dlock::Holder) -> Self {
+        Self {
+            held: holder.held,
+            token: holder.token,
+            label: holder.label,
+            host: holder.host,
+            pid: holder.pid,
+            fence: holder.fence,
+            age: holder.age.map(|age| age.as_secs_f64()),
+            ttl: holder.ttl.map(|ttl| ttl.as_secs_f64()),
+        }
+    }
+}
+
+#[pymethods]
+impl Holder {
+    fn __repr__(&self) -> String {
+        let state = if self.held { "holds" } else { "waits" };
+        let mut text = format!("<dlock.Holder {state}");
+        let known = [
+            ("pid", self.pid.map(|pid| pid.to_string())),
+            ("host", self.host.clone()),
+            ("label", self.label.as_deref().map(dlock::show)),
+            ("fence", self.fence.map(|fence| fence.to_string())),
+            ("age", self.age.map(|age| format!("{age:.3}"))),
+        ];
+        for (name, value) in known {
+            if let Some(value) = value {
+                text += &format!(" {name}={value}");
+            }
+        }
+        text + ">"
+    }
+}
+
+/// What a backend can do and promises.
+#[pyclass(frozen, get_all, module = "dlock")]
+pub(crate) struct Capability {
+    fence: bool,
+    ttl: bool,
+    fifo: bool,
+    shared: bool,
+    permits: bool,
+    handoff: bool,
+    processes: bool,
+    fork: bool,
+    min_ttl: f64,
+    guarantee: &'static str,
+}
+
+impl From<dlock::Capability> for Capability {
+    fn from(capability: dlock::Capability) -> Self {
+        Self {
+            fence: capability.fence,
+            ttl: capability.ttl,
+            fifo: capability.fifo,
+            shared: capability.shared,
+            permits: capability.permits,
+            handoff: capability.handoff,
+            processes: capability.processes,
+            fork: capability.fork,
+            min_ttl: capability.min_ttl.as_secs_f64(),
+            guarantee: capability.guarantee,
+        }
+    }
+}
+
+#[pymethods]
+impl Capability {
+    fn __repr__(&self) -> String {
+        format!(
+            "<dlock.Capability fence={} ttl={} fifo={} processes={} fork={} min_ttl={}>",
+            self.fence, self.ttl, self.fifo, self.processes, self.fork, self.min_ttl
+        )
+    }
+}
+
+/// Makes a lock like the one that was pickled.
+#[pyfunction]
+pub(crate) fn _restore(py: Python<'_>, origin: Origin, key: &str, options: &Bound<'_, PyDict>) -> PyResult<Lock> {
+    let client = origin.client().map_err(|error| raised(py, &error))?;
+    Lock::new(py, client.lock(key), Some(options), origin)
+}

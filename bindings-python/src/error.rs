@@ -1,0 +1,121 @@
+//! The core's kinds of error as Python classes, made from the one table.
+
+use dlock::{Error, Kind};
+use pyo3::exceptions::{
+    PyConnectionError, PyException, PyNotImplementedError, PyRuntimeError, PyTimeoutError, PyValueError,
+};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
+
+static BASE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static CLASSES: PyOnceLock<Vec<(Kind, Py<PyAny>)>> = PyOnceLock::new();
+
+/// The class of a kind: its name, what it is for, and the built-in class it also is.
+fn class_of(py: Python<'_>, kind: Kind) -> Option<(&'static str, &'static str, Option<Bound<'_, PyType>>)> {
+    Some(match kind {
+        Kind::Timeout => (
+            "LockTimeout",
+            "The lock was busy until the deadline.",
+            Some(py.get_type::<PyTimeoutError>()),
+        ),
+        Kind::Lost => (
+            "LockLost",
+            "The lease is no longer ours, or can't be proven to be.",
+            None,
+        ),
+        Kind::NotHeld => (
+            "NotHeld",
+            "Nothing is held: the lock is not locked, or its lease was made before a fork.",
+            Some(py.get_type::<PyRuntimeError>()),
+        ),
+        Kind::Backend => (
+            "BackendError",
+            "The backend can't be reached, refuses or is overloaded.",
+            Some(py.get_type::<PyConnectionError>()),
+        ),
+        Kind::Invalid => (
+            "ConfigError",
+            "A key, option, URL or configuration that can't be used.",
+            Some(py.get_type::<PyValueError>()),
+        ),
+        Kind::Unsupported => (
+            "Unsupported",
+            "This backend can't do it; the message names those that can.",
+            Some(py.get_type::<PyNotImplementedError>()),
+        ),
+        Kind::Internal => ("InternalError", "A defect of dlock.", None),
+        // Python has its own words for it: CancelledError, KeyboardInterrupt.
+        _ => return None,
+    })
+}
+
+/// Puts the classes into the module.
+pub(crate) fn register<'py>(module: &Bound<'py, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let make = |name: &str, bases: Bound<'py, PyTuple>, doc: &str, kind: Option<Kind>| {
+        let members = PyDict::new(py);
+        members.set_item("__module__", "dlock")?;
+        members.set_item("__doc__", doc)?;
+        members.set_item("kind", kind.map(Kind::name))?;
+        members.set_item("temporary", false)?;
+        members.set_item("key", py.None())?;
+        members.set_item("service", py.None())?;
+        let class = py.get_type::<PyType>().call1((name, bases, members))?;
+        module.add(name, &class)?;
+        PyResult::Ok(class)
+    };
+    let base = make(
+        "Error",
+        PyTuple::new(py, [py.get_type::<PyException>()])?,
+        "Every error of dlock. kind, temporary (trying again can help), key and service say what it concerns.",
+        None,
+    )?;
+    let mut classes = Vec::new();
+    for kind in Kind::ALL {
+        let Some((name, doc, builtin)) = class_of(py, kind) else {
+            continue;
+        };
+        let bases = match builtin {
+            Some(builtin) => PyTuple::new(py, [base.as_any(), builtin.as_any()])?,
+            None => PyTuple::new(py, [base.as_any()])?,
+        };
+        classes.push((kind, make(name, bases, doc, Some(kind))?.unbind()));
+    }
+    // A second interpreter of the process finds them made.
+    let _ = BASE.set(py, base.unbind());
+    let _ = CLASSES.set(py, classes);
+    Ok(())
+}
+
+/// The core's error as Python's.
+pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
+    exception(py, error).unwrap_or_else(|failed| failed)
+}
+
+fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let classes = CLASSES.get(py).into_iter().flatten();
+    let class = classes
+        .filter(|(kind, _)| *kind == error.kind())
+        .map(|(_, class)| class)
+        .next();
+    let Some(class) = class.or_else(|| BASE.get(py)) else {
+        return Ok(PyRuntimeError::new_err(error.to_string()));
+    };
+    let value = class.bind(py).call1((error.to_string(),))?;
+    value.setattr("temporary", error.is_temporary())?;
+    value.setattr("key", error.key())?;
+    value.setattr("service", error.service())?;
+    Ok(PyErr::from_value(value))
+}
+
+/// A wrong argument that needs no backend to be seen.
+pub(crate) fn invalid(py: Python<'_>, message: impl Into<String>) -> PyErr {
+    raised(py, &Error::invalid(message))
+}
+
+/// Whether it is an error of this kind.
+pub(crate) fn is(py: Python<'_>, error: &PyErr, kind: Kind) -> bool {
+    let mut classes = CLASSES.get(py).into_iter().flatten();
+    classes.any(|(of, class)| *of == kind && error.matches(py, class.bind(py)).unwrap_or(false))
+}

@@ -1,0 +1,376 @@
+//! `Lease` and what hangs on it: the event of its loss, and the entry by which a `Lock` remembers it.
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dlock::{Ended, Op, State};
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyResourceWarning;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyWeakrefReference;
+
+use crate::aio::{self, Call, Port};
+use crate::bridge;
+use crate::error::raised;
+use crate::options::{Loss, seconds};
+
+/// A lock that is held, until it is released, lost, or collected.
+#[pyclass(frozen, weakref, module = "dlock", name = "Lease")]
+pub(crate) struct Lease {
+    lease: dlock::Lease,
+    loss: Loss,
+    callbacks: Mutex<Vec<Callback>>,
+}
+
+/// Somebody to be told of the loss, and where: on the loop it came from, or on a thread of the pool.
+struct Callback {
+    call: Py<PyAny>,
+    port: Option<Port>,
+}
+
+impl Lease {
+    pub(crate) fn new(py: Python<'_>, lease: dlock::Lease, loss: Loss) -> PyResult<Py<Self>> {
+        Py::new(
+            py,
+            Self {
+                lease,
+                loss,
+                callbacks: Mutex::default(),
+            },
+        )
+    }
+
+    pub(crate) fn core(&self) -> &dlock::Lease {
+        &self.lease
+    }
+
+    /// Whether the object still stands for a hold: not after a fork, nor once it was given back.
+    pub(crate) fn stands(&self) -> bool {
+        self.lease.is_held()
+    }
+
+    fn give(&self) -> Op<Ended> {
+        self.lease.release()
+    }
+
+    fn released(loss: Loss, lease: &dlock::Lease, ended: Ended, py: Python<'_>) -> PyResult<()> {
+        if ended == Ended::Lost && loss == Loss::Raise {
+            Err(raised(py, &lease.loss()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<Callback>> {
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs on a thread of the core: sends everybody's call to where it belongs.
+    fn tell(weak: &Arc<Py<PyWeakrefReference>>, port: Option<Port>) {
+        let weak = weak.clone();
+        let run = move |py: Python<'_>| {
+            let Some(lease) = weak.bind(py).upgrade() else { return };
+            let Ok(lease) = lease.cast_into::<Self>() else { return };
+            let calls = std::mem::take(&mut *lease.get().callbacks());
+            for Callback { call, port } in calls {
+                let lease = lease.clone().unbind();
+                match port {
+                    Some(port) => port.post(Box::new(move |py| call.call1(py, (lease,)).map(drop))),
+                    None => {
+                        if let Err(error) = call.call1(py, (lease,)) {
+                            error.write_unraisable(py, Some(call.bind(py)));
+                        }
+                    }
+                }
+            }
+        };
+        match port {
+            Some(port) => port.post(Box::new(move |py| {
+                run(py);
+                Ok(())
+            })),
+            None => bridge::pool(run),
+        }
+    }
+}
+
+#[pymethods]
+impl Lease {
+    #[getter]
+    fn key(&self) -> &str {
+        self.lease.key()
+    }
+
+    #[getter]
+    fn token(&self) -> String {
+        self.lease.token()
+    }
+
+    #[getter]
+    fn fence(&self) -> Option<u64> {
+        self.lease.fence()
+    }
+
+    #[getter]
+    fn ttl(&self) -> f64 {
+        self.lease.ttl().as_secs_f64()
+    }
+
+    #[getter]
+    fn lost(slf: Py<Self>) -> Lost {
+        Lost { lease: slf }
+    }
+
+    fn valid_for(&self) -> f64 {
+        match self.lease.valid_for() {
+            Duration::MAX => f64::INFINITY,
+            left => left.as_secs_f64(),
+        }
+    }
+
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        self.lease.check().map_err(|error| raised(py, &error))
+    }
+
+    #[pyo3(signature = (ttl=None))]
+    fn renew(&self, py: Python<'_>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let ttl = ttl.map(|ttl| seconds("ttl", &ttl)).transpose()?;
+        bridge::wait(py, self.lease.renew(ttl))
+    }
+
+    #[pyo3(signature = (ttl=None))]
+    fn arenew(slf: Py<Self>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<Call> {
+        let ttl = ttl.map(|ttl| seconds("ttl", &ttl)).transpose()?;
+        Ok(aio::call(
+            move |_| Ok(slf.get().lease.renew(ttl)),
+            |py, ()| Ok(py.None()),
+        ))
+    }
+
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        let ended = bridge::wait(py, self.give())?;
+        Self::released(self.loss, &self.lease, ended, py)
+    }
+
+    fn arelease(slf: Py<Self>, py: Python<'_>) -> Call {
+        let lease = slf.clone_ref(py);
+        aio::call(
+            move |_| Ok(slf.get().give()),
+            move |py, ended| {
+                let lease = lease.get();
+                Self::released(lease.loss, &lease.lease, ended, py).map(|()| py.None())
+            },
+        )
+    }
+
+    /// Waits for the end of the lease: True when it was lost, False when it was released.
+    fn wait_lost(slf: Py<Self>) -> Call {
+        aio::call(
+            move |_| Ok(slf.get().lease.lost()),
+            |py, lost| Ok(lost.into_pyobject(py)?.to_owned().into_any().unbind()),
+        )
+    }
+
+    fn on_lost(slf: &Bound<'_, Self>, callback: Py<PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let port = aio::running_loop(py)?.map(|running| Port::of(&running)).transpose()?;
+        let this = slf.get();
+        this.callbacks().push(Callback {
+            call: callback,
+            port: port.clone(),
+        });
+        let weak = Arc::new(PyWeakrefReference::new(slf)?.unbind());
+        // Every call looks at all callbacks and takes those that are left: each is told once.
+        this.lease.on_lost(move || Self::tell(&weak, port));
+        Ok(())
+    }
+
+    /// Gives it back in the background, with no warning.
+    fn _abandon(&self) {
+        drop(self.give().on_done(|_| ()));
+    }
+
+    fn __repr__(&self) -> String {
+        let state = match self.lease.state() {
+            State::Held if self.lease.is_held() => "held",
+            State::Released => "released",
+            State::Held | State::Lost if self.lease.check().is_err_and(|e| e.kind() == dlock::Kind::NotHeld) => {
+                "not held"
+            }
+            _ => "lost",
+        };
+        let fence = self
+            .lease
+            .fence()
+            .map_or_else(|| "None".to_owned(), |fence| fence.to_string());
+        format!(
+            "<{state} dlock.Lease key={} fence={fence}>",
+            dlock::show(self.lease.key())
+        )
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(callbacks) = self.callbacks.try_lock() {
+            for callback in callbacks.iter() {
+                visit.call(&callback.call)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        self.callbacks().clear();
+    }
+}
+
+/// Collected while held: said, and then released.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.lease.is_held() {
+            return;
+        }
+        let key = dlock::show(self.lease.key());
+        Python::try_attach(|py| {
+            let before = PyErr::take(py);
+            let text = CString::new(format!("unreleased dlock.Lease of key {key}")).unwrap_or_default();
+            let warning = py.get_type::<PyResourceWarning>();
+            if let Err(error) = PyErr::warn(py, &warning, &text, 1) {
+                error.write_unraisable(py, None);
+            }
+            if let Some(before) = before {
+                before.restore(py);
+            }
+        });
+    }
+}
+
+/// The loss of a lease, as an event.
+#[pyclass(frozen, module = "dlock", name = "Lost")]
+pub(crate) struct Lost {
+    lease: Py<Lease>,
+}
+
+#[pymethods]
+impl Lost {
+    fn is_set(&self) -> bool {
+        let lease = &self.lease.get().lease;
+        !lease.is_held() && lease.state() == State::Lost
+    }
+
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        let limit = timeout.map(|timeout| seconds("timeout", &timeout)).transpose()?;
+        bridge::wait(py, self.lease.get().lease.lost_within(limit))
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.is_set() { "set" } else { "unset" };
+        format!(
+            "<dlock.Lost key={}: {state}>",
+            dlock::show(self.lease.get().lease.key())
+        )
+    }
+}
+
+/// How a `Lock` remembers a lease: with who took it, and which task is to be cancelled when it is lost.
+#[pyclass(frozen, module = "dlock._dlock")]
+pub(crate) struct Entry {
+    pub(crate) lease: Py<Lease>,
+    pub(crate) owner: usize,
+    guard: Option<Arc<Guard>>,
+}
+
+/// A task that runs under a lease.
+struct Guard {
+    task: Py<PyAny>,
+    /// How many had asked for its cancellation before.
+    cancelling: u64,
+    fired: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Entry {
+    pub(crate) fn new(lease: Py<Lease>, owner: usize) -> Self {
+        Self {
+            lease,
+            owner,
+            guard: None,
+        }
+    }
+
+    /// An entry whose task is cancelled when the lease is lost: where Python can tell that cancel from others.
+    pub(crate) fn guarded(py: Python<'_>, lease: Py<Lease>, task: Bound<'_, PyAny>, port: Port) -> PyResult<Self> {
+        let owner = task.as_ptr().addr();
+        if lease.get().loss == Loss::Signal || !task.hasattr("uncancel")? {
+            return Ok(Self::new(lease, owner));
+        }
+        let cancelling = task.call_method0("cancelling")?.extract()?;
+        let guard = Arc::new(Guard {
+            task: task.unbind(),
+            cancelling,
+            fired: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        });
+        let told = guard.clone();
+        lease.get().lease.on_lost(move || {
+            port.post(Box::new(move |py| {
+                if !told.over.load(Ordering::Acquire) {
+                    told.fired.store(true, Ordering::Release);
+                    told.task.call_method0(py, "cancel")?;
+                }
+                Ok(())
+            }));
+        });
+        let _ = py;
+        Ok(Self {
+            lease,
+            owner,
+            guard: Some(guard),
+        })
+    }
+
+    /// Begins the end of the block: from here on a loss cancels nothing.
+    pub(crate) fn end(&self) -> Op<Ended> {
+        if let Some(guard) = &self.guard {
+            guard.over.store(true, Ordering::Release);
+        }
+        self.lease.get().give()
+    }
+}
+
+#[pymethods]
+impl Entry {
+    /// How the block ended, from what the release said (None: not confirmed) and what the body raised.
+    pub(crate) fn judge(
+        &self,
+        py: Python<'_>,
+        released: Option<bool>,
+        failure: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        static CANCELLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let mut ours = false;
+        let mut lost = released == Some(false);
+        if let Some(guard) = self.guard.as_ref().filter(|guard| guard.fired.load(Ordering::Acquire)) {
+            lost = true;
+            let left = guard.task.call_method0(py, "uncancel")?.extract::<u64>(py)?;
+            let cancelled = CANCELLED.import(py, "asyncio", "CancelledError")?;
+            if failure
+                .as_ref()
+                .map_or(Ok(false), |failure| failure.is_instance(cancelled))?
+            {
+                ours = left <= guard.cancelling;
+            }
+        }
+        let lease = self.lease.get();
+        if !lost || lease.loss == Loss::Signal || failure.is_some() && !ours {
+            return Ok(false);
+        }
+        let error = raised(py, &lease.lease.loss());
+        error.set_cause(py, failure.map(PyErr::from_value));
+        Err(error)
+    }
+}

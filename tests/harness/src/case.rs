@@ -1,0 +1,181 @@
+//! The case files: what a step is, and the small words inside its tokens.
+
+use std::path::Path;
+use std::time::Duration;
+
+/// What a backend can do: its capabilities, and what its fixture can do to it.
+pub const OF_BACKENDS: &[&str] = &[
+    "fence",
+    "ttl",
+    "fifo",
+    "shared",
+    "permits",
+    "handoff",
+    "processes",
+    "fork",
+    "local",
+    "files",
+];
+/// What an interpreter can do.
+pub const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes"];
+
+/// One behaviour.
+#[derive(Debug)]
+pub struct Case {
+    pub name: String,
+    /// Words of the lists above; `no-` before one of a backend's: only without it.
+    pub needs: Vec<String>,
+    pub steps: Vec<Step>,
+}
+
+/// One line of a case.
+#[derive(Debug)]
+pub struct Step {
+    /// `file:line`.
+    pub place: String,
+    pub words: Vec<String>,
+    /// What stands behind `->`: one outcome, or several with `|` between.
+    pub wanted: Option<String>,
+}
+
+impl Step {
+    /// The text as written, but for its spaces.
+    pub fn text(&self) -> String {
+        let words = self.words.join(" ");
+        match &self.wanted {
+            Some(wanted) => format!("{words} -> {wanted}"),
+            None => words,
+        }
+    }
+
+    fn parse(place: String, line: &str) -> Result<Self, String> {
+        let (left, wanted) = match line.split_once(" -> ") {
+            Some((left, wanted)) => (left, Some(wanted.split_whitespace().collect::<Vec<_>>().join(" "))),
+            None => (line, None),
+        };
+        let words: Vec<_> = left.split_whitespace().map(str::to_owned).collect();
+        let step = Self { place, words, wanted };
+        if step.wanted.is_none() && !step.is_silent() {
+            return Err(format!("{}: a step says its outcome: … -> OUTCOME", step.place));
+        }
+        Ok(step)
+    }
+
+    /// Whether it has no outcome of its own: the harness does it, and fails if it can't.
+    fn is_silent(&self) -> bool {
+        let words: Vec<_> = self.words.iter().map(String::as_str).collect();
+        matches!(words.as_slice(), ["sleep" | "time" | "took" | "process" | "yaml" | "server", ..])
+            || matches!(words.as_slice(), [_, "kill" | "stop" | "cont" | "exit"] | [_, "fork", _])
+            || matches!(words.as_slice(), [_, _, ">" | "==" | "!=", _])
+    }
+}
+
+/// Reads every `*.case` in a folder, in order of their names.
+pub fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "case"));
+    paths.sort();
+    let mut cases: Vec<Case> = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let group = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for (number, line) in text.lines().enumerate() {
+            let place = format!("{group}.case:{}", number + 1);
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+            } else if let Some(head) = line.strip_prefix("case ") {
+                let case = begin(&group, &place, head)?;
+                if cases.iter().any(|other| other.name == case.name) {
+                    return Err(format!("{place}: a second case {}", case.name));
+                }
+                cases.push(case);
+            } else {
+                let case = cases.last_mut().ok_or(format!("{place}: a step before the first case"))?;
+                case.steps.push(Step::parse(place, line)?);
+            }
+        }
+    }
+    match cases.iter().find(|case| !case.steps.iter().any(|step| step.wanted.is_some())) {
+        Some(case) => Err(format!("case {} shows nothing: no step has an outcome", case.name)),
+        None => Ok(cases),
+    }
+}
+
+fn begin(group: &str, place: &str, head: &str) -> Result<Case, String> {
+    let mut words = head.split_whitespace();
+    let name = words.next().ok_or(format!("{place}: a case needs a name"))?;
+    let needs: Vec<_> = words.map(str::to_owned).collect();
+    let needs = match needs.split_first() {
+        None => Vec::new(),
+        Some((first, rest)) if first == "needs" && !rest.is_empty() => rest.to_vec(),
+        Some(_) => return Err(format!("{place}: case NAME [needs WORD …]")),
+    };
+    for need in &needs {
+        let known = match need.strip_prefix("no-") {
+            Some(word) => OF_BACKENDS.contains(&word),
+            None => OF_BACKENDS.contains(&need.as_str()) || OF_LANGUAGES.contains(&need.as_str()),
+        };
+        if !known {
+            return Err(format!("{place}: nobody says whether it can {need:?}"));
+        }
+    }
+    Ok(Case { name: format!("{group}/{name}"), needs, steps: Vec::new() })
+}
+
+/// Expands `c{N}`: the character before the brace N times.
+pub fn repeat(text: &str) -> String {
+    let mut rest = text;
+    let mut out = String::new();
+    while let Some((head, tail)) = rest.split_once('{') {
+        out.push_str(head);
+        let count = tail.split_once('}').and_then(|(count, tail)| Some((count.parse::<usize>().ok()?, tail)));
+        match (count, head.chars().last()) {
+            (Some((count, tail)), Some(last)) if count > 0 => {
+                out.extend(std::iter::repeat_n(last, count - 1));
+                rest = tail;
+            }
+            _ => {
+                out.push('{');
+                rest = tail;
+            }
+        }
+    }
+    out + rest
+}
+
+/// `250ms`, `1.5s`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (number, scale) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s')?, 1.0),
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * scale).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats() {
+        assert_eq!(repeat("ab{3}c{2}"), "abbbcc");
+        assert_eq!(repeat("{url?}a"), "{url?}a");
+        assert_eq!(repeat("{2}"), "{2}");
+    }
+
+    #[test]
+    fn a_step_without_outcome_is_refused() {
+        assert!(Step::parse("here".to_owned(), "a acquire k").is_err());
+        assert!(Step::parse("here".to_owned(), "sleep 1s").is_ok());
+        let step = Step::parse("here".to_owned(), "a  try k  -> $1").unwrap();
+        assert_eq!((step.words.len(), step.wanted.as_deref()), (3, Some("$1")));
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
+        assert_eq!(duration("forever"), None);
+    }
+}
