@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,19 +66,20 @@ def count(locked: bool) -> Count:
         workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(PROCESSES)]
         for one in workers:
             assert one.stdout is not None
-            one.stdout.readline()
+            if one.stdout.readline() != "ready\n":
+                sys.exit("a counting process could not begin, see above")
         began = time.monotonic()
         for one in workers:
             assert one.stdin is not None
             one.stdin.write("go\n")
             one.stdin.flush()
-        while any(one.poll() is None for one in workers[:1]) and sys.stdout.isatty():
-            print(f"\r   {int(path.read_text()):>6,} of {EXPECTED:,}", end="", flush=True)
-            time.sleep(0.05)
+        while sys.stdout.isatty() and any(one.poll() is None for one in workers):
+            print(f"\r   {int(path.read_text()):>5,} so far ", end="", flush=True)
+            time.sleep(0.02)
         outputs = [one.communicate()[0] for one in workers]
         seconds = time.monotonic() - began
         if sys.stdout.isatty():
-            print("\r" + " " * 30 + "\r", end="")
+            print("\r" + " " * 20 + "\r", end="")
         if any(one.returncode for one in workers):
             sys.exit("a counting process failed, see above")
         seen = [(number, fence) for output in outputs for number, fence in json.loads(output)]
@@ -106,7 +108,7 @@ def within() -> bool:
         f"   expected {EXPECTED:,}   got {got:>5,}   {verdict}   ({seconds:.2f} s, {EXPECTED / seconds:,.0f} a second)"
     )
     fences = [fence for _, fence in seen]
-    rising = all(earlier < later for earlier, later in zip(fences, fences[1:], strict=False))
+    rising = all(earlier < later for earlier, later in pairwise(fences))
     print(f"   fencing tokens, first {fences[0]} to last {fences[-1]}: ", end="")
     print("each greater than the one before" if rising else "NOT RISING")
     return got == EXPECTED and rising

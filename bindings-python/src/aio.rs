@@ -50,10 +50,7 @@ impl Port {
             }
         }
         let wake = Wake::new().map_err(PyErr::from)?;
-        let port = Self(Arc::new(Queue {
-            wake,
-            done: Mutex::default(),
-        }));
+        let port = Self(Arc::new(Queue { wake, done: Mutex::default() }));
         let drain = Py::new(py, Drain(port.clone()))?;
         running.call_method1("add_reader", (port.0.wake.read.as_raw_fd(), drain))?;
         let owner = PyWeakrefReference::new(running)?.unbind();
@@ -71,10 +68,7 @@ impl Port {
         drop(done);
         if first {
             // Full only when the loop has not read for very long: then it is readable anyway.
-            let _ = rustix::io::write(
-                self.0.wake.write.as_ref().unwrap_or(&self.0.wake.read),
-                &1_u64.to_ne_bytes(),
-            );
+            let _ = rustix::io::write(self.0.wake.write.as_ref().unwrap_or(&self.0.wake.read), &1_u64.to_ne_bytes());
         }
     }
 }
@@ -103,10 +97,7 @@ impl Wake {
     #[cfg(target_os = "linux")]
     fn new() -> std::io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
-        Ok(Self {
-            read: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            write: None,
-        })
+        Ok(Self { read: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, write: None })
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -116,10 +107,7 @@ impl Wake {
             rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
             rustix::io::ioctl_fionbio(end, true)?;
         }
-        Ok(Self {
-            read,
-            write: Some(write),
-        })
+        Ok(Self { read, write: Some(write) })
     }
 }
 
@@ -281,24 +269,14 @@ pub(crate) fn pending<T: Send + 'static>(
             if future.call_method0(py, "done")?.is_truthy(py)? {
                 return Ok(());
             }
-            match result
-                .map_err(|error| raised(py, &error))
-                .and_then(|value| convert(py, value))
-            {
+            match result.map_err(|error| raised(py, &error)).and_then(|value| convert(py, value)) {
                 Ok(value) => future.call_method1(py, "set_result", (value,)),
                 Err(error) => future.call_method1(py, "set_exception", (error.into_value(py),)),
             }
             .map(drop)
         }));
     });
-    Py::new(
-        py,
-        Pending {
-            target,
-            event_loop: event_loop.unbind(),
-            canceller,
-        },
-    )
+    Py::new(py, Pending { target, event_loop: event_loop.unbind(), canceller })
 }
 
 #[pymethods]

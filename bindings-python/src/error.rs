@@ -14,16 +14,10 @@ static CLASSES: PyOnceLock<Vec<(Kind, Py<PyAny>)>> = PyOnceLock::new();
 /// The class of a kind: its name, what it is for, and the built-in class it also is.
 fn class_of(py: Python<'_>, kind: Kind) -> Option<(&'static str, &'static str, Option<Bound<'_, PyType>>)> {
     Some(match kind {
-        Kind::Timeout => (
-            "LockTimeout",
-            "The lock was busy until the deadline.",
-            Some(py.get_type::<PyTimeoutError>()),
-        ),
-        Kind::Lost => (
-            "LockLost",
-            "The lease is no longer ours, or can't be proven to be.",
-            None,
-        ),
+        Kind::Timeout => {
+            ("LockTimeout", "The lock was busy until the deadline.", Some(py.get_type::<PyTimeoutError>()))
+        }
+        Kind::Lost => ("LockLost", "The lease is no longer ours, or can't be proven to be.", None),
         Kind::NotHeld => (
             "NotHeld",
             "Nothing is held: the lock is not locked, or its lease was made before a fork.",
@@ -95,10 +89,7 @@ pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
 
 fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let classes = CLASSES.get(py).into_iter().flatten();
-    let class = classes
-        .filter(|(kind, _)| *kind == error.kind())
-        .map(|(_, class)| class)
-        .next();
+    let class = classes.filter(|(kind, _)| *kind == error.kind()).map(|(_, class)| class).next();
     let Some(class) = class.or_else(|| BASE.get(py)) else {
         return Ok(PyRuntimeError::new_err(error.to_string()));
     };

@@ -34,14 +34,7 @@ struct Callback {
 
 impl Lease {
     pub(crate) fn new(py: Python<'_>, lease: dlock::Lease, loss: Loss) -> PyResult<Py<Self>> {
-        Py::new(
-            py,
-            Self {
-                lease,
-                loss,
-                callbacks: Mutex::default(),
-            },
-        )
+        Py::new(py, Self { lease, loss, callbacks: Mutex::default() })
     }
 
     pub(crate) fn core(&self) -> &dlock::Lease {
@@ -58,11 +51,7 @@ impl Lease {
     }
 
     fn released(loss: Loss, lease: &dlock::Lease, ended: Ended, py: Python<'_>) -> PyResult<()> {
-        if ended == Ended::Lost && loss == Loss::Raise {
-            Err(raised(py, &lease.loss()))
-        } else {
-            Ok(())
-        }
+        if ended == Ended::Lost && loss == Loss::Raise { Err(raised(py, &lease.loss())) } else { Ok(()) }
     }
 
     fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<Callback>> {
@@ -145,10 +134,7 @@ impl Lease {
     #[pyo3(signature = (ttl=None))]
     fn arenew(slf: Py<Self>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<Call> {
         let ttl = ttl.map(|ttl| seconds("ttl", &ttl)).transpose()?;
-        Ok(aio::call(
-            move |_| Ok(slf.get().lease.renew(ttl)),
-            |py, ()| Ok(py.None()),
-        ))
+        Ok(aio::call(move |_| Ok(slf.get().lease.renew(ttl)), |py, ()| Ok(py.None())))
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
@@ -179,10 +165,7 @@ impl Lease {
         let py = slf.py();
         let port = aio::running_loop(py)?.map(|running| Port::of(&running)).transpose()?;
         let this = slf.get();
-        this.callbacks().push(Callback {
-            call: callback,
-            port: port.clone(),
-        });
+        this.callbacks().push(Callback { call: callback, port: port.clone() });
         let weak = Arc::new(PyWeakrefReference::new(slf)?.unbind());
         // Every call looks at all callbacks and takes those that are left: each is told once.
         this.lease.on_lost(move || Self::tell(&weak, port));
@@ -203,14 +186,8 @@ impl Lease {
             }
             _ => "lost",
         };
-        let fence = self
-            .lease
-            .fence()
-            .map_or_else(|| "None".to_owned(), |fence| fence.to_string());
-        format!(
-            "<{state} dlock.Lease key={} fence={fence}>",
-            dlock::show(self.lease.key())
-        )
+        let fence = self.lease.fence().map_or_else(|| "None".to_owned(), |fence| fence.to_string());
+        format!("<{state} dlock.Lease key={} fence={fence}>", dlock::show(self.lease.key()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -269,15 +246,11 @@ impl Lost {
 
     fn __repr__(&self) -> String {
         let state = if self.is_set() { "set" } else { "unset" };
-        format!(
-            "<dlock.Lost key={}: {state}>",
-            dlock::show(self.lease.get().lease.key())
-        )
+        format!("<dlock.Lost key={}: {state}>", dlock::show(self.lease.get().lease.key()))
     }
 }
 
 /// How a `Lock` remembers a lease: with who took it, and which task is to be cancelled when it is lost.
-#[pyclass(frozen, module = "dlock._dlock")]
 pub(crate) struct Entry {
     pub(crate) lease: Py<Lease>,
     pub(crate) owner: usize,
@@ -295,11 +268,7 @@ struct Guard {
 
 impl Entry {
     pub(crate) fn new(lease: Py<Lease>, owner: usize) -> Self {
-        Self {
-            lease,
-            owner,
-            guard: None,
-        }
+        Self { lease, owner, guard: None }
     }
 
     /// An entry whose task is cancelled when the lease is lost: where Python can tell that cancel from others.
@@ -326,11 +295,7 @@ impl Entry {
             }));
         });
         let _ = py;
-        Ok(Self {
-            lease,
-            owner,
-            guard: Some(guard),
-        })
+        Ok(Self { lease, owner, guard: Some(guard) })
     }
 
     /// Begins the end of the block: from here on a loss cancels nothing.
@@ -342,7 +307,6 @@ impl Entry {
     }
 }
 
-#[pymethods]
 impl Entry {
     /// How the block ended, from what the release said (None: not confirmed) and what the body raised.
     pub(crate) fn judge(
@@ -358,10 +322,7 @@ impl Entry {
             lost = true;
             let left = guard.task.call_method0(py, "uncancel")?.extract::<u64>(py)?;
             let cancelled = CANCELLED.import(py, "asyncio", "CancelledError")?;
-            if failure
-                .as_ref()
-                .map_or(Ok(false), |failure| failure.is_instance(cancelled))?
-            {
+            if failure.as_ref().map_or(Ok(false), |failure| failure.is_instance(cancelled))? {
                 ours = left <= guard.cancelling;
             }
         }
@@ -372,5 +333,16 @@ impl Entry {
         let error = raised(py, &lease.lease.loss());
         error.set_cause(py, failure.map(PyErr::from_value));
         Err(error)
+    }
+}
+
+/// An entry whose release is waited for.
+#[pyclass(frozen, module = "dlock._dlock")]
+pub(crate) struct Leaving(pub(crate) Entry);
+
+#[pymethods]
+impl Leaving {
+    fn judge(&self, py: Python<'_>, released: Option<bool>, failure: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        self.0.judge(py, released, failure)
     }
 }

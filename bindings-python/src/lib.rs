@@ -92,8 +92,7 @@ mod _dlock {
         dlock::runtime::watch_forks();
         crate::error::register(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        py.import("atexit")?
-            .call_method1("register", (module.getattr("_shutdown")?,))?;
+        py.import("atexit")?.call_method1("register", (module.getattr("_shutdown")?,))?;
         Ok(())
     }
 }

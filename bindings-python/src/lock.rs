@@ -12,7 +12,7 @@ use crate::aio::{self, Call, Outcome, Port};
 use crate::bridge;
 use crate::client::Origin;
 use crate::error::raised;
-use crate::lease::{Entry, Lease};
+use crate::lease::{Entry, Lease, Leaving};
 use crate::options::{self, Loss};
 
 /// A key and how to hold it. May be shared by threads and tasks; locks of one key exclude each other.
@@ -22,8 +22,11 @@ pub(crate) struct Lock {
     loss: Loss,
     origin: Origin,
     /// What is held through this object: one at the most, beside those that were lost and not left yet.
-    held: Mutex<Vec<Py<Entry>>>,
+    held: Mutex<Vec<Entry>>,
 }
+
+/// What `pickle` makes a lock of.
+type Reduced<'py> = (Py<PyAny>, (Origin, String, Bound<'py, PyDict>));
 
 thread_local! {
     static ME: u8 = const { 0 };
@@ -47,22 +50,17 @@ impl Lock {
     ) -> PyResult<Self> {
         let (lock, loss) = options::apply(lock, options)?;
         lock.check().map_err(|error| raised(py, &error))?;
-        Ok(Self {
-            lock,
-            loss,
-            origin,
-            held: Mutex::default(),
-        })
+        Ok(Self { lock, loss, origin, held: Mutex::default() })
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<Py<Entry>>> {
+    fn held(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entry that its owner leaves, else the one that is held.
-    fn take(&self, owner: usize) -> Option<Py<Entry>> {
+    fn take(&self, owner: usize) -> Option<Entry> {
         let mut held = self.held();
-        let own = held.iter().rposition(|entry| entry.get().owner == owner);
+        let own = held.iter().rposition(|entry| entry.owner == owner);
         let at = own.or_else(|| held.len().checked_sub(1))?;
         Some(held.remove(at))
     }
@@ -77,8 +75,7 @@ impl Lock {
             }
         };
         let lease = Lease::new(py, lease, self.loss)?;
-        let entry = Py::new(py, Entry::new(lease.clone_ref(py), this_thread()))?;
-        self.held().push(entry);
+        self.held().push(Entry::new(lease.clone_ref(py), this_thread()));
         Ok(lease)
     }
 
@@ -104,18 +101,11 @@ impl Lock {
         }
     }
 
-    fn leave(&self, py: Python<'_>, owner: usize) -> PyResult<Py<Entry>> {
+    fn leave(&self, py: Python<'_>, owner: usize) -> PyResult<Entry> {
         self.take(owner).ok_or_else(|| {
-            let error = dlock::Error::new(
-                Kind::NotHeld,
-                "release of an unlocked lock: it is not held through this object",
-            );
-            raised(
-                py,
-                &error
-                    .with_key(self.lock.key())
-                    .with_service(self.lock.client().backend()),
-            )
+            let error =
+                dlock::Error::new(Kind::NotHeld, "release of an unlocked lock: it is not held through this object");
+            raised(py, &error.with_key(self.lock.key()).with_service(self.lock.client().backend()))
         })
     }
 
@@ -165,7 +155,7 @@ impl Lock {
 
     #[getter]
     fn lease(&self, py: Python<'_>) -> Option<Py<Lease>> {
-        self.held().last().map(|entry| entry.get().lease.clone_ref(py))
+        self.held().last().map(|entry| entry.lease.clone_ref(py))
     }
 
     #[pyo3(signature = (blocking=true, timeout=None))]
@@ -173,11 +163,7 @@ impl Lock {
         let wait = options::timeout(py, blocking, timeout.as_ref())?;
         let mut op = self.begin(wait);
         if let Some(error) = op.settled_error() {
-            return if error.kind() == Kind::Timeout {
-                Ok(false)
-            } else {
-                Err(raised(py, &error))
-            };
+            return if error.kind() == Kind::Timeout { Ok(false) } else { Err(raised(py, &error)) };
         }
         match self.enter(py, op) {
             Ok(_) => Ok(true),
@@ -188,12 +174,12 @@ impl Lock {
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         let entry = self.leave(py, this_thread())?;
-        let released = bridge::wait(py, entry.get().end())?;
-        entry.get().judge(py, Some(ended(released)), None).map(drop)
+        let released = bridge::wait(py, entry.end())?;
+        entry.judge(py, Some(ended(released)), None).map(drop)
     }
 
     fn locked(&self) -> bool {
-        self.held().iter().any(|entry| entry.get().lease.get().stands())
+        self.held().iter().any(|entry| entry.lease.get().stands())
     }
 
     fn __enter__(&self, py: Python<'_>) -> PyResult<Py<Lease>> {
@@ -212,14 +198,14 @@ impl Lock {
         let Some(entry) = self.take(this_thread()) else {
             return Ok(false);
         };
-        let mut op = entry.get().end();
+        let mut op = entry.end();
         let result = match op.settled() {
             Some(result) => result.map_err(|error| raised(py, &error)),
             None => bridge::wait(py, op),
         };
         let failure = (!failure.is_none()).then_some(failure);
         match result {
-            Ok(released) => entry.get().judge(py, Some(ended(released)), failure),
+            Ok(released) => entry.judge(py, Some(ended(released)), failure),
             // Not confirmed in time (an event tells), or the lease of a parent of this process.
             Err(error)
                 if crate::error::is(py, &error, Kind::Backend) || crate::error::is(py, &error, Kind::NotHeld) =>
@@ -239,16 +225,16 @@ impl Lock {
     fn arelease(slf: Py<Self>) -> Call {
         Call::new(move |py| {
             let entry = slf.get().leave(py, aio::current_task(py)?.as_ptr().addr())?;
-            let mut op = entry.get().end();
+            let mut op = entry.end();
             match op.settled() {
                 Some(Ok(released)) => {
-                    entry.get().judge(py, Some(ended(released)), None)?;
+                    entry.judge(py, Some(ended(released)), None)?;
                     Ok(Outcome::Done(py.None()))
                 }
                 Some(Err(error)) => Err(raised(py, &error)),
                 None => {
                     let pending = aio::pending(py, op, move |py, released| {
-                        entry.get().judge(py, Some(ended(released)), None)?;
+                        entry.judge(py, Some(ended(released)), None)?;
                         Ok(py.None())
                     })?;
                     Ok(Outcome::Later(aio::half(py, "settle", (pending,))?))
@@ -270,7 +256,7 @@ impl Lock {
             };
             let failure = failure.into_bound(py);
             let failure = (!failure.is_none()).then_some(failure);
-            let mut op = entry.get().end();
+            let mut op = entry.end();
             match op.settled() {
                 Some(result) => {
                     let released = match result {
@@ -278,14 +264,14 @@ impl Lock {
                         Err(error) if matches!(error.kind(), Kind::Backend | Kind::NotHeld) => None,
                         Err(error) => return Err(raised(py, &error)),
                     };
-                    let quiet = entry.get().judge(py, released, failure)?;
+                    let quiet = entry.judge(py, released, failure)?;
                     Ok(Outcome::Done(quiet.into_pyobject(py)?.to_owned().into_any().unbind()))
                 }
                 None => {
                     let pending = aio::pending(py, op, |py, released| {
                         Ok(ended(released).into_pyobject(py)?.to_owned().into_any().unbind())
                     })?;
-                    Ok(Outcome::Later(aio::half(py, "leave", (pending, entry, failure))?))
+                    Ok(Outcome::Later(aio::half(py, "leave", (pending, Py::new(py, Leaving(entry))?, failure))?))
                 }
             }
         })
@@ -306,12 +292,8 @@ impl Lock {
             }
             None => Entry::new(lease.clone_ref(py), task.as_ptr().addr()),
         };
-        slf.get().held().push(Py::new(py, entry)?);
-        Ok(if wanted {
-            true.into_pyobject(py)?.to_owned().into_any().unbind()
-        } else {
-            lease.into_any()
-        })
+        slf.get().held().push(entry);
+        Ok(if wanted { true.into_pyobject(py)?.to_owned().into_any().unbind() } else { lease.into_any() })
     }
 
     /// For `threading` and `Condition`: unlocked, as in a fresh child of fork.
@@ -327,14 +309,10 @@ impl Lock {
         let lock = slf.get();
         let state = if lock.locked() { "locked" } else { "unlocked" };
         let backend = lock.lock.client().backend();
-        format!(
-            "<{state} dlock.Lock key={} backend={backend} at {:p}>",
-            dlock::show(lock.lock.key()),
-            slf.as_ptr()
-        )
+        format!("<{state} dlock.Lock key={} backend={backend} at {:p}>", dlock::show(lock.lock.key()), slf.as_ptr())
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Py<PyAny>, (Origin, String, Bound<'py, PyDict>))> {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
         let restore = py.import("dlock._dlock")?.getattr("_restore")?.unbind();
         let options = options::describe(py, &self.lock, self.loss)?;
         Ok((restore, (self.origin.clone(), self.lock.key().to_owned(), options)))

@@ -19,24 +19,15 @@ pub(crate) fn seconds(what: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
         || !(value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>())
     {
         let kind = value.get_type().name()?;
-        return Err(PyTypeError::new_err(format!(
-            "{what} must be seconds (int or float) or a timedelta, not {kind}"
-        )));
+        return Err(PyTypeError::new_err(format!("{what} must be seconds (int or float) or a timedelta, not {kind}")));
     } else {
         value.extract::<f64>()?
     };
     if number.is_nan() || number < 0.0 {
-        return Err(invalid(
-            py,
-            format!("{what} of {number} s is not a duration: use 0 or more seconds"),
-        ));
+        return Err(invalid(py, format!("{what} of {number} s is not a duration: use 0 or more seconds")));
     }
-    Duration::try_from_secs_f64(number).map_err(|_| {
-        invalid(
-            py,
-            format!("{what} of {number} s is too long: use at most 366 days, or leave it out"),
-        )
-    })
+    Duration::try_from_secs_f64(number)
+        .map_err(|_| invalid(py, format!("{what} of {number} s is too long: use at most 366 days, or leave it out")))
 }
 
 /// What a lost lease does, besides being told.
@@ -98,20 +89,14 @@ fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
         if error.is_instance_of::<PyTypeError>(value.py()) {
             return error;
         }
-        invalid(
-            value.py(),
-            format!("{what} of {value} is out of range: use 0 to {}", u32::MAX),
-        )
+        invalid(value.py(), format!("{what} of {value} is out of range: use 0 to {}", u32::MAX))
     })
 }
 
 /// Text that can be sent: a str with no lone surrogates.
 pub(crate) fn text(what: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     let text = value.cast::<PyString>().map_err(|_| {
-        let kind = value
-            .get_type()
-            .name()
-            .map_or_else(|_| String::new(), |name| name.to_string());
+        let kind = value.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());
         PyTypeError::new_err(format!("{what} must be a str, not {kind}"))
     })?;
     text.to_str().map(str::to_owned).map_err(|_| {
@@ -154,9 +139,7 @@ pub(crate) fn connection(options: &Bound<'_, PyDict>) -> PyResult<Vec<(String, V
             Value::Flag(value.extract()?)
         } else if let Ok(text) = value.cast::<PyString>() {
             Value::Text(
-                text.to_str()
-                    .map_err(|_| PyValueError::new_err(format!("{name} is not valid Unicode")))?
-                    .to_owned(),
+                text.to_str().map_err(|_| PyValueError::new_err(format!("{name} is not valid Unicode")))?.to_owned(),
             )
         } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
             Value::List(value.extract()?)
@@ -192,19 +175,13 @@ pub(crate) fn timeout(
         Err(_) => seconds("timeout", given)?.as_secs_f64(),
     };
     if number == -1.0 {
-        return if blocking {
-            Ok(Some(None))
-        } else {
-            Ok(Some(Some(Duration::ZERO)))
-        };
+        return if blocking { Ok(Some(None)) } else { Ok(Some(Some(Duration::ZERO))) };
     }
     if !blocking {
         return Err(PyValueError::new_err("can't specify a timeout for a non-blocking call"));
     }
     if number.is_nan() || number < 0.0 {
-        return Err(PyValueError::new_err(
-            "timeout value must be a non-negative number, or -1 to wait for ever",
-        ));
+        return Err(PyValueError::new_err("timeout value must be a non-negative number, or -1 to wait for ever"));
     }
     if number > TIMEOUT_MAX {
         return Err(pyo3::exceptions::PyOverflowError::new_err("timeout value is too large"));

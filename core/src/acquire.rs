@@ -46,16 +46,14 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
     let claim = Claim::new(terms.clone(), wait != Some(Duration::ZERO));
     let mut turn = None;
     if core.capability.local {
-        turn = site.slot.try_turn();
-        if let Some(turn) = &mut turn {
+        if let Some(taken) = site.slot.try_turn() {
             match core.backend.try_now(&claim) {
                 Some(Ok(Attempt::Granted { grant, since, ttl })) => {
                     event::emit(|| What::Granted { wait: Duration::ZERO }.of(core.name(), &claim));
-                    let turn = std::mem::replace(turn, Turn::none());
-                    return Op::ready(Ok(Lease::new(core, client.id(), claim, grant, since, ttl, turn)));
+                    return Op::ready(Ok(Lease::new(core, client.id(), claim, grant, since, ttl, taken)));
                 }
                 Some(Err(error)) if !error.is_temporary() => return Op::ready(Err(told(error, core, &claim))),
-                _ => {}
+                _ => turn = Some(taken),
             }
         }
         if !claim.wait {
@@ -119,11 +117,7 @@ impl Bid {
                     () = cancel.wished(2) => {}
                 }
             };
-            let grace = if claim.wait {
-                LATE
-            } else {
-                core.config.connect_timeout()
-            };
+            let grace = if claim.wait { LATE } else { core.config.connect_timeout() };
             if mutant!("waits-for-cleanup") {
                 std::future::pending::<()>().await;
             }
@@ -139,11 +133,7 @@ impl Bid {
             was_cancelled = late => was_cancelled,
         };
         runtime::spawn_pending(async move { drop(work.await) });
-        Err(if was_cancelled {
-            cancelled(&claim.terms)
-        } else {
-            busy(&core, &claim, Instant::now() - begun, "")
-        })
+        Err(if was_cancelled { cancelled(&claim.terms) } else { busy(&core, &claim, Instant::now() - begun, "") })
     }
 
     async fn run(mut self, mut turn: Option<Turn>) -> Result<Lease> {
@@ -164,15 +154,7 @@ impl Bid {
                     return Err(told(error, &self.core, &self.claim));
                 }
             };
-            let lease = Lease::new(
-                &self.core,
-                self.client.id(),
-                self.claim.clone(),
-                grant,
-                since,
-                ttl,
-                turn,
-            );
+            let lease = Lease::new(&self.core, self.client.id(), self.claim.clone(), grant, since, ttl, turn);
             if lease.is_held() || mutant!("late-grant-entered") {
                 event::emit(|| What::Granted { wait: self.waited() }.of(self.core.name(), &self.claim));
                 return Ok(lease);
@@ -224,11 +206,7 @@ impl Bid {
         let mut pause = Duration::from_millis(10);
         let mut last = false;
         loop {
-            let budget = if last || !self.claim.wait {
-                outage
-            } else {
-                self.deadline.left().min(outage)
-            };
+            let budget = if last || !self.claim.wait { outage } else { self.deadline.left().min(outage) };
             let wake = match contender.attempt(budget).await {
                 Ok(Attempt::Granted { grant, since, ttl }) => {
                     self.core.answered.store(true, Ordering::Relaxed);
@@ -249,10 +227,7 @@ impl Bid {
                 Err(error) if Instant::now() - heard >= outage => return Err(error),
                 Err(_) => {
                     pause = (pause * 2).min(Duration::from_secs(1));
-                    Wake {
-                        after: pause.mul_f64(0.75 + fastrand::f64() / 2.0),
-                        on: None,
-                    }
+                    Wake { after: pause.mul_f64(0.75 + fastrand::f64() / 2.0), on: None }
                 }
             };
             let on = async {
@@ -282,11 +257,7 @@ impl Bid {
         }
         event::emit(|| What::TimedOut { wait: waited }.of(self.core.name(), &self.claim));
         let look = self.core.holders(&self.claim.terms.name);
-        let holders = tokio::time::timeout(LATE / 2, look)
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .unwrap_or_default();
+        let holders = tokio::time::timeout(LATE / 2, look).await.ok().and_then(Result::ok).unwrap_or_default();
         let mut by = String::new();
         if let Some(holder) = holders.first().filter(|holder| holder.held) {
             by = " by".to_owned();
@@ -308,9 +279,7 @@ impl Bid {
     /// Leaves nothing behind. The turn is kept until the backend has confirmed it, or until whatever is left there has
     /// ended by itself.
     async fn withdraw(&self, contender: &mut dyn Contender) {
-        let end = Instant::now()
-            .plus(self.claim.terms.ttl)
-            .plus(self.core.config.connect_timeout());
+        let end = Instant::now().plus(self.claim.terms.ttl).plus(self.core.config.connect_timeout());
         let mut pause = Duration::from_millis(10);
         while contender.withdraw().await.is_err() && !end.passed() {
             clock::sleep(pause).await;
@@ -334,10 +303,7 @@ fn busy(core: &Core, claim: &Claim, waited: Duration, by: &str) -> Error {
     let text = if waited.is_zero() {
         "the lock is busy".to_owned()
     } else {
-        format!(
-            "the lock is busy: not obtained within {:.3} s, held{by}",
-            waited.as_secs_f64()
-        )
+        format!("the lock is busy: not obtained within {:.3} s, held{by}", waited.as_secs_f64())
     };
     let text = text.strip_suffix(", held").map(str::to_owned).unwrap_or(text);
     told(Error::new(Kind::Timeout, text).temporary(true), core, claim)

@@ -83,9 +83,7 @@ impl Terms {
             }
         }
         if self.max_hold.is_some_and(|hold| hold < Duration::from_millis(1)) {
-            return Err(Error::invalid(
-                "max_hold of 0 would lose every lock at once; leave it out for no limit",
-            ));
+            return Err(Error::invalid("max_hold of 0 would lose every lock at once; leave it out for no limit"));
         }
         if let Some((tries, delay)) = self.retry
             && (tries == 0 || delay > LONGEST)
@@ -104,11 +102,7 @@ impl Terms {
             }
         }
         if self.fair == Some(true) && !capability.fifo {
-            return Err(unsupported(
-                backend,
-                "fair=true (first come, first served across processes)",
-                |c| c.fifo,
-            ));
+            return Err(unsupported(backend, "fair=true (first come, first served across processes)", |c| c.fifo));
         }
         if self.handoff > 0 && !capability.handoff {
             return Err(unsupported(backend, "handoff", |c| c.handoff));
@@ -120,9 +114,7 @@ impl Terms {
 /// A key is 1 to 512 bytes of UTF-8 with no NUL.
 fn check_key(key: &str) -> Result<()> {
     if key.is_empty() {
-        return Err(Error::invalid(format!(
-            "the key is empty: use 1 to {KEY_LIMIT} bytes of UTF-8"
-        )));
+        return Err(Error::invalid(format!("the key is empty: use 1 to {KEY_LIMIT} bytes of UTF-8")));
     }
     if key.len() > KEY_LIMIT {
         return Err(Error::invalid(format!(
@@ -156,11 +148,8 @@ pub(crate) fn check_ttl(ttl: Duration, backend: &str, capability: &Capability) -
 
 /// An `Unsupported` error that names the backends of this build that can.
 pub(crate) fn unsupported(backend: &str, what: &str, able: impl Fn(&Capability) -> bool) -> Error {
-    let able: Vec<_> = crate::client::capabilities()
-        .into_iter()
-        .filter(|(_, c)| able(c))
-        .map(|(name, _)| name)
-        .collect();
+    let able: Vec<_> =
+        crate::client::capabilities().into_iter().filter(|(_, c)| able(c)).map(|(name, _)| name).collect();
     let remedy = if able.is_empty() {
         "no backend of this build can; leave the option out".to_owned()
     } else {
@@ -183,11 +172,7 @@ pub struct Claim {
 impl Claim {
     pub(crate) fn new(terms: Arc<Terms>, wait: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self {
-            terms,
-            nonce: NEXT.fetch_add(1, Ordering::Relaxed),
-            wait,
-        }
+        Self { terms, nonce: NEXT.fetch_add(1, Ordering::Relaxed), wait }
     }
 
     /// The text that proves ownership: the user's, or one unique to this claim.

@@ -75,12 +75,7 @@ impl Client {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = core.config.clone();
-        Self(Arc::new(Shared {
-            id,
-            config,
-            core: ArcSwap::new(core),
-            closed: Cancel::default(),
-        }))
+        Self(Arc::new(Shared { id, config, core: ArcSwap::new(core), closed: Cancel::default() }))
     }
 
     /// A lock on this key. No I/O; a key that can't be used is reported by [`Lock::check`] and by the first acquire.
@@ -119,12 +114,7 @@ impl Client {
             return Op::ready(Ok(()));
         }
         let id = self.0.id;
-        let leases: Vec<_> = core
-            .gate
-            .holders()
-            .into_iter()
-            .filter(|lease| lease.handle == id)
-            .collect();
+        let leases: Vec<_> = core.gate.holders().into_iter().filter(|lease| lease.handle == id).collect();
         if leases.is_empty() {
             return Op::ready(Ok(()));
         }
@@ -177,11 +167,7 @@ impl Client {
             return Ok(core);
         }
         if !core.capability.fork {
-            return Err(unsupported(
-                self.backend(),
-                "a client in a forked child whose parent used it",
-                |c| c.fork,
-            ));
+            return Err(unsupported(self.backend(), "a client in a forked child whose parent used it", |c| c.fork));
         }
         let fresh = share(&self.0.config)?;
         // The parent's is leaked: what it leads to may be locked for ever.
@@ -265,11 +251,7 @@ impl Core {
         }
         if self.capability.local {
             // Elsewhere the backend's queue has one entry a process.
-            all.extend(
-                slot.waiting()
-                    .iter()
-                    .map(|(claim, since)| here(claim, false, Instant::now() - *since)),
-            );
+            all.extend(slot.waiting().iter().map(|(claim, since)| here(claim, false, Instant::now() - *since)));
         }
         Ok(all)
     }
@@ -313,20 +295,14 @@ pub fn shutdown(limit: Duration) -> bool {
             let cores = cores.lock().unwrap_or_else(PoisonError::into_inner);
             cores.values().filter_map(Weak::upgrade).collect()
         };
-        cores
-            .iter()
-            .flat_map(|core| core.gate.holders())
-            .for_each(|lease| lease.release_at_exit());
+        cores.iter().flat_map(|core| core.gate.holders()).for_each(|lease| lease.release_at_exit());
     }
     runtime::drain(limit)
 }
 
 /// What every backend of this build can do, by name.
 pub(crate) fn capabilities() -> Vec<(&'static str, Capability)> {
-    DRIVERS
-        .iter()
-        .map(|driver| (driver.name, (driver.capability)()))
-        .collect()
+    DRIVERS.iter().map(|driver| (driver.name, (driver.capability)())).collect()
 }
 
 /// This process's part of every token: `dlock:<host>:<pid>:<128 random bits>`.
@@ -336,10 +312,7 @@ pub(crate) fn identity() -> &'static str {
         const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
         let mut random = [0; 22];
         getrandom::fill(&mut random).expect("the system has no source of random numbers");
-        let text: String = random
-            .iter()
-            .map(|byte| char::from(ALPHABET[usize::from(byte % 64)]))
-            .collect();
+        let text: String = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect();
         format!("dlock:{}:{}:{text}", host(), std::process::id())
     })
 }
@@ -352,11 +325,7 @@ pub(crate) fn host() -> &'static str {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         #[cfg(not(unix))]
         let name = std::env::var("COMPUTERNAME").unwrap_or_default();
-        let name: String = name
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-            .take(32)
-            .collect();
+        let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
         if name.is_empty() { "localhost".to_owned() } else { name }
     })
 }

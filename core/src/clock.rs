@@ -25,11 +25,7 @@ impl Instant {
 
     /// The time left until then, from now; zero once it has passed.
     pub fn left(self) -> Duration {
-        if self == Self::NEVER {
-            Duration::MAX
-        } else {
-            self - Self::now()
-        }
+        if self == Self::NEVER { Duration::MAX } else { self - Self::now() }
     }
 
     /// Whether it has come.
@@ -106,9 +102,7 @@ fn boot_time() -> u64 {
     use std::sync::OnceLock;
     static START: OnceLock<std::time::Instant> = OnceLock::new();
     let start = START.get_or_init(std::time::Instant::now);
-    u64::try_from(start.elapsed().as_nanos())
-        .unwrap_or(u64::MAX)
-        .saturating_add(1)
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// Sleeps for a while. Timers are only wake-up hints: what is valid is decided by comparing `Instant`s.

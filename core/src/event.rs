@@ -57,11 +57,7 @@ pub enum What {
 
 impl What {
     pub(crate) fn of(self, backend: &'static str, claim: &Claim) -> Event {
-        Event {
-            what: self,
-            backend,
-            key: claim.terms.key.clone(),
-        }
+        Event { what: self, backend, key: claim.terms.key.clone() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! never contends beside itself or beside what it left unfinished.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::oneshot;
@@ -46,9 +47,12 @@ struct Waiting {
     tell: oneshot::Sender<Turn>,
 }
 
-/// The right to contend for a name. Dropping it passes it on.
+/// The right to contend for a name. Passed on once: when asked to, or when dropped.
 #[derive(Debug)]
-pub(crate) struct Turn(Option<Arc<Slot>>);
+pub(crate) struct Turn {
+    slot: Arc<Slot>,
+    live: AtomicBool,
+}
 
 /// A place in the queue.
 pub(crate) type Place = oneshot::Receiver<Turn>;
@@ -63,11 +67,7 @@ impl Gate {
         if let Some(slot) = slots.get(name).and_then(Weak::upgrade) {
             return slot;
         }
-        let slot = Arc::new(Slot {
-            gate: Arc::downgrade(self),
-            name: name.clone(),
-            state: Mutex::default(),
-        });
+        let slot = Arc::new(Slot { gate: Arc::downgrade(self), name: name.clone(), state: Mutex::default() });
         slots.insert(name.clone(), Arc::downgrade(&slot));
         slot
     }
@@ -82,11 +82,7 @@ impl Gate {
         let mut all = Vec::new();
         for slot in &slots {
             all.extend(slot.holder().map(|lease| (lease.claim().terms.key.to_string(), true)));
-            all.extend(
-                slot.waiting()
-                    .iter()
-                    .map(|(claim, _)| (claim.terms.key.to_string(), false)),
-            );
+            all.extend(slot.waiting().iter().map(|(claim, _)| (claim.terms.key.to_string(), false)));
         }
         all
     }
@@ -106,7 +102,7 @@ impl Slot {
             return None;
         }
         state.taken = true;
-        Some(Turn(Some(self.clone())))
+        Some(Turn::new(self))
     }
 
     /// The turn, or a place in the queue for it. Dropping the place leaves the queue, and passes on a turn that has
@@ -115,15 +111,11 @@ impl Slot {
         let mut state = locked(&self.state);
         if !state.taken {
             state.taken = true;
-            return Ok(Turn(Some(self.clone())));
+            return Ok(Turn::new(self));
         }
         let (tell, place) = oneshot::channel();
         state.queue.retain(|waiting| !waiting.tell.is_closed());
-        state.queue.push_back(Waiting {
-            claim: claim.clone(),
-            since: Instant::now(),
-            tell,
-        });
+        state.queue.push_back(Waiting { claim: claim.clone(), since: Instant::now(), tell });
         Err(place)
     }
 
@@ -145,7 +137,7 @@ impl Slot {
         open.map(|waiting| (waiting.claim.clone(), waiting.since)).collect()
     }
 
-    fn pass_on(self: Arc<Self>) {
+    fn pass_on(self: &Arc<Self>) {
         loop {
             let mut state = locked(&self.state);
             state.holder = Weak::new();
@@ -154,33 +146,35 @@ impl Slot {
                 return;
             };
             drop(state);
-            match next.tell.send(Turn(Some(self.clone()))) {
+            match next.tell.send(Turn::new(self)) {
                 Ok(()) => return,
-                Err(mut unwanted) => unwanted.0 = None,
+                Err(unwanted) => unwanted.live.store(false, Ordering::Relaxed),
             }
         }
     }
 }
 
 impl Turn {
-    /// No turn at all.
-    pub(crate) fn none() -> Self {
-        Self(None)
+    fn new(slot: &Arc<Slot>) -> Self {
+        Self { slot: slot.clone(), live: AtomicBool::new(true) }
     }
 
     /// Notes the lease that has the turn from here on.
     pub(crate) fn hold(&self, lease: &Arc<Inner>) {
-        if let Some(slot) = &self.0 {
-            locked(&slot.state).holder = Arc::downgrade(lease);
+        locked(&self.slot.state).holder = Arc::downgrade(lease);
+    }
+
+    /// Passes it on, unless that has been done.
+    pub(crate) fn pass(&self) {
+        if self.live.swap(false, Ordering::AcqRel) {
+            self.slot.pass_on();
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(slot) = self.0.take() {
-            slot.pass_on();
-        }
+        self.pass();
     }
 }
 

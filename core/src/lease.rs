@@ -79,7 +79,9 @@ pub(crate) struct Inner {
     settling: AtomicBool,
     /// What the backend said to the release: 0 nothing yet, 1 given back, 2 wasn't ours, 3 never answered.
     settled: AtomicU8,
-    turn: Mutex<Option<Turn>>,
+    turn: Turn,
+    /// Whether anybody has ever asked to be told of a change: most leases end with nobody watching.
+    watched: AtomicBool,
     hooks: Mutex<Vec<Hook>>,
     changed: Notify,
     /// Free for a binding's use.
@@ -110,18 +112,10 @@ impl Lease {
         ttl: Duration,
         turn: Turn,
     ) -> Self {
-        let since = if mutant!("validity-from-receipt") {
-            Instant::now()
-        } else {
-            since
-        };
+        let since = if mutant!("validity-from-receipt") { Instant::now() } else { since };
         let endless = core.endless(&claim.terms);
         let (expires, valid_until) = ends(endless, since, ttl);
-        let renew_at = if claim.terms.renew && core.backend.renews() {
-            since.plus(ttl / 3)
-        } else {
-            Instant::NEVER
-        };
+        let renew_at = if claim.terms.renew && core.backend.renews() { since.plus(ttl / 3) } else { Instant::NEVER };
         let hold_end = claim.terms.max_hold.map_or(Instant::NEVER, |hold| since.plus(hold));
         let inner = Arc::new(Inner {
             epoch: core.epoch,
@@ -141,13 +135,13 @@ impl Lease {
             renewing: AtomicBool::new(false),
             settling: AtomicBool::new(false),
             settled: AtomicU8::new(0),
-            turn: Mutex::new(None),
+            turn,
+            watched: AtomicBool::new(false),
             hooks: Mutex::new(Vec::new()),
             changed: Notify::new(),
             tag: AtomicU64::new(0),
         });
-        turn.hold(&inner);
-        *inner.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+        inner.turn.hold(&inner);
         core.enroll(&inner);
         Self(inner)
     }
@@ -193,11 +187,7 @@ impl Lease {
 
     /// How long it still counts with no further renewal: zero when not held, [`Duration::MAX`] for no limit.
     pub fn valid_for(&self) -> Duration {
-        if self.is_held() {
-            self.valid_until().left()
-        } else {
-            Duration::ZERO
-        }
+        if self.is_held() { self.valid_until().left() } else { Duration::ZERO }
     }
 
     /// Makes sure that the lock is still ours.
@@ -241,8 +231,12 @@ impl Lease {
     /// Has `f` called once when the lease is lost, at once if it was: on a thread that must not be kept, so code of
     /// the user's goes on from there to [`runtime::pool`]. Not called when the lease is released.
     pub fn on_lost(&self, f: impl FnOnce() + Send + 'static) {
-        let mut hooks = self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.watched.store(true, Ordering::SeqCst);
         if self.0.is_lost() {
+            return f();
+        }
+        let mut hooks = self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.state() == LOST {
             drop(hooks);
             f();
         } else if self.state() == State::Held {
@@ -301,18 +295,13 @@ impl Drop for Lease {
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Lease");
-        text.field("key", &show(self.key()))
-            .field("state", &self.state())
-            .field("fence", &self.fence())
-            .finish()
+        text.field("key", &show(self.key())).field("state", &self.state()).field("fence", &self.fence()).finish()
     }
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner")
-            .field("claim", &self.claim)
-            .finish_non_exhaustive()
+        f.debug_struct("Inner").field("claim", &self.claim).finish_non_exhaustive()
     }
 }
 
@@ -376,11 +365,7 @@ impl Inner {
     }
 
     fn time_cause(&self) -> Cause {
-        if self.hold_end.passed() {
-            Cause::Held
-        } else {
-            Cause::Expired
-        }
+        if self.hold_end.passed() { Cause::Held } else { Cause::Expired }
     }
 
     fn why_not(&self) -> Error {
@@ -394,9 +379,7 @@ impl Inner {
         } else {
             return self.loss();
         };
-        error
-            .with_key(self.claim.terms.key.clone())
-            .with_service(self.core.name())
+        error.with_key(self.claim.terms.key.clone()).with_service(self.core.name())
     }
 
     fn loss(&self) -> Error {
@@ -405,32 +388,39 @@ impl Inner {
             cause if cause == Cause::Held as u8 => "the lock was lost: it was held for longer than max_hold",
             _ => "the lock was lost: it was not renewed before it ended",
         };
-        Error::new(Kind::Lost, text)
-            .with_key(self.claim.terms.key.clone())
-            .with_service(self.core.name())
+        Error::new(Kind::Lost, text).with_key(self.claim.terms.key.clone()).with_service(self.core.name())
     }
 
     /// `Held` → `Lost`, once, and told to everybody.
     fn lose(&self, cause: Cause) {
-        if self
-            .state
-            .compare_exchange(HELD, LOST, Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
+        if self.state.compare_exchange(HELD, LOST, Ordering::SeqCst, Ordering::Acquire).is_err() {
             return;
         }
         self.cause.store(cause as u8, Ordering::Release);
-        let hooks = std::mem::take(&mut *self.hooks.lock().unwrap_or_else(PoisonError::into_inner));
         event::emit(|| What::Lost { held: self.age() }.of(self.core.name(), &self.claim));
-        self.changed.notify_waiters();
-        for hook in hooks {
+        for hook in self.change() {
             hook();
         }
     }
 
+    /// Wakes whoever waits for a change, and hands out the hooks, which are of use once.
+    fn change(&self) -> Vec<Hook> {
+        if !self.watched.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        self.changed.notify_waiters();
+        std::mem::take(&mut *self.hooks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The next change. What is looked at after this call and before awaiting it is not missed.
+    fn next_change(&self) -> tokio::sync::futures::Notified<'_> {
+        self.watched.store(true, Ordering::SeqCst);
+        self.changed.notified()
+    }
+
     async fn lost(&self) -> bool {
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
+            let mut changed = std::pin::pin!(self.next_change());
             changed.as_mut().enable();
             if self.state() == RELEASED {
                 return false;
@@ -487,11 +477,7 @@ impl Inner {
     /// Does what is due by now, and says whether to renew it.
     pub(crate) fn tend(self: &Arc<Self>, now: Instant, slack: Duration) -> bool {
         if self.state() == HELD && self.alert_at() <= now && !mutant!("never-lost") {
-            self.lose(if self.hold_end.minus(self.early()) <= now {
-                Cause::Held
-            } else {
-                Cause::Expired
-            });
+            self.lose(if self.hold_end.minus(self.early()) <= now { Cause::Held } else { Cause::Expired });
         }
         if self.state() == LOST && self.end_at() <= now {
             self.settle();
@@ -512,10 +498,7 @@ impl Inner {
     }
 
     pub(crate) fn due(&self, ttl: Option<Duration>) -> Due {
-        Due {
-            grant: self.grant.clone(),
-            ttl: ttl.unwrap_or_else(|| self.ttl()),
-        }
+        Due { grant: self.grant.clone(), ttl: ttl.unwrap_or_else(|| self.ttl()) }
     }
 
     /// Takes in what a renewal said. Only time and the backend's word end a lease: "don't know" is asked again.
@@ -546,18 +529,9 @@ impl Inner {
             Err(error) => {
                 let pause = self.ttl() / 10;
                 let jitter = Duration::from_nanos(fastrand::u64(0..=nanos(pause / 4)));
-                let next = if automatic {
-                    now.plus(pause + jitter)
-                } else {
-                    Instant::NEVER
-                };
+                let next = if automatic { now.plus(pause + jitter) } else { Instant::NEVER };
                 self.renew_at.store(next.nanos(), Ordering::Release);
-                event::emit(|| {
-                    What::RenewalFailed {
-                        error: error.to_string(),
-                    }
-                    .of(self.core.name(), &self.claim)
-                });
+                event::emit(|| What::RenewalFailed { error: error.to_string() }.of(self.core.name(), &self.claim));
                 self.renewing.store(false, Ordering::Release);
                 return Err(error.with_key(self.claim.terms.key.clone()));
             }
@@ -573,16 +547,10 @@ impl Inner {
             return Op::ready(Err(self.why_not()));
         }
         let was_held = self.is_held();
-        if was_held
-            && self
-                .state
-                .compare_exchange(HELD, RELEASED, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-        {
-            self.settle();
+        if was_held && self.state.compare_exchange(HELD, RELEASED, Ordering::SeqCst, Ordering::Acquire).is_ok() {
             event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
-            self.changed.notify_waiters();
-            self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            drop(self.change());
+            self.settle();
         } else if self.state() == LOST {
             // Its holder has heard of the loss, so the backend needn't keep it any longer.
             self.settle();
@@ -600,7 +568,7 @@ impl Inner {
     async fn confirmed(self: Arc<Self>) -> Result<Ended> {
         let end = Instant::now().plus(RELEASE_LIMIT);
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
+            let mut changed = std::pin::pin!(self.next_change());
             changed.as_mut().enable();
             let settled = self.settled.load(Ordering::Acquire);
             if settled != 0 {
@@ -633,7 +601,7 @@ impl Inner {
     /// Gives it back at the backend, once: on this thread where the backend is local, else in the background, where it
     /// keeps the turn in the gate until that is settled or the ttl has passed.
     fn settle(self: &Arc<Self>) {
-        if self.settling.swap(true, Ordering::AcqRel) {
+        if self.settled.load(Ordering::Acquire) != 0 || self.settling.swap(true, Ordering::AcqRel) {
             return;
         }
         if let Some(answer) = self.grant.release_now() {
@@ -641,11 +609,13 @@ impl Inner {
             return;
         }
         if mutant!("turn-before-release") {
-            drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.turn.pass();
         }
         let inner = self.clone();
         runtime::spawn_pending(async move {
-            let end = Instant::now().plus(inner.ttl());
+            // A renewal may be on its way, or an earlier one have been for longer.
+            let expires = Instant::from_nanos(inner.expires.load(Ordering::Acquire));
+            let end = Instant::now().plus(inner.ttl()).max(expires);
             let mut pause = Duration::from_millis(20);
             let answer = loop {
                 match inner.grant.release().await {
@@ -668,19 +638,14 @@ impl Inner {
         if settled == 2 && self.state() == RELEASED {
             self.cause.store(Cause::Taken as u8, Ordering::Release);
         }
-        self.settled.store(settled, Ordering::Release);
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(turn);
-        self.changed.notify_waiters();
+        self.settled.store(settled, Ordering::SeqCst);
+        self.turn.pass();
+        drop(self.change());
     }
 
     /// Nobody can use it any more.
     fn abandon(self: &Arc<Self>) {
-        if self
-            .state
-            .compare_exchange(HELD, RELEASED, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-        {
+        if self.state.compare_exchange(HELD, RELEASED, Ordering::SeqCst, Ordering::Acquire).is_ok() {
             event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
             self.changed.notify_waiters();
         }

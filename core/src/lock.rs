@@ -42,20 +42,12 @@ macro_rules! options {
 
 impl Lock {
     pub(crate) fn new(client: Client, terms: Terms) -> Self {
-        let mut lock = Self {
-            client,
-            terms: Arc::new(terms),
-            fault: None,
-            site: ArcSwapOption::empty(),
-        };
+        let mut lock = Self { client, terms: Arc::new(terms), fault: None, site: ArcSwapOption::empty() };
         let prefixed = match lock.client.config().prefix() {
             Some(prefix) => format!("{prefix}{}", lock.terms.key),
             None => lock.terms.key.to_string(),
         };
-        match lock
-            .check_terms()
-            .and_then(|()| lock.client.core()?.backend.encode(&prefixed))
-        {
+        match lock.check_terms().and_then(|()| lock.client.core()?.backend.encode(&prefixed)) {
             Ok(name) => Arc::make_mut(&mut lock.terms).name = name.into(),
             Err(error) => lock.fault = Some(error.with_service(lock.client.backend())),
         }
@@ -171,23 +163,18 @@ impl Lock {
 
     fn check_terms(&self) -> Result<()> {
         let check = self.terms.check(self.client.backend(), &self.client.capability());
-        check.map_err(|error| {
-            error
-                .with_key(self.terms.key.clone())
-                .with_service(self.client.backend())
-        })
+        check.map_err(|error| error.with_key(self.terms.key.clone()).with_service(self.client.backend()))
     }
 
     fn site(&self) -> Result<Arc<Site>> {
         let seen = self.site.load_full();
         if let Some(site) = seen {
-            if site.core.epoch == runtime::epoch() && !self.client.closed().fired() {
-                return Ok(site);
-            }
             if site.core.epoch != runtime::epoch() {
                 // The parent's is leaked, see `Client::core`.
                 std::mem::forget(self.site.swap(None));
                 std::mem::forget(site);
+            } else if !self.client.closed().fired() {
+                return Ok(site);
             }
         }
         self.check()?;

@@ -25,7 +25,8 @@ use crate::runtime;
 #[must_use = "dropping an Op cancels the call"]
 pub struct Op<T: Send + 'static> {
     state: Stage<T>,
-    cancel: Cancel,
+    /// `None`: settled from the start, nothing to cancel.
+    cancel: Option<Cancel>,
 }
 
 enum Stage<T> {
@@ -42,18 +43,12 @@ enum Stage<T> {
 impl<T: Send + 'static> Op<T> {
     /// A call that is already settled.
     pub fn ready(result: Result<T>) -> Self {
-        Self {
-            state: Stage::Done(result),
-            cancel: Cancel::default(),
-        }
+        Self { state: Stage::Done(result), cancel: None }
     }
 
     /// A call that this future makes. The future watches the [`Cancel`] itself, and finishes soon after it fires.
     pub(crate) fn new(cancel: Cancel, work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Self {
-            state: Stage::Cold(Box::pin(caught(work)), false),
-            cancel,
-        }
+        Self { state: Stage::Cold(Box::pin(caught(work)), false), cancel: Some(cancel) }
     }
 
     /// The result, if it is there already.
@@ -130,7 +125,7 @@ impl<T: Send + 'static> Op<T> {
     /// Has `f` called with the result, on a thread of the runtime: `f` hands the result over and returns. Code of the
     /// user's belongs on [`runtime::pool`].
     pub fn on_done(mut self, f: impl FnOnce(Result<T>) + Send + 'static) -> Canceller {
-        let canceller = Canceller(self.cancel.clone());
+        let canceller = self.canceller();
         match self.take() {
             Some(result) => f(result),
             None => {
@@ -151,14 +146,11 @@ impl<T: Send + 'static> Op<T> {
 
     /// The same call with another result, or another error.
     pub fn recover<U: Send + 'static>(mut self, f: impl FnOnce(Result<T>) -> Result<U> + Send + 'static) -> Op<U> {
-        let cancel = self.cancel.clone();
         match self.take() {
-            Some(result) => Op {
-                state: Stage::Done(f(result)),
-                cancel,
-            },
+            Some(result) => Op::ready(f(result)),
             None => {
                 let mut whole = self;
+                let cancel = whole.cancel.clone().unwrap_or_default();
                 Op::new(cancel, async move { f(whole.drive().await) })
             }
         }
@@ -166,12 +158,14 @@ impl<T: Send + 'static> Op<T> {
 
     /// Asks the call to end. It settles as cancelled within 250 ms; a second call makes it settle at once.
     pub fn cancel(&self) {
-        self.cancel.fire();
+        if let Some(cancel) = &self.cancel {
+            cancel.fire();
+        }
     }
 
     /// By which others can cancel it.
     pub fn canceller(&self) -> Canceller {
-        Canceller(self.cancel.clone())
+        Canceller(self.cancel.clone().unwrap_or_default())
     }
 
     fn take(&mut self) -> Option<Result<T>> {
@@ -186,6 +180,9 @@ impl<T: Send + 'static> Op<T> {
 
     /// Puts the call onto the runtime.
     fn heat(&mut self) {
+        if !matches!(self.state, Stage::Cold(..)) {
+            return;
+        }
         if let Stage::Cold(work, _) = std::mem::replace(&mut self.state, Stage::Spent) {
             let (tell, told) = oneshot::channel();
             runtime::spawn(async move { drop(tell.send(work.await)) });
@@ -231,10 +228,10 @@ impl<T: Send + 'static> Drop for Op<T> {
         match std::mem::replace(&mut self.state, Stage::Spent) {
             // It may be in a queue or hold something: it gets to the end of its withdrawal.
             Stage::Cold(work, true) => {
-                self.cancel.fire();
+                self.cancel();
                 runtime::spawn(async move { drop(work.await) });
             }
-            Stage::Hot(_) => self.cancel.fire(),
+            Stage::Hot(_) => self.cancel(),
             _ => {}
         }
     }
@@ -295,23 +292,15 @@ async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         Ok(poll) => poll,
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            Poll::Ready(Err(Error::new(
-                Kind::Internal,
-                format!("a defect of dlock, please report it: {text}"),
-            )))
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Poll::Ready(Err(Error::new(Kind::Internal, format!("a defect of dlock, please report it: {text}"))))
         }
     })
     .await
 }
 
 fn spent() -> Error {
-    Error::new(
-        Kind::Internal,
-        "the call's result was taken before, or its process forked while it ran",
-    )
+    Error::new(Kind::Internal, "the call's result was taken before, or its process forked while it ran")
 }
 
 struct Unpark(std::sync::mpsc::SyncSender<()>);

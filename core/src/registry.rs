@@ -70,11 +70,7 @@ fn insert(name: &str, client: &Client) {
 
 fn with_registered(error: &Error) -> Error {
     let clients = CLIENTS.load();
-    let names: Vec<_> = clients
-        .keys()
-        .filter(|name| !name.is_empty())
-        .map(|name| show(name))
-        .collect();
+    let names: Vec<_> = clients.keys().filter(|name| !name.is_empty()).map(|name| show(name)).collect();
     if names.is_empty() {
         return error.clone();
     }

@@ -36,9 +36,7 @@ impl<T> PerProcess<T> {
     /// An empty slot.
     #[allow(clippy::new_without_default, reason = "a const constructor for statics")]
     pub const fn new() -> Self {
-        Self {
-            slot: AtomicPtr::new(std::ptr::null_mut()),
-        }
+        Self { slot: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
     /// This process's value, made now if there is none.
@@ -50,11 +48,7 @@ impl<T> PerProcess<T> {
     pub fn peek(&'static self) -> Option<&'static T> {
         // SAFETY: a non-null pointer came from `Box::into_raw` in `stamped` and is never freed.
         let stamped = unsafe { self.slot.load(Ordering::Acquire).as_ref() }?;
-        if stamped.epoch == epoch() {
-            stamped.value.get()
-        } else {
-            None
-        }
+        if stamped.epoch == epoch() { stamped.value.get() } else { None }
     }
 
     fn stamped(&'static self) -> &'static Stamped<T> {
@@ -67,14 +61,8 @@ impl<T> PerProcess<T> {
             {
                 return stamped;
             }
-            let fresh = Box::into_raw(Box::new(Stamped {
-                epoch: epoch(),
-                value: OnceLock::new(),
-            }));
-            match self
-                .slot
-                .compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire)
-            {
+            let fresh = Box::into_raw(Box::new(Stamped { epoch: epoch(), value: OnceLock::new() }));
+            match self.slot.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
                 // SAFETY: just made by `Box::into_raw`, and never freed once it is in the slot.
                 Ok(_) => return unsafe { &*fresh },
                 // SAFETY: it never got into the slot, so nobody else has it.
@@ -218,10 +206,7 @@ pub(crate) mod descriptors {
 
     impl Chunk {
         const fn new() -> Self {
-            Self {
-                fds: [const { AtomicI32::new(NONE) }; CHUNK],
-                next: AtomicPtr::new(std::ptr::null_mut()),
-            }
+            Self { fds: [const { AtomicI32::new(NONE) }; CHUNK], next: AtomicPtr::new(std::ptr::null_mut()) }
         }
 
         fn next(&self) -> Option<&'static Self> {
@@ -231,10 +216,7 @@ pub(crate) mod descriptors {
 
         fn grow(&self) -> &'static Self {
             let fresh = Box::into_raw(Box::new(Self::new()));
-            match self
-                .next
-                .compare_exchange(std::ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire)
-            {
+            match self.next.compare_exchange(std::ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
                 // SAFETY: just made, and leaked by standing in the list.
                 Ok(_) => unsafe { &*fresh },
                 Err(other) => {
@@ -250,10 +232,7 @@ pub(crate) mod descriptors {
 
     /// Keeps forks and the opening of descriptors apart, so that no child has one that the table doesn't know.
     pub(super) fn freeze() {
-        while FROZEN
-            .compare_exchange_weak(false, true, Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
-        {
+        while FROZEN.compare_exchange_weak(false, true, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             std::thread::yield_now();
         }
     }
@@ -292,11 +271,7 @@ pub(crate) mod descriptors {
             freeze();
             let made = open().map(|fd| {
                 let entry = enter(fd.as_raw_fd());
-                Self {
-                    fd: Some(fd),
-                    entry,
-                    epoch: super::epoch(),
-                }
+                Self { fd: Some(fd), entry, epoch: super::epoch() }
             });
             thaw();
             made
@@ -344,10 +319,7 @@ pub(crate) mod descriptors {
             let start = HINT.fetch_add(1, Ordering::Relaxed);
             for i in 0..CHUNK {
                 let entry = &chunk.fds[(start + i) % CHUNK];
-                if entry
-                    .compare_exchange(NONE, fd, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-                {
+                if entry.compare_exchange(NONE, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                     return entry;
                 }
             }

@@ -21,25 +21,16 @@ thread_local! {
 
 /// Every deliberate defect of this build, and what it breaks.
 pub const MUTANTS: &[(&str, &str)] = &[
-    (
-        "validity-from-receipt",
-        "a lease counts from the reply, not from the request",
-    ),
+    ("validity-from-receipt", "a lease counts from the reply, not from the request"),
     ("never-expires", "a lease is not compared with the clock"),
     ("never-lost", "a loss is not told before the lease ends"),
     ("loss-ignored", "the backend's word that a lease is gone is not heard"),
     ("late-grant-entered", "a grant that was over when it came is handed out"),
-    (
-        "no-withdrawal",
-        "an acquire that ended otherwise leaves its place and its grant behind",
-    ),
+    ("no-withdrawal", "an acquire that ended otherwise leaves its place and its grant behind"),
     ("no-drift", "clocks that run at different rates are not allowed for"),
     ("loss-told-late", "a loss is told when the lease is over, not before"),
     ("unknown-is-lost", "a renewal without an answer ends the lease"),
-    (
-        "turn-before-release",
-        "the turn in the gate is passed on before the release is settled",
-    ),
+    ("turn-before-release", "the turn in the gate is passed on before the release is settled"),
     ("release-once", "a release without an answer is not repeated"),
     ("renew-after-release", "a lease is renewed while it is given back"),
     ("drop-forgets", "a dropped lease is not given back"),
@@ -102,11 +93,11 @@ struct Life {
 
 impl Process {
     /// Runs this in the process.
-    pub fn run<T>(&self, work: impl Future<Output = T> + Send + 'static) -> impl Future<Output = T> + Send + 'static {
-        Within {
-            process: self.clone(),
-            work: Some(Box::pin(work)),
-        }
+    pub fn run<T: 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        Within { process: self.clone(), work: Some(Box::pin(work)) }
     }
 
     /// From here on nothing of it runs, while time goes on.

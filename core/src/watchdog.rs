@@ -26,11 +26,7 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     pub(crate) fn new() -> Self {
-        Self {
-            next: AtomicU64::new(Instant::NEVER.nanos()),
-            started: AtomicBool::new(false),
-            wake: Notify::new(),
-        }
+        Self { next: AtomicU64::new(Instant::NEVER.nanos()), started: AtomicBool::new(false), wake: Notify::new() }
     }
 
     /// For when its client ends.
@@ -111,9 +107,7 @@ async fn renew(core: Arc<Core>, leases: Vec<Arc<Inner>>) {
     let due: Vec<_> = leases.iter().map(|lease| lease.due(None)).collect();
     let mut answers = core.backend.renew(&due).await.into_iter();
     for lease in &leases {
-        let answer = answers
-            .next()
-            .unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer")));
+        let answer = answers.next().unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer")));
         // A failure is in the events, and asked again; the lease knows what it means.
         let _ = lease.renewed(answer);
         core.enroll(lease);

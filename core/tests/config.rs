@@ -12,9 +12,7 @@ use tempfile::TempDir;
 
 fn load(environment: &[(&str, &str)]) -> dlock::Result<Settings> {
     let directory = TempDir::new().expect("a directory");
-    let variables = environment
-        .iter()
-        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let variables = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     Settings::load(variables, directory.path(), None)
 }
 
@@ -35,10 +33,7 @@ fn nothing_configured_is_the_embedded_default() {
     assert_eq!((name.as_str(), config.url().as_str()), ("file", "file://"));
     assert!(settings.names().is_empty() && settings.notes().is_empty());
     assert_eq!(config, Config::from_url("file://").expect("a URL"));
-    assert_eq!(
-        (config.prefix(), config.connect_timeout()),
-        (None, Duration::from_secs(5))
-    );
+    assert_eq!((config.prefix(), config.connect_timeout()), (None, Duration::from_secs(5)));
 }
 
 #[cfg(all(unix, feature = "file"))]
@@ -57,16 +52,10 @@ fn the_directory_of_the_file_service_is_a_variable() {
 fn local_services_need_no_switch() {
     let settings = load(&[("DLOCK_DEFAULT", "memory")]).expect("settings");
     assert_eq!(settings.default_service().expect("a default").0, "memory");
-    assert_eq!(
-        settings.service("memory").expect("always there").driver().name,
-        "memory"
-    );
+    assert_eq!(settings.service("memory").expect("always there").driver().name, "memory");
     let url = load(&[("DLOCK_URL", "memory://a?connect_timeout=2s")]).expect("settings");
     let (name, config) = url.default_service().expect("a default");
-    assert_eq!(
-        (name.as_str(), config.connect_timeout()),
-        ("memory", Duration::from_secs(2))
-    );
+    assert_eq!((name.as_str(), config.connect_timeout()), ("memory", Duration::from_secs(2)));
     assert_eq!(url.names(), ["memory"]);
 }
 
@@ -78,37 +67,19 @@ fn a_variable_that_is_not_utf8_is_named() {
     let read = |name: &str| Settings::load([(OsString::from(name), bad())], Path::new("/nonexistent"), None);
     for name in ["DLOCK_URL", "DLOCK_DEFAULT", "DLOCK_CONFIG", "DLOCK_SOMETHING_ENABLED"] {
         let error = read(name).expect_err("not UTF-8");
-        assert!(
-            error.kind() == Kind::Invalid && error.to_string().contains(name),
-            "{error}"
-        );
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains(name), "{error}");
     }
     assert!(read("DLOCK_SOMETHING").is_ok() && read("PATH").is_ok());
 }
 
 #[test]
 fn durations_as_documented() {
-    for (text, millis) in [
-        ("10s", 10_000),
-        ("500ms", 500),
-        ("5m", 300_000),
-        ("1.5s", 1500),
-        ("2h", 7_200_000),
-        ("7", 7000),
-    ] {
+    for (text, millis) in
+        [("10s", 10_000), ("500ms", 500), ("5m", 300_000), ("1.5s", 1500), ("2h", 7_200_000), ("7", 7000)]
+    {
         assert_eq!(duration(text).expect(text), Duration::from_millis(millis));
     }
-    for text in [
-        "",
-        "-1s",
-        "nan",
-        "inf",
-        "1e9h",
-        "5 days",
-        "99999999999999999999h",
-        "1.2.3s",
-        "１s",
-    ] {
+    for text in ["", "-1s", "nan", "inf", "1e9h", "5 days", "99999999999999999999h", "1.2.3s", "１s"] {
         let error = duration(text).expect_err(text);
         assert_eq!(error.kind(), Kind::Invalid);
     }
@@ -117,17 +88,9 @@ fn durations_as_documented() {
 /// Whatever may stand in a URL, and much that may not.
 fn url_like() -> impl Strategy<Value = String> {
     let scheme = prop_oneof!["memory", "file", "MEMORY", "memroy", "[a-z+.:/]{0,6}"];
-    let rest = prop_oneof![
-        "[ -~]{0,40}",
-        "(/[a-zA-Z0-9%. é-]{0,8}){0,4}",
-        "\\PC{0,40}",
-        "[a-z0-9@:%,\\[\\]/?#&=]{0,40}"
-    ];
-    let query = prop_oneof![
-        Just(String::new()),
-        r"\?prefix=[a-z%0-9&=é]{0,10}",
-        r"\?connect_timeout=[0-9.]{1,5}m?s?"
-    ];
+    let rest =
+        prop_oneof!["[ -~]{0,40}", "(/[a-zA-Z0-9%. é-]{0,8}){0,4}", "\\PC{0,40}", "[a-z0-9@:%,\\[\\]/?#&=]{0,40}"];
+    let query = prop_oneof![Just(String::new()), r"\?prefix=[a-z%0-9&=é]{0,10}", r"\?connect_timeout=[0-9.]{1,5}m?s?"];
     let glue = prop_oneof![9 => Just("://"), 1 => Just(":")];
     (scheme, glue, rest, query).prop_map(|(scheme, glue, rest, query)| format!("{scheme}{glue}{rest}{query}"))
 }

@@ -13,12 +13,7 @@ fn basic() {
         assert!(l.is_held());
         let f = l.fence().unwrap();
         assert!(c.lock("k").try_acquire().wait().unwrap().is_none());
-        let e = c
-            .lock("k")
-            .wait(Duration::from_millis(100))
-            .acquire()
-            .wait()
-            .unwrap_err();
+        let e = c.lock("k").wait(Duration::from_millis(100)).acquire().wait().unwrap_err();
         eprintln!("{e}");
         eprintln!("{:?}", c.holders("k").wait().unwrap());
         let c2 = c.clone();
@@ -30,13 +25,7 @@ fn basic() {
         eprintln!("{:?}", c.holders("k").wait().unwrap());
         l.release().wait().unwrap();
         assert!(t.join().unwrap() > f);
-        let l = c
-            .lock("k")
-            .renew(false)
-            .ttl(Duration::from_millis(300))
-            .acquire()
-            .wait()
-            .unwrap();
+        let l = c.lock("k").renew(false).ttl(Duration::from_millis(300)).acquire().wait().unwrap();
         assert!(l.lost().wait().unwrap());
         let l2 = c.lock("k").acquire().wait().unwrap();
         assert!(l2.fence() > l.fence());

@@ -67,7 +67,9 @@ pub(crate) fn main() -> ExitCode {
                 }
                 child => child.to_string(),
             },
-            words => actor.step(words, name).unwrap_or_else(|error| error.kind().name().to_owned()),
+            words => actor
+                .step(words, name)
+                .unwrap_or_else(|error| error.kind().name().to_owned()),
         };
     }
 }
@@ -87,7 +89,11 @@ fn unescape(word: &str) -> String {
         out.push(u8::from_str_radix(hex, 16).expect("two hexadecimal digits"));
         out.extend_from_slice(rest.as_bytes());
     }
-    if word == "''" { String::new() } else { String::from_utf8(out).expect("UTF-8, or the case needs bytes") }
+    if word == "''" {
+        String::new()
+    } else {
+        String::from_utf8(out).expect("UTF-8, or the case needs bytes")
+    }
 }
 
 fn time(text: &str) -> Duration {
@@ -158,7 +164,9 @@ impl Actor {
             },
             ("begin", [key, options @ ..]) => {
                 let (tell, told) = channel();
-                let canceller = lock(&client, key, options).acquire().on_done(move |result| drop(tell.send(result)));
+                let canceller = lock(&client, key, options)
+                    .acquire()
+                    .on_done(move |result| drop(tell.send(result)));
                 self.calls.insert(name.to_owned(), Call(canceller, told));
                 Ok(name.to_owned())
             }
@@ -193,7 +201,9 @@ impl Actor {
         if verb == "drop" {
             return ok(self.leases.remove(name));
         }
-        let Some(Held(lease, called)) = self.leases.get(name) else { return Ok(format!("there is no {name}")) };
+        let Some(Held(lease, called)) = self.leases.get(name) else {
+            return Ok(format!("there is no {name}"));
+        };
         match (verb, rest) {
             ("release", []) => Ok(ended(lease.release().wait()?)),
             ("held", []) => yes(lease.is_held()),
@@ -215,7 +225,9 @@ impl Actor {
             ("lost-within", [limit]) => yes(lease.lost().wait_for(time(limit)).transpose()?.unwrap_or(false)),
             ("callback", []) => {
                 let called = called.clone();
-                lease.on_lost(move || drop(called.fetch_add(1, Ordering::SeqCst)));
+                lease.on_lost(move || {
+                    called.fetch_add(1, Ordering::SeqCst);
+                });
                 ok(())
             }
             ("called", [limit]) => {
@@ -227,7 +239,9 @@ impl Actor {
     }
 
     fn call(&mut self, name: &str, verb: &str, lease: &str) -> Outcome {
-        let Some(Call(canceller, result)) = self.calls.get(name) else { return Ok(format!("there is no {name}")) };
+        let Some(Call(canceller, result)) = self.calls.get(name) else {
+            return Ok(format!("there is no {name}"));
+        };
         match verb {
             "cancel" => ok(canceller.cancel()),
             "join" => {
@@ -317,7 +331,9 @@ fn crowd(client: &Client, key: &str, many: usize) -> usize {
 
 fn holders(client: &Client, key: &str, fields: &[&str]) -> Outcome {
     let all = client.holders(key).wait()?;
-    let [field] = fields else { return Ok(all.len().to_string()) };
+    let [field] = fields else {
+        return Ok(all.len().to_string());
+    };
     let shown = all.iter().map(|holder| {
         let known = match *field {
             "held" => return yes(holder.held).expect("not an error"),

@@ -55,5 +55,5 @@ async def leave(pending, entry, failure):
     try:
         ended = await settle(pending)
     except BackendError:
-        ended = "unconfirmed"
+        ended = None
     return entry.judge(ended, failure)

@@ -175,8 +175,7 @@ pub trait Grant: Any + Send + Sync + Debug {
 /// `Internal` for a grant of another backend.
 pub(crate) fn own<G: Grant>(grant: &Arc<dyn Grant>) -> Result<&G> {
     let any: &dyn Any = &**grant;
-    any.downcast_ref()
-        .ok_or_else(|| Error::new(Kind::Internal, "a grant of another backend"))
+    any.downcast_ref().ok_or_else(|| Error::new(Kind::Internal, "a grant of another backend"))
 }
 
 /// One lease that is due for renewal.

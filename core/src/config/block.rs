@@ -23,11 +23,7 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(driver: &'static Driver, place: impl Into<String>) -> Self {
-        Self {
-            place: place.into(),
-            enabled: None,
-            values: Values::new(driver),
-        }
+        Self { place: place.into(), enabled: None, values: Values::new(driver) }
     }
 }
 
@@ -36,19 +32,13 @@ pub(super) fn strict(drivers: Drivers, path: &Path, text: &str) -> Result<Vec<Bl
     let refuse = |line: usize, why: String| Error::invalid(format!("{}:{line}: {why}", path.display()));
     let documents = parse(text).map_err(|Trouble { line, why }| refuse(line, format!("this isn't YAML: {why}")))?;
     if let Some(second) = documents.get(1) {
-        return Err(refuse(
-            second.line,
-            "a second document; write everything into one".to_owned(),
-        ));
+        return Err(refuse(second.line, "a second document; write everything into one".to_owned()));
     }
     let pairs = match documents.into_iter().next().map(|root| (root.line, root.what)) {
         None | Some((_, What::Null)) => return Ok(Vec::new()),
         Some((_, What::Map(pairs))) => pairs,
         Some((line, _)) => {
-            return Err(refuse(
-                line,
-                "the file has no blocks; write `name:`, its keys below".to_owned(),
-            ));
+            return Err(refuse(line, "the file has no blocks; write `name:`, its keys below".to_owned()));
         }
     };
     no_duplicates(&pairs).map_err(|(line, why)| refuse(line, why))?;
@@ -56,17 +46,10 @@ pub(super) fn strict(drivers: Drivers, path: &Path, text: &str) -> Result<Vec<Bl
     let mut blocks = Vec::new();
     for (key, value) in &pairs {
         let name = name(key).map_err(|(line, why)| refuse(line, why))?;
-        let driver = drivers
-            .iter()
-            .copied()
-            .find(|driver| driver.service && driver.name == name)
-            .ok_or_else(|| {
-                let (hint, names) = (hint(name, names()), list(names()));
-                refuse(
-                    key.line,
-                    format!("there is no block {}{hint}; this build has: {names}", show(name)),
-                )
-            })?;
+        let driver = drivers.iter().copied().find(|driver| driver.service && driver.name == name).ok_or_else(|| {
+            let (hint, names) = (hint(name, names()), list(names()));
+            refuse(key.line, format!("there is no block {}{hint}; this build has: {names}", show(name)))
+        })?;
         blocks.push(read(driver, path, key, value)?);
     }
     Ok(blocks)
@@ -84,10 +67,7 @@ pub(super) fn counted(
     let root = match parse(text).map(|documents| documents.into_iter().next()) {
         Ok(root) => root.map(|root| root.what),
         Err(Trouble { line, why }) => {
-            notes.push(format!(
-                "{}:{line}: ignored, since it isn't YAML: {why}",
-                path.display()
-            ));
+            notes.push(format!("{}:{line}: ignored, since it isn't YAML: {why}", path.display()));
             return Ok(None);
         }
     };
@@ -95,9 +75,7 @@ pub(super) fn counted(
     let mut ours = false;
     let mut blocks: Vec<Block> = Vec::new();
     for driver in drivers.iter().copied().filter(|driver| driver.service) {
-        let named = pairs
-            .iter()
-            .filter(|(key, _)| matches!(&key.what, What::Text(text) if text == driver.name));
+        let named = pairs.iter().filter(|(key, _)| matches!(&key.what, What::Text(text) if text == driver.name));
         for (key, value) in named {
             let own = own_switch(value);
             ours |= own.is_some();
@@ -106,10 +84,7 @@ pub(super) fn counted(
             }
             match read(driver, path, key, value) {
                 Ok(block) if blocks.iter().any(|other| other.values.driver.name == driver.name) => {
-                    return Err(Error::invalid(format!(
-                        "{}: a second block {}; keep one",
-                        block.place, driver.name
-                    )));
+                    return Err(Error::invalid(format!("{}: a second block {}; keep one", block.place, driver.name)));
                 }
                 Ok(block) => blocks.push(block),
                 // The application's own block of that name; the environment is what enables ours.
@@ -127,14 +102,8 @@ pub(super) fn counted(
 
 fn own_switch(block: &Node) -> Option<bool> {
     let What::Map(pairs) = &block.what else { return None };
-    let (_, value) = pairs
-        .iter()
-        .find(|(key, _)| matches!(&key.what, What::Text(text) if text == ENABLED))?;
-    if let What::Text(text) = &value.what {
-        flag(text)
-    } else {
-        None
-    }
+    let (_, value) = pairs.iter().find(|(key, _)| matches!(&key.what, What::Text(text) if text == ENABLED))?;
+    if let What::Text(text) = &value.what { flag(text) } else { None }
 }
 
 fn read(driver: &'static Driver, path: &Path, key: &Node, block: &Node) -> Result<Block> {
@@ -152,26 +121,14 @@ fn read(driver: &'static Driver, path: &Path, key: &Node, block: &Node) -> Resul
         let name = name(key).map_err(|(line, why)| refuse(line, why))?;
         let refuse_value = |why| refuse(node.line, format!("{}.{name}: {why}", driver.name));
         if name == ENABLED {
-            let text = if let What::Text(text) = &node.what {
-                text.as_str()
-            } else {
-                ""
-            };
+            let text = if let What::Text(text) = &node.what { text.as_str() } else { "" };
             found.enabled = Some(flag(text).ok_or_else(|| refuse_value("write true or false".to_owned()))?);
             continue;
         }
         let opt = option(driver, name).filter(|opt| opt.yaml).ok_or_else(|| {
-            let names = || {
-                options(driver)
-                    .filter(|opt| opt.yaml)
-                    .map(|opt| opt.name)
-                    .chain([ENABLED])
-            };
+            let names = || options(driver).filter(|opt| opt.yaml).map(|opt| opt.name).chain([ENABLED]);
             let (hint, names) = (hint(name, names()), list(names()));
-            refuse(
-                key.line,
-                format!("{} has no key {}{hint}; it has: {names}", driver.name, show(name)),
-            )
+            refuse(key.line, format!("{} has no key {}{hint}; it has: {names}", driver.name, show(name)))
         })?;
         if let Some(value) = value(node).map_err(|why| refuse_value(why.to_owned()))? {
             found.values.set(opt.name, convert(&opt, value).map_err(refuse_value)?);
@@ -195,11 +152,7 @@ fn value(node: &Node) -> Result<Option<Value>, &'static str> {
                 What::Text(text) => Ok(text.clone()),
                 What::Null | What::List(_) | What::Map(_) => Err(ENTRY),
             };
-            nodes
-                .iter()
-                .map(text)
-                .collect::<Result<_, _>>()
-                .map(|texts| Some(Value::List(texts)))
+            nodes.iter().map(text).collect::<Result<_, _>>().map(|texts| Some(Value::List(texts)))
         }
     }
 }
@@ -217,7 +170,5 @@ fn no_duplicates(pairs: &[(Node, Node)]) -> Result<(), (usize, String)> {
         What::Text(text) if !seen.insert(text) => Some((key.line, text)),
         _ => None,
     });
-    twice.map_or(Ok(()), |(line, text)| {
-        Err((line, format!("the key {} stands twice; keep one", show(text))))
-    })
+    twice.map_or(Ok(()), |(line, text)| Err((line, format!("the key {} stands twice; keep one", show(text)))))
 }

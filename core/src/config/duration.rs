@@ -6,13 +6,8 @@ use crate::error::{Error, Result, show};
 
 /// The longest duration there is: 100 years of 365 days.
 const LIMIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-const UNITS: [(&str, u128); 5] = [
-    ("", 1_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-];
+const UNITS: [(&str, u128); 5] =
+    [("", 1_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
 
 /// Reads a duration: a decimal number and a unit out of `ms`, `s`, `m`, `h`; with no unit it is seconds. What is finer
 /// than a nanosecond is cut off.
@@ -34,9 +29,7 @@ pub fn duration(text: &str) -> Result<Duration> {
 /// [`duration`] with a complaint that doesn't repeat the text: `isn't a duration: …`.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = (&text[..digits], text[digits..].trim_start());
     if !number.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(no_number(text));
@@ -51,15 +44,9 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     // 18 digits are enough for a nanosecond of an hour, and keep the product within 128 bits.
     let fraction = &fraction[..fraction.len().min(18)];
     let part = fraction.parse::<u128>().unwrap_or(0) * scale / 10_u128.pow(fraction.len() as u32);
-    let nanos = whole
-        .parse::<u128>()
-        .ok()
-        .and_then(|whole| whole.checked_mul(*scale)?.checked_add(part));
+    let nanos = whole.parse::<u128>().ok().and_then(|whole| whole.checked_mul(*scale)?.checked_add(part));
     let nanos = nanos.filter(|nanos| *nanos <= LIMIT.as_nanos()).ok_or_else(too_long)?;
-    Ok(Duration::new(
-        (nanos / 1_000_000_000) as u64,
-        (nanos % 1_000_000_000) as u32,
-    ))
+    Ok(Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32))
 }
 
 /// Refuses a typed duration that its text couldn't say.
@@ -100,18 +87,8 @@ mod tests {
 
     #[test]
     fn reads_what_it_should() {
-        let cases = [
-            ("10s", 10_000),
-            ("500ms", 500),
-            ("5m", 300_000),
-            ("1.5s", 1500),
-            ("2h", 7_200_000),
-            ("3", 3000),
-        ];
-        for (text, millis) in cases
-            .into_iter()
-            .chain([("0", 0), ("0.25", 250), (" 7 s ", 7000), ("0.5ms", 0)])
-        {
+        let cases = [("10s", 10_000), ("500ms", 500), ("5m", 300_000), ("1.5s", 1500), ("2h", 7_200_000), ("3", 3000)];
+        for (text, millis) in cases.into_iter().chain([("0", 0), ("0.25", 250), (" 7 s ", 7000), ("0.5ms", 0)]) {
             let read = parse(text).unwrap_or_else(|why| panic!("{text}: {why}"));
             assert_eq!(read.as_millis(), millis, "{text}");
         }
@@ -120,29 +97,10 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let cases = [
-            ("", "empty"),
-            ("-1s", "negative"),
-            ("NaN", "finite"),
-            ("-inf", "finite"),
-            (".inf", "finite"),
-        ];
-        let more = [
-            ("s", "start with a digit"),
-            ("5d", "unit"),
-            ("1e3", "unit"),
-            ("1.", "digits on both sides"),
-        ];
-        let last = [
-            ("1..2s", "digits on both sides"),
-            ("99999999999999999999999999999999999999999h", "100 years"),
-        ];
-        for (text, part) in cases
-            .into_iter()
-            .chain(more)
-            .chain(last)
-            .chain([("876001h", "100 years")])
-        {
+        let cases = [("", "empty"), ("-1s", "negative"), ("NaN", "finite"), ("-inf", "finite"), (".inf", "finite")];
+        let more = [("s", "start with a digit"), ("5d", "unit"), ("1e3", "unit"), ("1.", "digits on both sides")];
+        let last = [("1..2s", "digits on both sides"), ("99999999999999999999999999999999999999999h", "100 years")];
+        for (text, part) in cases.into_iter().chain(more).chain(last).chain([("876001h", "100 years")]) {
             let why = parse(text).expect_err(text);
             assert!(why.contains(part), "{text}: {why}");
         }

@@ -38,11 +38,8 @@ pub(super) fn read(
 ) -> Result<Environment> {
     // In order of their names, so that of several mistakes always the same one is told.
     let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
-    let variables: BTreeMap<String, OsString> = environment
-        .into_iter()
-        .filter_map(named)
-        .filter(|(name, _)| name.starts_with("DLOCK_"))
-        .collect();
+    let variables: BTreeMap<String, OsString> =
+        environment.into_iter().filter_map(named).filter(|(name, _)| name.starts_with("DLOCK_")).collect();
     let mut found = Environment::default();
     for (name, value) in variables {
         match name.as_str() {
@@ -51,10 +48,7 @@ pub(super) fn read(
             CONFIG => found.config = text(&name, value)?,
             _ => match owner(drivers, &name) {
                 Some(driver) => {
-                    let block = found
-                        .blocks
-                        .entry(driver.name)
-                        .or_insert_with(|| Block::new(driver, name.as_str()));
+                    let block = found.blocks.entry(driver.name).or_insert_with(|| Block::new(driver, name.as_str()));
                     add(block, driver, &name, value).map_err(|error| error.with_service(driver.name))?;
                 }
                 None => switches_nothing(drivers, &name, value)?,
@@ -67,10 +61,7 @@ pub(super) fn read(
 fn add(block: &mut Block, driver: &'static Driver, name: &str, value: OsString) -> Result<()> {
     if name == variable(driver, ENABLED) {
         if !driver.service {
-            return Err(Error::invalid(format!(
-                "{name} isn't needed: {} can always be used; unset it",
-                driver.name
-            )));
+            return Err(Error::invalid(format!("{name} isn't needed: {} can always be used; unset it", driver.name)));
         }
         let Some(value) = text(name, value)? else { return Ok(()) };
         let on =
@@ -80,18 +71,11 @@ fn add(block: &mut Block, driver: &'static Driver, name: &str, value: OsString) 
     }
     let Some(opt) = options(driver).find(|opt| opt.env && variable(driver, opt.name) == name) else {
         let enabled = driver.service.then(|| variable(driver, ENABLED));
-        let known = || {
-            options(driver)
-                .filter(|opt| opt.env)
-                .map(|opt| variable(driver, opt.name))
-                .chain(enabled.clone())
-        };
+        let known =
+            || options(driver).filter(|opt| opt.env).map(|opt| variable(driver, opt.name)).chain(enabled.clone());
         let names: Vec<String> = known().collect();
         let hint = hint(name, names.iter().map(String::as_str));
-        return Err(Error::invalid(format!(
-            "{name} isn't known{hint}; unset it, or use one of: {}",
-            list(known())
-        )));
+        return Err(Error::invalid(format!("{name} isn't known{hint}; unset it, or use one of: {}", list(known()))));
     };
     let Some(value) = text(name, value)? else { return Ok(()) };
     set(block, opt, name, value)
@@ -99,29 +83,19 @@ fn add(block: &mut Block, driver: &'static Driver, name: &str, value: OsString) 
 
 fn set(block: &mut Block, opt: Opt, name: &str, value: String) -> Result<()> {
     let value = convert(&opt, Value::Text(value));
-    block.values.set(
-        opt.name,
-        value.map_err(|why| Error::invalid(format!("{name} can't be used: {why}")))?,
-    );
+    block.values.set(opt.name, value.map_err(|why| Error::invalid(format!("{name} can't be used: {why}")))?);
     Ok(())
 }
 
 /// The driver whose variable this is: that of the longest name, should one be the beginning of another.
 fn owner(drivers: Drivers, name: &str) -> Option<&'static Driver> {
     let owns = |driver: &&&'static Driver| name.starts_with(&variable(driver, ""));
-    drivers
-        .iter()
-        .filter(owns)
-        .max_by_key(|driver| driver.name.len())
-        .copied()
+    drivers.iter().filter(owns).max_by_key(|driver| driver.name.len()).copied()
 }
 
 /// Refuses `DLOCK_<UNKNOWN>_ENABLED=true`.
 fn switches_nothing(drivers: Drivers, name: &str, value: OsString) -> Result<()> {
-    let Some(service) = name
-        .strip_prefix("DLOCK_")
-        .and_then(|rest| rest.strip_suffix("_ENABLED"))
-    else {
+    let Some(service) = name.strip_prefix("DLOCK_").and_then(|rest| rest.strip_suffix("_ENABLED")) else {
         return Ok(());
     };
     if text(name, value)?.is_none_or(|value| flag(&value) == Some(false)) {
@@ -138,9 +112,7 @@ fn switches_nothing(drivers: Drivers, name: &str, value: OsString) -> Result<()>
 
 /// `DLOCK_<DRIVER>_<KEY>`.
 pub(super) fn variable(driver: &Driver, key: &str) -> String {
-    format!("DLOCK_{}_{key}", driver.name)
-        .to_ascii_uppercase()
-        .replace('-', "_")
+    format!("DLOCK_{}_{key}", driver.name).to_ascii_uppercase().replace('-', "_")
 }
 
 fn text(name: &str, value: OsString) -> Result<Option<String>> {

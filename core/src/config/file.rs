@@ -15,9 +15,7 @@ pub(super) fn explicit(path: &Path) -> Result<String> {
     text.map_err(|error| {
         let place = path.display();
         let remedy = "name a readable file by DLOCK_CONFIG or config=, or drop that";
-        Error::invalid(format!(
-            "the configuration file {place} can't be read: {error}; {remedy}"
-        ))
+        Error::invalid(format!("the configuration file {place} can't be read: {error}; {remedy}"))
     })
 }
 
@@ -42,11 +40,7 @@ pub(super) fn implicit(path: &Path, notes: &mut Vec<String>) -> Option<String> {
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
     // Looked at before it is opened: opening a FIFO waits for its writer.
     let regular = |found: Metadata| {
-        if found.is_file() {
-            Ok(found)
-        } else {
-            Err(io::Error::other("it isn't a regular file"))
-        }
+        if found.is_file() { Ok(found) } else { Err(io::Error::other("it isn't a regular file")) }
     };
     regular(path.metadata()?)?;
     let file = File::open(path)?;

@@ -73,19 +73,12 @@ impl Config {
                 |why: String| Error::invalid(format!("the option {} {why}", show(&name))).with_service(driver.name);
             let opt = option(driver, &name).ok_or_else(|| {
                 let names = || options(driver).map(|opt| opt.name);
-                refuse(format!(
-                    "doesn't exist{}; there are: {}",
-                    hint(&name, names()),
-                    list(names())
-                ))
+                refuse(format!("doesn't exist{}; there are: {}", hint(&name, names()), list(names())))
             })?;
             if values.contains(opt.name) {
                 return Err(refuse("is given twice; give it once".to_owned()));
             }
-            values.set(
-                opt.name,
-                value::convert(&opt, value).map_err(|why| refuse(format!("can't be used: {why}")))?,
-            );
+            values.set(opt.name, value::convert(&opt, value).map_err(|why| refuse(format!("can't be used: {why}")))?);
         }
         Self::complete(values)
     }
@@ -94,20 +87,11 @@ impl Config {
         let Some((scheme, _)) = url::scheme(text) else {
             return Err(unknown_scheme(drivers, text, "it has no scheme", ""));
         };
-        let found = drivers
-            .iter()
-            .find_map(|driver| Some((*driver, driver.schemes.iter().find(|s| s.name == scheme)?)));
+        let found =
+            drivers.iter().find_map(|driver| Some((*driver, driver.schemes.iter().find(|s| s.name == scheme)?)));
         let Some((driver, scheme)) = found else {
-            let names = drivers
-                .iter()
-                .flat_map(|driver| driver.schemes)
-                .map(|scheme| scheme.name);
-            return Err(unknown_scheme(
-                drivers,
-                text,
-                "its scheme is unknown",
-                &hint(&scheme, names),
-            ));
+            let names = drivers.iter().flat_map(|driver| driver.schemes).map(|scheme| scheme.name);
+            return Err(unknown_scheme(drivers, text, "its scheme is unknown", &hint(&scheme, names)));
         };
         let url = url::parse(text)?;
         let refuse = |why: String| {
@@ -119,21 +103,13 @@ impl Config {
             let names = || options(driver).filter(|opt| opt.url).map(|opt| opt.name);
             let opt = option(driver, &name).filter(|opt| opt.url).ok_or_else(|| {
                 let (hint, names) = (hint(&name, names()), list(names()));
-                refuse(format!(
-                    "{} can't be a parameter{hint}; those that can: {names}",
-                    show(&name)
-                ))
+                refuse(format!("{} can't be a parameter{hint}; those that can: {names}", show(&name)))
             })?;
             if values.contains(opt.name) {
-                return Err(refuse(format!(
-                    "{name} is given by the address and as a parameter; give it once"
-                )));
+                return Err(refuse(format!("{name} is given by the address and as a parameter; give it once")));
             }
             let value = value::convert(&opt, Value::Text(value));
-            values.set(
-                opt.name,
-                value.map_err(|why| refuse(format!("the parameter {name} can't be used: {why}")))?,
-            );
+            values.set(opt.name, value.map_err(|why| refuse(format!("the parameter {name} can't be used: {why}")))?);
         }
         apply_scheme(scheme, &mut values).map_err(refuse)?;
         Self::complete(values)
@@ -146,16 +122,12 @@ impl Config {
         let given = TLS_ONLY.into_iter().find(|name| values.contains(name));
         for name in ["ca", "cert", "key"] {
             if values.text(name).is_some_and(|text| text.contains("-----BEGIN")) {
-                return refuse(format!(
-                    "the option {name} is the path of a PEM file, not its text; write the path"
-                ));
+                return refuse(format!("the option {name} is the path of a PEM file, not its text; write the path"));
             }
         }
         for (name, other) in [("cert", "key"), ("key", "cert")] {
             if values.contains(name) && !values.contains(other) {
-                return refuse(format!(
-                    "the option {name} needs the option {other} too: give both, or neither"
-                ));
+                return refuse(format!("the option {name} needs the option {other} too: give both, or neither"));
             }
         }
         match (values.flag(TLS), given) {
@@ -168,10 +140,7 @@ impl Config {
             (Some(false), None) => values.unset(TLS),
             _ => {}
         }
-        if let (false, Some(mode)) = (
-            values.contains(MODE),
-            driver.schemes.first().and_then(|scheme| scheme.mode),
-        ) {
+        if let (false, Some(mode)) = (values.contains(MODE), driver.schemes.first().and_then(|scheme| scheme.mode)) {
             values.set(MODE, Value::Text(mode.to_owned()));
         }
         Ok(Self { values })
@@ -211,10 +180,7 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("driver", &self.driver().name)
-            .field("values", &self.values)
-            .finish()
+        f.debug_struct("Config").field("driver", &self.driver().name).field("values", &self.values).finish()
     }
 }
 
@@ -228,10 +194,7 @@ impl fmt::Display for Config {
 fn apply_scheme(scheme: &Scheme, values: &mut Values) -> Result<(), String> {
     if let Some(mode) = scheme.mode {
         if values.text(MODE).is_some_and(|given| given != mode) {
-            return Err(format!(
-                "the scheme {} means mode {mode}; drop the parameter mode",
-                scheme.name
-            ));
+            return Err(format!("the scheme {} means mode {mode}; drop the parameter mode", scheme.name));
         }
         values.set(MODE, Value::Text(mode.to_owned()));
     }
@@ -242,29 +205,16 @@ fn apply_scheme(scheme: &Scheme, values: &mut Values) -> Result<(), String> {
         values.set(TLS, Value::Flag(true));
     }
     let only = TLS_ONLY.into_iter().find(|name| values.contains(name));
-    let secure = values
-        .driver
-        .schemes
-        .iter()
-        .find(|other| other.tls && other.mode == scheme.mode);
+    let secure = values.driver.schemes.iter().find(|other| other.tls && other.mode == scheme.mode);
     match (only, secure) {
-        (Some(name), Some(secure)) if !values.contains(TLS) => Err(format!(
-            "{name} is for TLS, which {}:// doesn't use; write {}://",
-            scheme.name, secure.name
-        )),
+        (Some(name), Some(secure)) if !values.contains(TLS) => {
+            Err(format!("{name} is for TLS, which {}:// doesn't use; write {}://", scheme.name, secure.name))
+        }
         _ => Ok(()),
     }
 }
 
 fn unknown_scheme(drivers: Drivers, text: &str, why: &str, hint: &str) -> Error {
-    let known = list(
-        drivers
-            .iter()
-            .flat_map(|driver| driver.schemes)
-            .map(|scheme| format!("{}://", scheme.name)),
-    );
-    Error::invalid(format!(
-        "URL {}: {why}{hint}; begin it with one of: {known}",
-        show(&redact::redact(text))
-    ))
+    let known = list(drivers.iter().flat_map(|driver| driver.schemes).map(|scheme| format!("{}://", scheme.name)));
+    Error::invalid(format!("URL {}: {why}{hint}; begin it with one of: {known}", show(&redact::redact(text))))
 }

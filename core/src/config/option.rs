@@ -56,14 +56,7 @@ pub struct Opt {
 
 impl Opt {
     const fn common(name: &'static str, want: Want) -> Self {
-        Self {
-            name,
-            want,
-            secret: false,
-            env: false,
-            yaml: true,
-            url: true,
-        }
+        Self { name, want, secret: false, env: false, yaml: true, url: true }
     }
 }
 
@@ -79,22 +72,11 @@ pub(crate) const TLS_ONLY: [&str; 4] = ["ca", "cert", "key", "sni"];
 /// The options of a driver: its own, then the common ones that it doesn't declare itself.
 pub(crate) fn options(driver: &'static Driver) -> impl Iterator<Item = Opt> {
     let with_tls = driver.schemes.iter().any(|scheme| scheme.tls);
-    let in_env = |opt: Opt| Opt {
-        env: driver.service,
-        ..opt
-    };
-    let tls = TLS_ONLY.map(|name| Opt {
-        env: driver.service && name != "sni",
-        ..Opt::common(name, Want::Text)
-    });
+    let in_env = |opt: Opt| Opt { env: driver.service, ..opt };
+    let tls = TLS_ONLY.map(|name| Opt { env: driver.service && name != "sni", ..Opt::common(name, Want::Text) });
     let common = [in_env(PREFIX), CONNECT_TIMEOUT].into_iter();
-    let tls = [Opt::common(TLS, Want::Flag)]
-        .into_iter()
-        .chain(tls)
-        .filter(move |_| with_tls);
-    let inherited = common
-        .chain(tls)
-        .filter(|opt| !driver.options.iter().any(|own| own.name == opt.name));
+    let tls = [Opt::common(TLS, Want::Flag)].into_iter().chain(tls).filter(move |_| with_tls);
+    let inherited = common.chain(tls).filter(|opt| !driver.options.iter().any(|own| own.name == opt.name));
     driver.options.iter().copied().chain(inherited)
 }
 
@@ -105,26 +87,16 @@ pub(crate) fn option(driver: &'static Driver, name: &str) -> Option<Opt> {
 
 /// The driver of this name, or an error that lists those there are.
 pub(crate) fn driver(drivers: Drivers, name: &str) -> Result<&'static Driver, Error> {
-    drivers
-        .iter()
-        .copied()
-        .find(|driver| driver.name == name)
-        .ok_or_else(|| {
-            let names = || drivers.iter().map(|driver| driver.name);
-            let hint = hint(name, names());
-            Error::invalid(format!(
-                "there is no backend {} in this build{hint}; it has: {}",
-                show(name),
-                list(names())
-            ))
-        })
+    drivers.iter().copied().find(|driver| driver.name == name).ok_or_else(|| {
+        let names = || drivers.iter().map(|driver| driver.name);
+        let hint = hint(name, names());
+        Error::invalid(format!("there is no backend {} in this build{hint}; it has: {}", show(name), list(names())))
+    })
 }
 
 /// The end of a message about an unknown name: ` (did you mean …?)` if one is near, else nothing.
 pub(crate) fn hint<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
-    nearest(name, names)
-        .map(|near| format!(" (did you mean {near}?)"))
-        .unwrap_or_default()
+    nearest(name, names).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
 }
 
 /// The name that was probably meant, if one is near enough.
@@ -144,11 +116,7 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
 pub(crate) fn list<T: AsRef<str>>(names: impl Iterator<Item = T>) -> String {
     let names: Vec<T> = names.collect();
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]

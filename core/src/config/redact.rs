@@ -28,10 +28,7 @@ pub(crate) fn redact(url: &str) -> String {
         None => (rest, ""),
     };
     let (rest, query) = match rest.split_once('?') {
-        Some((rest, query)) => (
-            rest,
-            format!("?{}", query.split('&').map(parameter).collect::<Vec<_>>().join("&")),
-        ),
+        Some((rest, query)) => (rest, format!("?{}", query.split('&').map(parameter).collect::<Vec<_>>().join("&"))),
         None => (rest, String::new()),
     };
     format!("{scheme}{}{rest}{query}{fragment}", user.unwrap_or_default())
@@ -50,11 +47,7 @@ fn parameter(pair: &str) -> String {
 
 /// Whether some backend has an option of this name that may stand in a URL, and none has it as a secret.
 fn is_harmless(name: &str) -> bool {
-    let mut found = DRIVERS
-        .iter()
-        .flat_map(|driver| options(driver))
-        .filter(|opt| opt.name == name)
-        .peekable();
+    let mut found = DRIVERS.iter().flat_map(|driver| options(driver)).filter(|opt| opt.name == name).peekable();
     found.peek().is_some() && found.all(|opt| opt.url && !opt.secret)
 }
 

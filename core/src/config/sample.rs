@@ -7,43 +7,21 @@ use crate::error::{Error, Result};
 use super::option::Drivers;
 
 const fn opt(name: &'static str, want: Want, url: bool) -> Opt {
-    Opt {
-        name,
-        want,
-        secret: false,
-        env: true,
-        yaml: true,
-        url,
-    }
+    Opt { name, want, secret: false, env: true, yaml: true, url }
 }
 
 /// One service with everything, and one that is only there to be chosen from.
 pub(super) static DEPOT: Driver = Driver {
     name: "depot",
     schemes: &[
-        Scheme {
-            name: "depot",
-            tls: false,
-            mode: Some("single"),
-        },
-        Scheme {
-            name: "depots",
-            tls: true,
-            mode: Some("single"),
-        },
-        Scheme {
-            name: "depot+many",
-            tls: false,
-            mode: Some("many"),
-        },
+        Scheme { name: "depot", tls: false, mode: Some("single") },
+        Scheme { name: "depots", tls: true, mode: Some("single") },
+        Scheme { name: "depot+many", tls: false, mode: Some("many") },
     ],
     options: &[
         opt("addrs", Want::List, false),
         opt("username", Want::Text, false),
-        Opt {
-            secret: true,
-            ..opt("password", Want::Text, false)
-        },
+        Opt { secret: true, ..opt("password", Want::Text, false) },
         opt("db", Want::Count, false),
         opt("dial_timeout", Want::Time, true),
         opt("tls", Want::Flag, true),
@@ -58,11 +36,7 @@ pub(super) static DEPOT: Driver = Driver {
 
 pub(super) static SHELF: Driver = Driver {
     name: "shelf",
-    schemes: &[Scheme {
-        name: "shelf",
-        tls: false,
-        mode: None,
-    }],
+    schemes: &[Scheme { name: "shelf", tls: false, mode: None }],
     options: &[opt("mode", Want::Choice(&["plain", "table"]), true)],
     service: true,
     parts: |_, _| Ok(()),
@@ -79,11 +53,7 @@ pub(super) fn drivers() -> Drivers {
 
 fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
     if !parts.hosts.is_empty() {
-        let hosts = parts
-            .hosts
-            .iter()
-            .map(|(host, port)| super::join_host(host, Some(port.unwrap_or(77))))
-            .collect();
+        let hosts = parts.hosts.iter().map(|(host, port)| super::join_host(host, Some(port.unwrap_or(77)))).collect();
         values.set("addrs", Value::List(hosts));
     }
     let texts = [("username", &parts.user), ("password", &parts.password)];
@@ -93,9 +63,7 @@ fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
     match parts.path.trim_start_matches('/') {
         "" => Ok(()),
         db => {
-            let db = db
-                .parse()
-                .map_err(|_| Error::invalid("the path of a depot URL is the number of its database"))?;
+            let db = db.parse().map_err(|_| Error::invalid("the path of a depot URL is the number of its database"))?;
             values.set("db", Value::Count(db));
             Ok(())
         }
@@ -103,16 +71,9 @@ fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
 }
 
 fn authority(values: &Values) -> String {
-    let user = values
-        .text("username")
-        .map(|user| format!("{}@", encode(user)))
-        .unwrap_or_default();
-    let hosts: Vec<_> = values
-        .list("addrs")
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|addr| host_port(addr).ok())
-        .collect();
+    let user = values.text("username").map(|user| format!("{}@", encode(user))).unwrap_or_default();
+    let hosts: Vec<_> =
+        values.list("addrs").unwrap_or_default().iter().filter_map(|addr| host_port(addr).ok()).collect();
     let db = values.count("db").map(|db| format!("/{db}")).unwrap_or_default();
     format!("{user}{}{db}", write_hosts(&hosts))
 }

@@ -53,9 +53,7 @@ impl Settings {
     ) -> Result<Self> {
         let mut environment = env::read(drivers, environment)?;
         let mut notes = Vec::new();
-        let named = explicit
-            .or(environment.config.as_deref().map(Path::new))
-            .map(|path| directory.join(path));
+        let named = explicit.or(environment.config.as_deref().map(Path::new)).map(|path| directory.join(path));
         let blocks = match &named {
             Some(path) => named_file(drivers, path, &environment)?,
             None => implicit_file(drivers, directory, &environment, &mut notes)?,
@@ -75,11 +73,7 @@ impl Settings {
             let variables = environment.blocks.remove(driver.name);
             let replaced = |url: &Config| driver.service || url.driver().name == driver.name;
             if let (Some(variables), true) = (&variables, url.as_ref().is_some_and(replaced)) {
-                notes.push(format!(
-                    "{} ignored, with all of {}: {URL} is set",
-                    variables.place,
-                    variable(driver, "*")
-                ));
+                notes.push(format!("{} ignored, with all of {}: {URL} is set", variables.place, variable(driver, "*")));
                 continue;
             }
             let yaml = blocks.iter().find(|block| block.values.driver.name == driver.name);
@@ -94,20 +88,10 @@ impl Settings {
         }
         if let (Some(url), false) = (&url, enabled.is_empty()) {
             let names = list(enabled.keys());
-            notes.push(format!(
-                "ignored since {URL} says {}: the enabled services {names}",
-                url.url()
-            ));
+            notes.push(format!("ignored since {URL} says {}: the enabled services {names}", url.url()));
             enabled.clear();
         }
-        Ok(Self {
-            drivers,
-            url,
-            enabled,
-            local,
-            default,
-            notes,
-        })
+        Ok(Self { drivers, url, enabled, local, default, notes })
     }
 
     /// The configuration of a service that is enabled, or needs no enabling.
@@ -119,11 +103,7 @@ impl Settings {
         if let Some(config) = url.or_else(|| self.enabled.get(name)).or_else(|| self.local.get(name)) {
             return Ok(config.clone());
         }
-        let can = list(
-            self.names()
-                .into_iter()
-                .chain(self.local.keys().map(|name| (*name).to_owned())),
-        );
+        let can = list(self.names().into_iter().chain(self.local.keys().map(|name| (*name).to_owned())));
         let Some(driver) = self.drivers.iter().find(|driver| driver.name == name) else {
             let hint = hint(name, self.drivers.iter().map(|driver| driver.name));
             return Err(Error::invalid(format!(
@@ -133,10 +113,7 @@ impl Settings {
         };
         let remedy = match &self.url {
             Some(_) => format!("unset {URL}, which replaces all services, or set it to the URL of this one"),
-            None => format!(
-                "set {}=true, or write `enabled: true` into its block in YAML",
-                variable(driver, ENABLED)
-            ),
+            None => format!("set {}=true, or write `enabled: true` into its block in YAML", variable(driver, ENABLED)),
         };
         Err(Error::invalid(format!(
             "the service {name} isn't enabled; those that can be used: {can}. To use it, {remedy}"
@@ -187,24 +164,11 @@ impl Settings {
     }
 
     fn embedded(&self) -> Result<(String, Config)> {
-        let local = self
-            .drivers
-            .iter()
-            .rev()
-            .find_map(|driver| self.local.get_key_value(driver.name));
-        local
-            .map(|(name, config)| ((*name).to_owned(), config.clone()))
-            .ok_or_else(|| {
-                let services = list(
-                    self.drivers
-                        .iter()
-                        .filter(|driver| driver.service)
-                        .map(|driver| driver.name),
-                );
-                Error::invalid(format!(
-                    "no service is enabled, and this build has no local one; enable one of: {services}"
-                ))
-            })
+        let local = self.drivers.iter().rev().find_map(|driver| self.local.get_key_value(driver.name));
+        local.map(|(name, config)| ((*name).to_owned(), config.clone())).ok_or_else(|| {
+            let services = list(self.drivers.iter().filter(|driver| driver.service).map(|driver| driver.name));
+            Error::invalid(format!("no service is enabled, and this build has no local one; enable one of: {services}"))
+        })
     }
 }
 
@@ -246,9 +210,7 @@ fn implicit_file(
 }
 
 fn is_on(yaml: Option<&Block>, variables: Option<&Block>) -> Option<bool> {
-    variables
-        .and_then(|block| block.enabled)
-        .or_else(|| yaml.and_then(|block| block.enabled))
+    variables.and_then(|block| block.enabled).or_else(|| yaml.and_then(|block| block.enabled))
 }
 
 fn merged(driver: &'static Driver, yaml: Option<&Block>, variables: Option<&Block>) -> Result<Config> {
@@ -256,10 +218,7 @@ fn merged(driver: &'static Driver, yaml: Option<&Block>, variables: Option<&Bloc
     for block in [yaml, variables].into_iter().flatten() {
         values.merge(&block.values);
     }
-    let places = [yaml, variables]
-        .into_iter()
-        .flatten()
-        .map(|block| block.place.as_str());
+    let places = [yaml, variables].into_iter().flatten().map(|block| block.place.as_str());
     Config::complete(values)
         .map_err(|error| Error::invalid(format!("{} ({})", error.message(), list(places))).with_service(driver.name))
 }

@@ -43,15 +43,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, Trouble> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| Trouble {
-            line: error.marker().line(),
-            why: error.info().to_owned(),
-        })?;
+        let (event, span) =
+            event.map_err(|error| Trouble { line: error.marker().line(), why: error.info().to_owned() })?;
         let line = span.start.line();
-        builder.take(event, line).map_err(|why| Trouble {
-            line,
-            why: why.to_owned(),
-        })?;
+        builder.take(event, line).map_err(|why| Trouble { line, why: why.to_owned() })?;
     }
     Ok(builder.documents)
 }
@@ -76,19 +71,8 @@ impl Builder {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let null = style == ScalarStyle::Plain && tag.is_none() && is_null(&text);
-                let what = if null {
-                    What::Null
-                } else {
-                    What::Text(text.into_owned())
-                };
-                self.add(
-                    Node {
-                        line,
-                        tagged: is_foreign(tag.as_ref()),
-                        what,
-                    },
-                    anchor,
-                )
+                let what = if null { What::Null } else { What::Text(text.into_owned()) };
+                self.add(Node { line, tagged: is_foreign(tag.as_ref()), what }, anchor)
             }
             Event::SequenceStart(anchor, tag) => self.start(line, anchor, tag.as_ref(), What::List(Vec::new())),
             Event::MappingStart(anchor, tag) => self.start(line, anchor, tag.as_ref(), What::Map(Vec::new())),
@@ -119,15 +103,7 @@ impl Builder {
         if self.open.len() == DEPTH {
             return Err("it nests deeper than 64 levels");
         }
-        self.open.push(Open {
-            node: Node {
-                line,
-                tagged: is_foreign(tag),
-                what,
-            },
-            key: None,
-            anchor,
-        });
+        self.open.push(Open { node: Node { line, tagged: is_foreign(tag), what }, key: None, anchor });
         Ok(())
     }
 
@@ -155,20 +131,12 @@ impl Builder {
         let copy = node.clone();
         self.anchors.insert(anchor, node);
         let depth = self.open.len() + depth(&copy);
-        if depth > DEPTH {
-            Err("it nests deeper than 64 levels")
-        } else {
-            counted.map(|()| copy)
-        }
+        if depth > DEPTH { Err("it nests deeper than 64 levels") } else { counted.map(|()| copy) }
     }
 
     fn count(&mut self, node: &Node) -> Result<(), &'static str> {
         self.copied += size(node);
-        if self.copied > COPIES {
-            Err("its aliases make it too large")
-        } else {
-            Ok(())
-        }
+        if self.copied > COPIES { Err("its aliases make it too large") } else { Ok(()) }
     }
 }
 
@@ -192,13 +160,7 @@ fn depth(node: &Node) -> usize {
     match &node.what {
         What::Null | What::Text(_) => 0,
         What::List(nodes) => 1 + nodes.iter().map(depth).max().unwrap_or(0),
-        What::Map(pairs) => {
-            1 + pairs
-                .iter()
-                .map(|(key, value)| depth(key).max(depth(value)))
-                .max()
-                .unwrap_or(0)
-        }
+        What::Map(pairs) => 1 + pairs.iter().map(|(key, value)| depth(key).max(depth(value))).max().unwrap_or(0),
     }
 }
 
@@ -209,15 +171,11 @@ mod tests {
     #[test]
     fn keeps_text_lines_and_duplicates() {
         let documents = parse("a: 0123\nb: &x [1, ~]\na: *x\n---\n").unwrap_or_else(|trouble| panic!("{trouble:?}"));
-        let What::Map(pairs) = &documents[0].what else {
-            panic!("no map: {documents:?}")
-        };
+        let What::Map(pairs) = &documents[0].what else { panic!("no map: {documents:?}") };
         let lines: Vec<_> = pairs.iter().map(|(key, value)| (key.line, value.line)).collect();
         assert_eq!(lines, [(1, 1), (2, 2), (3, 3)]);
         assert_eq!(pairs[0].1.what, What::Text("0123".to_owned()));
-        let What::List(nodes) = &pairs[2].1.what else {
-            panic!("no list: {pairs:?}")
-        };
+        let What::List(nodes) = &pairs[2].1.what else { panic!("no list: {pairs:?}") };
         assert_eq!(nodes[1].what, What::Null);
         assert_eq!(documents[1].what, What::Null);
     }
@@ -227,9 +185,7 @@ mod tests {
         for deep in ["- ".repeat(100_000), "[".repeat(100_000), "? ".repeat(100_000)] {
             assert!(parse(&deep).is_err());
         }
-        let bomb: String = (1..30)
-            .map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1))
-            .collect();
+        let bomb: String = (1..30).map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1)).collect();
         let trouble = parse(&format!("a0: &a0 x\n{bomb}")).expect_err("too large");
         assert!(trouble.why.contains("too large"), "{trouble:?}");
     }

@@ -25,10 +25,7 @@ impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let password = self.password.as_ref().map(|_| "***");
         let mut parts = f.debug_struct("Parts");
-        parts
-            .field("hosts", &self.hosts)
-            .field("user", &self.user)
-            .field("password", &password);
+        parts.field("hosts", &self.hosts).field("user", &self.user).field("password", &password);
         parts.field("path", &self.path).finish()
     }
 }
@@ -51,14 +48,10 @@ pub(crate) fn scheme(url: &str) -> Option<(String, &str)> {
 pub(crate) fn parse(url: &str) -> Result<Url> {
     let refuse = |why: String| Error::invalid(format!("URL {}: {why}", show(&redact(url))));
     let Some((_, rest)) = scheme(url) else {
-        return Err(refuse(
-            "it has no scheme; begin it with one, as in file:///dir".to_owned(),
-        ));
+        return Err(refuse("it has no scheme; begin it with one, as in file:///dir".to_owned()));
     };
     if url.chars().any(char::is_control) {
-        return Err(refuse(
-            "it has a control character (a line break, perhaps); take it out or encode it".to_owned(),
-        ));
+        return Err(refuse("it has a control character (a line break, perhaps); take it out or encode it".to_owned()));
     }
     if rest.contains('#') {
         return Err(refuse(
@@ -84,10 +77,7 @@ pub(crate) fn parse(url: &str) -> Result<Url> {
         password: given(password, "its password (not shown)")?,
         path: given(path, "its path")?.unwrap_or_default(),
     };
-    Ok(Url {
-        parts,
-        parameters: parse_query(query).map_err(refuse)?,
-    })
+    Ok(Url { parts, parameters: parse_query(query).map_err(refuse)? })
 }
 
 /// The host and port of `host:port`, `host`, `[::1]:port` or `[::1]`, as an entry of a list of servers is written.
@@ -100,11 +90,7 @@ pub fn host_port(text: &str) -> Result<(String, Option<u16>)> {
 
 /// The reverse of [`host_port`]: an IPv6 address gets its brackets.
 pub fn join_host(host: &str, port: Option<u16>) -> String {
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
 }
 
@@ -115,19 +101,14 @@ fn parse_hosts(text: &str) -> Result<Vec<(String, Option<u16>)>, String> {
     text.split(',')
         .map(|text| {
             let (host, port) = split_host(text)?;
-            Ok((
-                decode(&host).map_err(|why| format!("its host {} {why}", show(&host)))?,
-                port,
-            ))
+            Ok((decode(&host).map_err(|why| format!("its host {} {why}", show(&host)))?, port))
         })
         .collect()
 }
 
 fn split_host(text: &str) -> Result<(String, Option<u16>), String> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (host, rest) = rest
-            .split_once(']')
-            .ok_or("an IPv6 address has no closing bracket; write [::1]:port")?;
+        let (host, rest) = rest.split_once(']').ok_or("an IPv6 address has no closing bracket; write [::1]:port")?;
         let address = host.split_once('%').map_or(host, |(address, _zone)| address);
         if address.parse::<Ipv6Addr>().is_err() {
             return Err(format!("{} in brackets isn't an IPv6 address", show(host)));
@@ -143,10 +124,9 @@ fn split_host(text: &str) -> Result<(String, Option<u16>), String> {
             Err("an entry of the hosts is empty; write host or host:port, with commas between".to_owned())
         }
         None => Ok((text.to_owned(), None)),
-        Some((_, rest)) if rest.contains(':') => Err(format!(
-            "{} has several colons; an IPv6 address stands in brackets: [::1]:port",
-            show(text)
-        )),
+        Some((_, rest)) if rest.contains(':') => {
+            Err(format!("{} has several colons; an IPv6 address stands in brackets: [::1]:port", show(text)))
+        }
         Some(("", _)) => Err("a port has no host before it; write host:port".to_owned()),
         Some((host, number)) => Ok((host.to_owned(), Some(port(number)?))),
     }
@@ -154,17 +134,8 @@ fn split_host(text: &str) -> Result<(String, Option<u16>), String> {
 
 fn port(text: &str) -> Result<u16, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = if digits {
-        text.parse().ok().filter(|number| *number > 0)
-    } else {
-        None
-    };
-    number.ok_or_else(|| {
-        format!(
-            "the port {} isn't a number from 1 to 65535; write host:port",
-            show(text)
-        )
-    })
+    let number = if digits { text.parse().ok().filter(|number| *number > 0) } else { None };
+    number.ok_or_else(|| format!("the port {} isn't a number from 1 to 65535; write host:port", show(text)))
 }
 
 fn parse_query(text: &str) -> Result<Vec<(String, String)>, String> {
@@ -187,18 +158,12 @@ fn parse_query(text: &str) -> Result<Vec<(String, String)>, String> {
 fn decode(text: &str) -> Result<String, String> {
     let mut rest = text;
     while let Some((_, after)) = rest.split_once('%') {
-        if !after
-            .as_bytes()
-            .get(..2)
-            .is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
-        {
+        if !after.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)) {
             return Err("has a % without two hexadecimal digits; write %25 for a % that is meant".to_owned());
         }
         rest = &after[2..];
     }
-    let decoded = percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| "isn't UTF-8 once percent-decoded".to_owned())?;
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| "isn't UTF-8 once percent-decoded".to_owned())?;
     if decoded.contains('\0') {
         return Err("has a NUL character (%00); take it out".to_owned());
     }
@@ -213,27 +178,14 @@ mod tests {
     fn takes_apart() {
         let url =
             parse("DEPOT+many://us%40er:p%2Fw@h1:1,h2,[::1]:3/a%20b?x=1%262&y=").unwrap_or_else(|e| panic!("{e}"));
-        let hosts = vec![
-            ("h1".to_owned(), Some(1)),
-            ("h2".to_owned(), None),
-            ("::1".to_owned(), Some(3)),
-        ];
+        let hosts = vec![("h1".to_owned(), Some(1)), ("h2".to_owned(), None), ("::1".to_owned(), Some(3))];
         assert_eq!(&url.parts.hosts, &hosts);
-        assert_eq!(
-            (url.parts.user.as_deref(), url.parts.password.as_deref()),
-            (Some("us@er"), Some("p/w"))
-        );
+        assert_eq!((url.parts.user.as_deref(), url.parts.password.as_deref()), (Some("us@er"), Some("p/w")));
         assert_eq!(url.parts.path, "/a b");
         let pairs = [("x".to_owned(), "1&2".to_owned()), ("y".to_owned(), String::new())];
         assert_eq!(url.parameters, pairs);
         let bare = parse("file:///dir").unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(
-            bare.parts,
-            Parts {
-                path: "/dir".to_owned(),
-                ..Parts::default()
-            }
-        );
+        assert_eq!(bare.parts, Parts { path: "/dir".to_owned(), ..Parts::default() });
     }
 
     #[test]
@@ -263,10 +215,7 @@ mod tests {
             ("d://me:pw?pw@h", "%3F"),
         ];
         for (url, part) in cases {
-            let why = parse(url)
-                .err()
-                .unwrap_or_else(|| panic!("{url} was taken"))
-                .to_string();
+            let why = parse(url).err().unwrap_or_else(|| panic!("{url} was taken")).to_string();
             assert!(why.contains(part) && !why.contains("pw"), "{url}: {why}");
         }
     }

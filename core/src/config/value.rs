@@ -38,25 +38,19 @@ pub(crate) fn convert(opt: &Opt, value: Value) -> Result<Value, String> {
         | (Want::Count, value @ Value::Count(_)) => Ok(value),
         (Want::Text, Value::Count(number)) => Ok(Value::Text(number.to_string())),
         (Want::Flag, Value::Count(number @ 0..=1)) => Ok(Value::Flag(number == 1)),
-        (Want::Flag, Value::Text(text)) => flag(&text)
-            .map(Value::Flag)
-            .ok_or_else(|| complain("isn't a boolean; write true, false, 1 or 0")),
+        (Want::Flag, Value::Text(text)) => {
+            flag(&text).map(Value::Flag).ok_or_else(|| complain("isn't a boolean; write true, false, 1 or 0"))
+        }
         (Want::Count, Value::Text(text)) => {
             let number = text.trim();
-            let number = if number.starts_with('+') {
-                None
-            } else {
-                number.parse().ok()
-            };
+            let number = if number.starts_with('+') { None } else { number.parse().ok() };
             let limit = u64::MAX;
-            number
-                .map(Value::Count)
-                .ok_or_else(|| complain(&format!("isn't a whole number from 0 to {limit}")))
+            number.map(Value::Count).ok_or_else(|| complain(&format!("isn't a whole number from 0 to {limit}")))
         }
         (Want::Time, Value::Time(time)) => duration::check(time).map(Value::Time).map_err(|why| complain(&why)),
-        (Want::Time, Value::Count(seconds)) => duration::check(Duration::from_secs(seconds))
-            .map(Value::Time)
-            .map_err(|why| complain(&why)),
+        (Want::Time, Value::Count(seconds)) => {
+            duration::check(Duration::from_secs(seconds)).map(Value::Time).map_err(|why| complain(&why))
+        }
         (Want::Time, Value::Text(text)) => duration::parse(&text).map(Value::Time).map_err(|why| complain(&why)),
         (Want::List, Value::Text(text)) if text.trim().is_empty() => Ok(Value::List(Vec::new())),
         (Want::List, Value::Text(text)) => entries(text.split(',')).map_err(|why| complain(&why)),
@@ -64,11 +58,7 @@ pub(crate) fn convert(opt: &Opt, value: Value) -> Result<Value, String> {
         (Want::Choice(words), Value::Text(text)) => {
             let word = words.iter().find(|word| **word == text.trim());
             word.map(|word| Value::Text((*word).to_owned())).ok_or_else(|| {
-                let hint = if opt.secret {
-                    String::new()
-                } else {
-                    hint(&text, words.iter().copied())
-                };
+                let hint = if opt.secret { String::new() } else { hint(&text, words.iter().copied()) };
                 complain(&format!("isn't one of {}{hint}", list(words.iter())))
             })
         }
@@ -142,33 +132,18 @@ mod tests {
     use super::*;
 
     fn read(name: &str, value: Value) -> Result<Value, String> {
-        convert(
-            &option(&DEPOT, name).unwrap_or_else(|| panic!("no option {name}")),
-            value,
-        )
+        convert(&option(&DEPOT, name).unwrap_or_else(|| panic!("no option {name}")), value)
     }
 
     #[test]
     fn turns_text_into_what_is_wanted() {
         let text = |text: &str| Value::Text(text.to_owned());
-        assert_eq!(
-            read("addrs", text("a:1, b:2")),
-            Ok(Value::List(vec!["a:1".to_owned(), "b:2".to_owned()]))
-        );
+        assert_eq!(read("addrs", text("a:1, b:2")), Ok(Value::List(vec!["a:1".to_owned(), "b:2".to_owned()])));
         assert_eq!(read("tls", text("TRUE")), Ok(Value::Flag(true)));
         assert_eq!(read("db", text("7")), Ok(Value::Count(7)));
-        assert_eq!(
-            read("dial_timeout", Value::Count(2)),
-            Ok(Value::Time(Duration::from_secs(2)))
-        );
+        assert_eq!(read("dial_timeout", Value::Count(2)), Ok(Value::Time(Duration::from_secs(2))));
         assert_eq!(read("password", Value::Count(42)), Ok(text("42")));
-        for (name, bad) in [
-            ("tls", "yes"),
-            ("db", "-1"),
-            ("db", "+1"),
-            ("dial_timeout", "5 days"),
-            ("addrs", "a,,b"),
-        ] {
+        for (name, bad) in [("tls", "yes"), ("db", "-1"), ("db", "+1"), ("dial_timeout", "5 days"), ("addrs", "a,,b")] {
             assert!(read(name, text(bad)).is_err(), "{name}={bad}");
         }
         let why = read("mode", text("mnay")).expect_err("no such mode");
@@ -178,10 +153,7 @@ mod tests {
 
     #[test]
     fn complains_about_a_secret_without_it() {
-        for value in [
-            Value::List(vec!["hunter2".to_owned()]),
-            Value::Text("hunter2\0".to_owned()),
-        ] {
+        for value in [Value::List(vec!["hunter2".to_owned()]), Value::Text("hunter2\0".to_owned())] {
             let why = read("password", value).expect_err("not text");
             assert!(!why.contains("hunter2"), "{why}");
         }

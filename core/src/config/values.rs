@@ -20,20 +20,13 @@ pub struct Values {
 impl Values {
     /// Nothing set yet.
     pub fn new(driver: &'static Driver) -> Self {
-        Self {
-            driver,
-            map: BTreeMap::new(),
-        }
+        Self { driver, map: BTreeMap::new() }
     }
 
     /// Sets an option that the driver has, to the kind of value it wants.
     pub fn set(&mut self, name: &'static str, value: Value) {
         let fits = option(self.driver, name).is_some_and(|opt| is_kind(opt.want, &value));
-        debug_assert!(
-            fits,
-            "{}: {name} isn't declared, or wants another kind of value",
-            self.driver.name
-        );
+        debug_assert!(fits, "{}: {name} isn't declared, or wants another kind of value", self.driver.name);
         self.map.insert(name, value);
     }
 
@@ -44,47 +37,27 @@ impl Values {
 
     /// The text, or the word of a choice.
     pub fn text(&self, name: &str) -> Option<&str> {
-        if let Value::Text(text) = self.map.get(name)? {
-            Some(text)
-        } else {
-            None
-        }
+        if let Value::Text(text) = self.map.get(name)? { Some(text) } else { None }
     }
 
     /// The flag; an option that isn't set is `None`.
     pub fn flag(&self, name: &str) -> Option<bool> {
-        if let Value::Flag(flag) = self.map.get(name)? {
-            Some(*flag)
-        } else {
-            None
-        }
+        if let Value::Flag(flag) = self.map.get(name)? { Some(*flag) } else { None }
     }
 
     /// The number.
     pub fn count(&self, name: &str) -> Option<u64> {
-        if let Value::Count(number) = self.map.get(name)? {
-            Some(*number)
-        } else {
-            None
-        }
+        if let Value::Count(number) = self.map.get(name)? { Some(*number) } else { None }
     }
 
     /// The duration.
     pub fn time(&self, name: &str) -> Option<Duration> {
-        if let Value::Time(time) = self.map.get(name)? {
-            Some(*time)
-        } else {
-            None
-        }
+        if let Value::Time(time) = self.map.get(name)? { Some(*time) } else { None }
     }
 
     /// The list.
     pub fn list(&self, name: &str) -> Option<&[String]> {
-        if let Value::List(texts) = self.map.get(name)? {
-            Some(texts)
-        } else {
-            None
-        }
+        if let Value::List(texts) = self.map.get(name)? { Some(texts) } else { None }
     }
 
     pub(crate) fn unset(&mut self, name: &str) {
@@ -92,14 +65,11 @@ impl Values {
     }
 
     pub(crate) fn merge(&mut self, stronger: &Self) {
-        self.map
-            .extend(stronger.map.iter().map(|(name, value)| (*name, value.clone())));
+        self.map.extend(stronger.map.iter().map(|(name, value)| (*name, value.clone())));
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Option<Opt>, &'static str, &Value)> {
-        self.map
-            .iter()
-            .map(|(name, value)| (option(self.driver, name), *name, value))
+        self.map.iter().map(|(name, value)| (option(self.driver, name), *name, value))
     }
 
     pub(crate) fn has_secrets(&self) -> bool {

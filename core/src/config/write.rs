@@ -43,12 +43,7 @@ pub(crate) fn url(values: &Values) -> String {
         .map(|(_, name, value)| format!("{name}={}", utf8_percent_encode(&written(value), PARAMETER)))
         .collect();
     let mark = if parameters.is_empty() { "" } else { "?" };
-    format!(
-        "{}://{}{mark}{}",
-        scheme.name,
-        (values.driver.authority)(values),
-        parameters.join("&")
-    )
+    format!("{}://{}{mark}{}", scheme.name, (values.driver.authority)(values), parameters.join("&"))
 }
 
 /// Of the driver's schemes that contradict nothing the one that says most, the first of equals.
@@ -62,11 +57,7 @@ fn scheme(values: &Values) -> &'static Scheme {
             best = Some(scheme);
         }
     }
-    const NONE: &Scheme = &Scheme {
-        name: "unknown",
-        tls: false,
-        mode: None,
-    };
+    const NONE: &Scheme = &Scheme { name: "unknown", tls: false, mode: None };
     best.or(values.driver.schemes.first()).unwrap_or(NONE)
 }
 
@@ -83,16 +74,10 @@ mod tests {
     fn canonical_urls_read_back() {
         let cases = [
             ("depot://h", "depot://h:77"),
-            (
-                "DEPOTS://me@h:1,[::1]:2/3?prefix=a%2Fb:c",
-                "depots://me@h:1,[::1]:2/3?prefix=a/b:c",
-            ),
+            ("DEPOTS://me@h:1,[::1]:2/3?prefix=a%2Fb:c", "depots://me@h:1,[::1]:2/3?prefix=a/b:c"),
             ("depot+many://h:1?tls=true", "depot+many://h:1?tls=true"),
             ("depot://h:1?tls=true", "depots://h:1"),
-            (
-                "depot://h:1?tls=0&connect_timeout=1.5",
-                "depot://h:1?connect_timeout=1500ms",
-            ),
+            ("depot://h:1?tls=0&connect_timeout=1.5", "depot://h:1?connect_timeout=1500ms"),
             ("depots://h:1?ca=/c%20a&prefix=", "depots://h:1?ca=/c%20a&prefix="),
             ("depots://[fe80::1%25eth0]:2", "depots://[fe80::1%25eth0]:2"),
             ("shelf://h?mode=table", "shelf://h?mode=table"),
@@ -116,25 +101,12 @@ mod tests {
     #[test]
     fn equal_meanings_are_equal() {
         let typed = |options: &[(&str, Value)]| {
-            Config::typed(
-                drivers(),
-                "depot",
-                options.iter().map(|(name, value)| ((*name).to_owned(), value.clone())),
-            )
-            .unwrap_or_else(|error| panic!("{error}"))
+            Config::typed(drivers(), "depot", options.iter().map(|(name, value)| ((*name).to_owned(), value.clone())))
+                .unwrap_or_else(|error| panic!("{error}"))
         };
         let addrs = ("addrs", Value::List(vec!["h:1".to_owned()]));
-        assert_eq!(
-            typed(&[addrs.clone(), ("tls", Value::Flag(false))]),
-            read("depot://h:1")
-        );
-        assert_eq!(
-            typed(&[addrs.clone(), ("mode", Value::Text("many".to_owned()))]),
-            read("depot+many://h:1")
-        );
-        assert_eq!(
-            typed(&[addrs, ("ca", Value::Text("/ca".to_owned()))]),
-            read("depots://h:1?ca=/ca")
-        );
+        assert_eq!(typed(&[addrs.clone(), ("tls", Value::Flag(false))]), read("depot://h:1"));
+        assert_eq!(typed(&[addrs.clone(), ("mode", Value::Text("many".to_owned()))]), read("depot+many://h:1"));
+        assert_eq!(typed(&[addrs, ("ca", Value::Text("/ca".to_owned()))]), read("depots://h:1?ca=/ca"));
     }
 }

@@ -11,26 +11,35 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How an interpreter is started.
 #[derive(Clone, Debug)]
-pub struct Language {
-    pub name: &'static str,
-    pub command: Vec<PathBuf>,
+pub(crate) struct Language {
+    pub(crate) name: &'static str,
+    pub(crate) command: Vec<PathBuf>,
 }
 
 /// An interpreter process.
-pub struct Actor {
+pub(crate) struct Actor {
     /// Absent for the child of another one's fork.
     child: Option<Child>,
-    pub pid: Pid,
+    pub(crate) pid: Pid,
     input: Option<Box<dyn Write + Send>>,
     lines: Receiver<String>,
     /// What it says that it can do.
-    pub able: Vec<String>,
+    pub(crate) able: Vec<String>,
 }
 
 impl Actor {
     /// Starts one, with nothing of ours in its environment but what is given.
-    pub fn start(language: &Language, folder: &Path, env: &[(String, String)], log: &Path) -> Result<Self, String> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(|error| error.to_string())?;
+    pub(crate) fn start(
+        language: &Language,
+        folder: &Path,
+        env: &[(String, String)],
+        log: &Path,
+    ) -> Result<Self, String> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(|error| error.to_string())?;
         let mut command = Command::new(&language.command[0]);
         command.args(&language.command[1..]).current_dir(folder);
         for (name, _) in std::env::vars_os() {
@@ -38,12 +47,24 @@ impl Actor {
                 command.env_remove(name);
             }
         }
-        command.envs(env.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().map_err(|error| format!("{}: {error}", language.command[0].display()))?;
+        command
+            .envs(env.iter().cloned())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        let mut child = command
+            .spawn()
+            .map_err(|error| format!("{}: {error}", language.command[0].display()))?;
         let pid = Pid::from_child(&child);
         let input = child.stdin.take().map(|input| Box::new(input) as _);
         let lines = listen(child.stdout.take().ok_or("no output")?);
-        let mut actor = Self { child: Some(child), pid, input, lines, able: Vec::new() };
+        let mut actor = Self {
+            child: Some(child),
+            pid,
+            input,
+            lines,
+            able: Vec::new(),
+        };
         let hello = actor.answer(Duration::from_secs(30))?;
         let able = hello.strip_prefix("able").ok_or(format!("it began with {hello:?}"))?;
         actor.able = able.split_whitespace().map(str::to_owned).collect();
@@ -51,7 +72,7 @@ impl Actor {
     }
 
     /// Has this one fork; the child talks to us by a socket.
-    pub fn fork(&mut self, name: &str, folder: &Path, limit: Duration) -> Result<Self, String> {
+    pub(crate) fn fork(&mut self, name: &str, folder: &Path, limit: Duration) -> Result<Self, String> {
         let path = folder.join(format!("{name}.sock"));
         let listener = UnixListener::bind(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let said = self.ask(&format!("{name} fork {}", path.display()), limit)?;
@@ -59,16 +80,26 @@ impl Actor {
         let pid = Pid::from_raw(number).ok_or(format!("fork gave {said:?}"))?;
         let (tell, told) = channel();
         std::thread::spawn(move || tell.send(listener.accept()));
-        let accepted = told.recv_timeout(limit).map_err(|_| "the child of the fork didn't connect".to_owned())?;
+        let accepted = told
+            .recv_timeout(limit)
+            .map_err(|_| "the child of the fork didn't connect".to_owned())?;
         let input: UnixStream = accepted.map_err(|error| error.to_string())?.0;
         let output = input.try_clone().map_err(|error| error.to_string())?;
-        Ok(Self { child: None, pid, input: Some(Box::new(input)), lines: listen(output), able: self.able.clone() })
+        Ok(Self {
+            child: None,
+            pid,
+            input: Some(Box::new(input)),
+            lines: listen(output),
+            able: self.able.clone(),
+        })
     }
 
     /// Tells it a step, and gives the outcome.
-    pub fn ask(&mut self, step: &str, limit: Duration) -> Result<String, String> {
+    pub(crate) fn ask(&mut self, step: &str, limit: Duration) -> Result<String, String> {
         let input = self.input.as_mut().ok_or("the process has ended")?;
-        writeln!(input, "{step}").and_then(|()| input.flush()).map_err(|_| "the process is gone".to_owned())?;
+        writeln!(input, "{step}")
+            .and_then(|()| input.flush())
+            .map_err(|_| "the process is gone".to_owned())?;
         self.answer(limit)
     }
 
@@ -79,19 +110,22 @@ impl Actor {
         })
     }
 
-    pub fn signal(&self, signal: Signal) -> Result<(), String> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), String> {
+        if self.input.is_none() {
+            return Err("the process has ended".to_owned());
+        }
         kill_process(self.pid, signal).map_err(|errno| errno.to_string())
     }
 
     /// Kills it, and waits until it is dead.
-    pub fn kill(&mut self) -> Result<(), String> {
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
         self.signal(Signal::KILL)?;
         self.input = None;
         self.gone(Duration::from_secs(5))
     }
 
     /// Ends its input, which is how it is asked to end in an orderly way, and waits until it has.
-    pub fn exit(&mut self, limit: Duration) -> Result<(), String> {
+    pub(crate) fn exit(&mut self, limit: Duration) -> Result<(), String> {
         if self.child.is_none() {
             // A socket is ended for the process even while the reading thread keeps its half.
             let _ = self.ask("exit", limit);
@@ -125,15 +159,15 @@ impl Actor {
 impl Drop for Actor {
     fn drop(&mut self) {
         match &mut self.child {
-            // Not one that was waited for: its number may be somebody else's.
-            Some(child) if matches!(child.try_wait(), Ok(None)) => {
+            Some(child) => {
                 let _ = child.kill();
                 let _ = child.wait();
             }
+            // Not one that has ended: its number may be somebody else's.
             None if self.input.is_some() => {
                 let _ = self.signal(Signal::KILL);
             }
-            _ => {}
+            None => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// What a backend can do: its capabilities, and what its fixture can do to it.
-pub const OF_BACKENDS: &[&str] = &[
+pub(crate) const OF_BACKENDS: &[&str] = &[
     "fence",
     "ttl",
     "fifo",
@@ -17,30 +17,30 @@ pub const OF_BACKENDS: &[&str] = &[
     "files",
 ];
 /// What an interpreter can do.
-pub const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes"];
+pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes"];
 
 /// One behaviour.
 #[derive(Debug)]
-pub struct Case {
-    pub name: String,
+pub(crate) struct Case {
+    pub(crate) name: String,
     /// Words of the lists above; `no-` before one of a backend's: only without it.
-    pub needs: Vec<String>,
-    pub steps: Vec<Step>,
+    pub(crate) needs: Vec<String>,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// One line of a case.
 #[derive(Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// `file:line`.
-    pub place: String,
-    pub words: Vec<String>,
+    pub(crate) place: String,
+    pub(crate) words: Vec<String>,
     /// What stands behind `->`: one outcome, or several with `|` between.
-    pub wanted: Option<String>,
+    pub(crate) wanted: Option<String>,
 }
 
 impl Step {
     /// The text as written, but for its spaces.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let words = self.words.join(" ");
         match &self.wanted {
             Some(wanted) => format!("{words} -> {wanted}"),
@@ -64,14 +64,18 @@ impl Step {
     /// Whether it has no outcome of its own: the harness does it, and fails if it can't.
     fn is_silent(&self) -> bool {
         let words: Vec<_> = self.words.iter().map(String::as_str).collect();
-        matches!(words.as_slice(), ["sleep" | "time" | "took" | "process" | "yaml" | "server", ..])
-            || matches!(words.as_slice(), [_, "kill" | "stop" | "cont" | "exit"] | [_, "fork", _])
-            || matches!(words.as_slice(), [_, _, ">" | "==" | "!=", _])
+        matches!(
+            words.as_slice(),
+            ["sleep" | "time" | "took" | "process" | "yaml" | "server", ..]
+        ) || matches!(
+            words.as_slice(),
+            [_, "kill" | "stop" | "cont" | "exit"] | [_, "fork", _]
+        ) || matches!(words.as_slice(), [_, _, ">" | "==" | "!=", _])
     }
 }
 
 /// Reads every `*.case` in a folder, in order of their names.
-pub fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
+pub(crate) fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|end| end == "case"));
@@ -91,12 +95,17 @@ pub fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
                 }
                 cases.push(case);
             } else {
-                let case = cases.last_mut().ok_or(format!("{place}: a step before the first case"))?;
+                let case = cases
+                    .last_mut()
+                    .ok_or(format!("{place}: a step before the first case"))?;
                 case.steps.push(Step::parse(place, line)?);
             }
         }
     }
-    match cases.iter().find(|case| !case.steps.iter().any(|step| step.wanted.is_some())) {
+    match cases
+        .iter()
+        .find(|case| !case.steps.iter().any(|step| step.wanted.is_some()))
+    {
         Some(case) => Err(format!("case {} shows nothing: no step has an outcome", case.name)),
         None => Ok(cases),
     }
@@ -120,16 +129,22 @@ fn begin(group: &str, place: &str, head: &str) -> Result<Case, String> {
             return Err(format!("{place}: nobody says whether it can {need:?}"));
         }
     }
-    Ok(Case { name: format!("{group}/{name}"), needs, steps: Vec::new() })
+    Ok(Case {
+        name: format!("{group}/{name}"),
+        needs,
+        steps: Vec::new(),
+    })
 }
 
 /// Expands `c{N}`: the character before the brace N times.
-pub fn repeat(text: &str) -> String {
+pub(crate) fn repeat(text: &str) -> String {
     let mut rest = text;
     let mut out = String::new();
     while let Some((head, tail)) = rest.split_once('{') {
         out.push_str(head);
-        let count = tail.split_once('}').and_then(|(count, tail)| Some((count.parse::<usize>().ok()?, tail)));
+        let count = tail
+            .split_once('}')
+            .and_then(|(count, tail)| Some((count.parse::<usize>().ok()?, tail)));
         match (count, head.chars().last()) {
             (Some((count, tail)), Some(last)) if count > 0 => {
                 out.extend(std::iter::repeat_n(last, count - 1));
@@ -145,7 +160,7 @@ pub fn repeat(text: &str) -> String {
 }
 
 /// `250ms`, `1.5s`.
-pub fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, scale) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),
         None => (text.strip_suffix('s')?, 1.0),

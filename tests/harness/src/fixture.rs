@@ -19,7 +19,12 @@ struct Kit {
 const KITS: &[Kit] = &[
     Kit {
         driver: "memory",
-        url: |folder, case| format!("memory://{}-{case}", folder.file_name().unwrap_or_default().to_string_lossy()),
+        url: |folder, case| {
+            format!(
+                "memory://{}-{case}",
+                folder.file_name().unwrap_or_default().to_string_lossy()
+            )
+        },
         server: |_, _, words| Err(format!("nothing outside can do {words:?} to memory")),
         words: &[],
     },
@@ -32,34 +37,41 @@ const KITS: &[Kit] = &[
 ];
 
 /// One driver under test by one language.
-pub struct Fixture {
+pub(crate) struct Fixture {
     driver: &'static Driver,
     kit: &'static Kit,
     folder: PathBuf,
 }
 
 impl Fixture {
-    pub fn new(driver: &'static Driver, folder: &Path) -> Result<Self, String> {
+    pub(crate) fn new(driver: &'static Driver, folder: &Path) -> Result<Self, String> {
         let kit = KITS.iter().find(|kit| kit.driver == driver.name);
-        let kit = kit.ok_or(format!("the driver {} has no kit in tests/harness/src/fixture.rs", driver.name))?;
-        Ok(Self { driver, kit, folder: folder.to_owned() })
+        let kit = kit.ok_or(format!(
+            "the driver {} has no kit in tests/harness/src/fixture.rs",
+            driver.name
+        ))?;
+        Ok(Self {
+            driver,
+            kit,
+            folder: folder.to_owned(),
+        })
     }
 
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.driver.name
     }
 
     /// The URL for a case; case names are made of letters, digits, `-` and one `/`.
-    pub fn url(&self, case: &str) -> String {
+    pub(crate) fn url(&self, case: &str) -> String {
         (self.kit.url)(&self.folder, &place(case))
     }
 
-    pub fn server(&self, case: &str, words: &[&str]) -> Result<(), String> {
+    pub(crate) fn server(&self, case: &str, words: &[&str]) -> Result<(), String> {
         (self.kit.server)(&self.folder, &place(case), words)
     }
 
     /// Whether it is so: a word of [`OF_BACKENDS`](crate::case::OF_BACKENDS).
-    pub fn can(&self, word: &str) -> bool {
+    pub(crate) fn can(&self, word: &str) -> bool {
         let can = (self.driver.capability)();
         match word {
             "fence" => can.fence,

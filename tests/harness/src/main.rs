@@ -90,15 +90,30 @@ fn run(options: &Options) -> Result<bool, String> {
     let skips = Skips::read(&options.tests.join("skips.txt"))?;
     let all = cases.len();
     cases.retain(|case| options.case.is_empty() || options.case.iter().any(|text| case.name.contains(text)));
-    let folder = tempfile::Builder::new().prefix("dlock-suite-").tempdir().map_err(|error| error.to_string())?;
-    let languages = chosen(languages(options)?, &options.language, |language| language.name, "language")?;
+    let folder = tempfile::Builder::new()
+        .prefix("dlock-suite-")
+        .tempdir()
+        .map_err(|error| error.to_string())?;
+    let languages = chosen(
+        languages(options)?,
+        &options.language,
+        |language| language.name,
+        "language",
+    )?;
     let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.name, "backend")?;
-    println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), drivers.len());
+    println!(
+        "{} of {all} cases, {} languages, {} backends",
+        cases.len(),
+        languages.len(),
+        drivers.len()
+    );
 
     let mut jobs = VecDeque::new();
     for language in &languages {
         for driver in &drivers {
-            let folder = folder.path().join(format!("{}-{}-{}", language.name, driver.name, std::process::id()));
+            let folder = folder
+                .path()
+                .join(format!("{}-{}-{}", language.name, driver.name, std::process::id()));
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
             jobs.push_back((language, Fixture::new(driver, &folder)?, folder));
         }
@@ -108,7 +123,9 @@ fn run(options: &Options) -> Result<bool, String> {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let Some((language, fixture, folder)) = jobs.lock().unwrap().pop_front() else { return };
+                    let Some((language, fixture, folder)) = jobs.lock().unwrap().pop_front() else {
+                        return;
+                    };
                     let cell = fill(&cases, language, &fixture, &folder, options.verbose);
                     cells.lock().unwrap().push(cell);
                 }
@@ -121,18 +138,36 @@ fn run(options: &Options) -> Result<bool, String> {
 
 fn languages(options: &Options) -> Result<Vec<Language>, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let script = options.tests.join("run/run.py").canonicalize().map_err(|error| error.to_string())?;
+    let script = options
+        .tests
+        .join("run/run.py")
+        .canonicalize()
+        .map_err(|error| error.to_string())?;
     // Not canonicalized: it is by the path it was called that Python finds its packages.
     let python = std::path::absolute(&options.python).map_err(|error| error.to_string())?;
     let with = |mode: &str| vec![python.clone(), script.clone(), mode.into()];
     Ok(vec![
-        Language { name: "rust", command: vec![own, AS_RUST.into()] },
-        Language { name: "python", command: with("sync") },
-        Language { name: "asyncio", command: with("asyncio") },
+        Language {
+            name: "rust",
+            command: vec![own, AS_RUST.into()],
+        },
+        Language {
+            name: "python",
+            command: with("sync"),
+        },
+        Language {
+            name: "asyncio",
+            command: with("asyncio"),
+        },
     ])
 }
 
-fn chosen<T>(mut all: Vec<T>, names: &[String], name: impl Fn(&T) -> &'static str, what: &str) -> Result<Vec<T>, String> {
+fn chosen<T>(
+    mut all: Vec<T>,
+    names: &[String],
+    name: impl Fn(&T) -> &'static str,
+    what: &str,
+) -> Result<Vec<T>, String> {
     let known: Vec<_> = all.iter().map(&name).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(format!("there is no {what} {unknown}; there are: {}", known.join(", ")));
@@ -157,14 +192,26 @@ fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, v
     let mut idle: Option<Actor> = None;
     for case in cases {
         let began = Instant::now();
-        let main = match idle.take().map_or_else(|| Actor::start(language, folder, &[], &log), Ok) {
+        let main = match idle
+            .take()
+            .map_or_else(|| Actor::start(language, folder, &[], &log), Ok)
+        {
             Ok(main) => main,
             Err(why) => {
-                cell.failed.push(format!("{}: the interpreter doesn't start: {why}{}", case.name, tail(&log)));
+                cell.failed.push(format!(
+                    "{}: the interpreter doesn't start: {why}{}",
+                    case.name,
+                    tail(&log)
+                ));
                 break;
             }
         };
-        let lacking: Vec<_> = case.needs.iter().filter(|need| !can(need, fixture, &main)).cloned().collect();
+        let lacking: Vec<_> = case
+            .needs
+            .iter()
+            .filter(|need| !can(need, fixture, &main))
+            .cloned()
+            .collect();
         if !lacking.is_empty() {
             idle = Some(main);
             cell.skipped.push((case.name.clone(), lacking));
@@ -193,7 +240,10 @@ fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, v
         };
         if verbose {
             let ms = began.elapsed().as_millis();
-            println!("{mark:<7} {:<8} {:<8} {} ({ms} ms)", cell.language, cell.backend, case.name);
+            println!(
+                "{mark:<7} {:<8} {:<8} {} ({ms} ms)",
+                cell.language, cell.backend, case.name
+            );
         }
         let _ = std::fs::write(&log, "");
     }
@@ -224,7 +274,10 @@ fn can(need: &str, fixture: &Fixture, main: &Actor) -> bool {
 fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(25)..].iter().map(|line| format!("\n    | {line}")).collect()
+    lines[lines.len().saturating_sub(25)..]
+        .iter()
+        .map(|line| format!("\n    | {line}"))
+        .collect()
 }
 
 /// Prints everything, and says whether all is well.
@@ -238,7 +291,10 @@ fn report(cells: &mut [Cell], skips: &Skips, whole: bool) -> bool {
         trouble.extend(cell.failed.iter().map(|failed| format!("{here}: {failed}")));
         for (case, lacking) in &cell.skipped {
             match skips.reason(cell.language, cell.backend, case, lacking) {
-                Some(reason) => reasons.entry(format!("{here}: {reason}")).or_default().push(case.clone()),
+                Some(reason) => reasons
+                    .entry(format!("{here}: {reason}"))
+                    .or_default()
+                    .push(case.clone()),
                 None => trouble.push(format!(
                     "{here}: {case}: skipped, since it needs {}, and no line of skips.txt allows it",
                     lacking.join(" and ")
@@ -247,7 +303,10 @@ fn report(cells: &mut [Cell], skips: &Skips, whole: bool) -> bool {
         }
         for measured in &cell.measured {
             let ms = measured.took.as_secs_f64() * 1000.0;
-            times.entry(&measured.what).or_default().push(format!("{here} {ms:.1} ms"));
+            times
+                .entry(&measured.what)
+                .or_default()
+                .push(format!("{here} {ms:.1} ms"));
         }
     }
     if whole {
@@ -261,7 +320,10 @@ fn report(cells: &mut [Cell], skips: &Skips, whole: bool) -> bool {
     for (what, all) in &times {
         println!("  {what}: {}", all.join(" · "));
     }
-    println!("\n{:<12} {:<12} {:>8} {:>8} {:>8} {:>9}", "language", "backend", "passed", "failed", "skipped", "seconds");
+    println!(
+        "\n{:<12} {:<12} {:>8} {:>8} {:>8} {:>9}",
+        "language", "backend", "passed", "failed", "skipped", "seconds"
+    );
     for cell in cells.iter() {
         println!(
             "{:<12} {:<12} {:>8} {:>8} {:>8} {:>9.1}",

@@ -18,13 +18,13 @@ const UNTIL_LIMIT: Duration = Duration::from_secs(5);
 const MAIN: &str = "main";
 
 /// A time that was asked for.
-pub struct Measured {
-    pub what: String,
-    pub took: Duration,
+pub(crate) struct Measured {
+    pub(crate) what: String,
+    pub(crate) took: Duration,
 }
 
 /// Everything one case needs.
-pub struct Play<'a> {
+pub(crate) struct Play<'a> {
     case: &'a Case,
     language: &'a Language,
     fixture: &'a Fixture,
@@ -39,11 +39,11 @@ pub struct Play<'a> {
     facts: HashMap<String, String>,
     measure: Option<String>,
     last: Duration,
-    pub measured: Vec<Measured>,
+    pub(crate) measured: Vec<Measured>,
 }
 
 impl<'a> Play<'a> {
-    pub fn new(
+    pub(crate) fn new(
         case: &'a Case,
         language: &'a Language,
         fixture: &'a Fixture,
@@ -81,7 +81,7 @@ impl<'a> Play<'a> {
     }
 
     /// Runs all steps in the interpreter given; the other processes it starts itself.
-    pub fn run(&mut self, main: Actor) -> (Actor, Result<(), String>) {
+    pub(crate) fn run(&mut self, main: Actor) -> (Actor, Result<(), String>) {
         self.processes.insert(MAIN.to_owned(), main);
         let url = self.facts["url"].clone();
         let mut result = self.ask(MAIN, &format!("case {url}")).map(drop);
@@ -89,7 +89,9 @@ impl<'a> Play<'a> {
             if result.is_err() {
                 break;
             }
-            result = self.step(step).map_err(|why| format!("{}: {}: {why}", step.place, step.text()));
+            result = self
+                .step(step)
+                .map_err(|why| format!("{}: {}: {why}", step.place, step.text()));
         }
         let main = self.processes.remove(MAIN).expect("put in above");
         (main, result)
@@ -110,7 +112,11 @@ impl<'a> Play<'a> {
             ["took", time] => {
                 let least = duration(time).ok_or("took 200ms")?;
                 let took = self.last;
-                return if took >= least { Ok(()) } else { Err(format!("it took only {took:?}")) };
+                return if took >= least {
+                    Ok(())
+                } else {
+                    Err(format!("it took only {took:?}"))
+                };
             }
             ["process", name, env @ ..] => self.start(name, env)?,
             ["yaml", name, text @ ..] => {
@@ -130,7 +136,8 @@ impl<'a> Play<'a> {
             [parent, "fork", name] => {
                 let folder = self.folder.clone();
                 let child = self.process(parent)?.fork(name, &folder, STEP_LIMIT)?;
-                self.facts.insert(format!("{name}.pid"), child.pid.as_raw_nonzero().to_string());
+                self.facts
+                    .insert(format!("{name}.pid"), child.pid.as_raw_nonzero().to_string());
                 self.processes.insert((*name).to_owned(), child);
             }
             [this, what, how @ (">" | "==" | "!="), that] => self.compare(this, what, how, that)?,
@@ -177,7 +184,8 @@ impl<'a> Play<'a> {
         }
         let mut actor = Actor::start(self.language, &self.folder, &variables, self.log)?;
         actor.ask(&format!("case {}", self.facts["url"]), STEP_LIMIT)?;
-        self.facts.insert(format!("{name}.pid"), actor.pid.as_raw_nonzero().to_string());
+        self.facts
+            .insert(format!("{name}.pid"), actor.pid.as_raw_nonzero().to_string());
         self.processes.insert(name.to_owned(), actor);
         Ok(())
     }
@@ -185,7 +193,9 @@ impl<'a> Play<'a> {
     /// Says the step to the process concerned: the one whose client, lease or operation comes first, or the one that
     /// is named before a lease (the copy that a forked child has of it).
     fn say(&mut self, words: &[&str], wanted: &str) -> Result<String, String> {
-        let [first, rest @ ..] = words else { return Err("an empty step".to_owned()) };
+        let [first, rest @ ..] = words else {
+            return Err("an empty step".to_owned());
+        };
         let (process, said) = match rest {
             [second, ..] if second.starts_with(['$', '%']) && self.processes.contains_key(*first) => (*first, rest),
             _ if self.processes.contains_key(*first) => (*first, words),
@@ -210,7 +220,9 @@ impl<'a> Play<'a> {
     }
 
     fn process(&mut self, name: &str) -> Result<&mut Actor, String> {
-        self.processes.get_mut(name).ok_or(format!("there is no process {name}"))
+        self.processes
+            .get_mut(name)
+            .ok_or(format!("there is no process {name}"))
     }
 
     /// What holds of every grant: its fence is greater than all that the key had before.
@@ -227,7 +239,9 @@ impl<'a> Play<'a> {
             let fence: u64 = fence.parse().map_err(|_| format!("its fence is {fence:?}"))?;
             let before = self.fences.insert(key, fence);
             if before.is_some_and(|before| before >= fence) {
-                return Err(format!("its fence {fence} is not greater than {before:?} of an earlier grant"));
+                return Err(format!(
+                    "its fence {fence} is not greater than {before:?} of an earlier grant"
+                ));
             }
         }
         Ok(())
@@ -248,11 +262,19 @@ impl<'a> Play<'a> {
     fn compare(&mut self, this: &str, what: &str, how: &str, that: &str) -> Result<(), String> {
         let (left, right) = (self.field(this, what)?, self.field(that, what)?);
         let holds = match how {
-            ">" => left.parse::<u64>().ok().zip(right.parse().ok()).is_some_and(|(left, right)| left > right),
+            ">" => left
+                .parse::<u64>()
+                .ok()
+                .zip(right.parse().ok())
+                .is_some_and(|(left, right)| left > right),
             "==" => left == right,
             _ => left != right,
         };
-        if holds { Ok(()) } else { Err(format!("{left} and {right}")) }
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{left} and {right}"))
+        }
     }
 
     /// Puts in what `{…}` stands for.
@@ -293,5 +315,9 @@ fn unescape(text: &str) -> String {
         out.extend(byte);
         out.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
     }
-    if text == "''" { String::new() } else { String::from_utf8_lossy(&out).into_owned() }
+    if text == "''" {
+        String::new()
+    } else {
+        String::from_utf8_lossy(&out).into_owned()
+    }
 }

@@ -14,10 +14,10 @@ struct Line {
     used: Cell<bool>,
 }
 
-pub struct Skips(Vec<Line>);
+pub(crate) struct Skips(Vec<Line>);
 
 impl Skips {
-    pub fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut lines = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -30,29 +30,44 @@ impl Skips {
             let (language, backend, subject) = (next(), next(), next());
             let reason = words.collect::<Vec<_>>().join(" ");
             if reason.is_empty() {
-                return Err(format!("{}:{}: LANGUAGE BACKEND CASE REASON", path.display(), number + 1));
+                return Err(format!(
+                    "{}:{}: LANGUAGE BACKEND CASE REASON",
+                    path.display(),
+                    number + 1
+                ));
             }
-            lines.push(Line { number: number + 1, language, backend, subject, reason, used: Cell::new(false) });
+            lines.push(Line {
+                number: number + 1,
+                language,
+                backend,
+                subject,
+                reason,
+                used: Cell::new(false),
+            });
         }
         Ok(Self(lines))
     }
 
     /// Why this cell may be skipped, when it lacks these words.
-    pub fn reason(&self, language: &str, backend: &str, case: &str, lacking: &[String]) -> Option<&str> {
+    pub(crate) fn reason(&self, language: &str, backend: &str, case: &str, lacking: &[String]) -> Option<&str> {
         let is = |pattern: &str, text: &str| pattern == "*" || pattern == text;
         let line = self.0.iter().find(|line| {
             is(&line.language, language)
                 && is(&line.backend, backend)
                 && (line.subject == case
-                    || line.subject.strip_prefix("needs:").is_some_and(|word| lacking.iter().any(|lack| lack == word)))
+                    || line
+                        .subject
+                        .strip_prefix("needs:")
+                        .is_some_and(|word| lacking.iter().any(|lack| lack == word)))
         })?;
         line.used.set(true);
         Some(&line.reason)
     }
 
     /// The lines that nothing was skipped for.
-    pub fn unused(&self) -> Vec<String> {
+    pub(crate) fn unused(&self) -> Vec<String> {
         let idle = self.0.iter().filter(|line| !line.used.get());
-        idle.map(|line| format!("skips.txt:{}: nothing was skipped for {:?}", line.number, line.subject)).collect()
+        idle.map(|line| format!("skips.txt:{}: nothing was skipped for {:?}", line.number, line.subject))
+            .collect()
     }
 }

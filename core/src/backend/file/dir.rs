@@ -46,21 +46,15 @@ impl Dir {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(error::of(errno, "create the lock directory", &shown)),
         }
-        let follow = if own {
-            AtFlags::SYMLINK_NOFOLLOW
-        } else {
-            AtFlags::empty()
-        };
+        let follow = if own { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
         let stat =
             fs::statat(CWD, path, follow).map_err(|errno| error::of(errno, "look at the lock directory", &shown))?;
         let trouble = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => Some("is a symbolic link, which could point anywhere".to_owned()),
             FileType::Directory if !own => None,
-            FileType::Directory if stat.st_uid != rustix::process::geteuid().as_raw() => Some(format!(
-                "belongs to user {}, not to user {}",
-                stat.st_uid,
-                rustix::process::geteuid().as_raw()
-            )),
+            FileType::Directory if stat.st_uid != rustix::process::geteuid().as_raw() => {
+                Some(format!("belongs to user {}, not to user {}", stat.st_uid, rustix::process::geteuid().as_raw()))
+            }
             FileType::Directory if stat.st_mode & 0o022 != 0 => {
                 Some(format!("may be written by others (mode {:o})", stat.st_mode & 0o7777))
             }
@@ -78,12 +72,7 @@ impl Dir {
         let mode = Mode::from_raw_mode(stat.st_mode & 0o666);
         let counter = path.join(COUNTER);
         let (shared, inode) = open_counter(&counter, mode, before)?;
-        Ok(Self {
-            mode,
-            counter,
-            inode,
-            shared,
-        })
+        Ok(Self { mode, counter, inode, shared })
     }
 
     /// Who may use the directory may use its files.

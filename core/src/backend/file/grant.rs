@@ -14,6 +14,9 @@ use crate::clock::Instant;
 use crate::error::Result;
 use crate::runtime::descriptors::Unshared;
 
+/// The longest hold whose end doesn't look once more whether the file is still there.
+const BRIEF: Duration = Duration::from_millis(1);
+
 /// An open lock file. Empty, and never removed: who locks it and who opens it must mean the same file.
 #[derive(Debug)]
 pub(super) struct LockFile {
@@ -43,10 +46,7 @@ impl LockFile {
             }
         })?;
         let stat = fs::fstat(&fd)?;
-        Ok(Self {
-            fd,
-            inode: (stat.st_dev, stat.st_ino),
-        })
+        Ok(Self { fd, inode: (stat.st_dev, stat.st_ino) })
     }
 
     /// Which file it is, whatever its path leads to.
@@ -83,18 +83,9 @@ impl LockFile {
 
     /// Sets its times, so that what cleans old files leaves it alone.
     fn touch(&self) {
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         // Not ours to touch where another user made it.
-        let _ = fs::futimens(
-            &self.fd,
-            &Timestamps {
-                last_access: now,
-                last_modification: now,
-            },
-        );
+        let _ = fs::futimens(&self.fd, &Timestamps { last_access: now, last_modification: now });
     }
 }
 
@@ -118,18 +109,20 @@ pub(super) struct Held {
     dir: Arc<Dir>,
     name: Arc<str>,
     fence: u64,
+    since: Instant,
     file: Mutex<Option<LockFile>>,
 }
 
 impl Held {
-    pub(super) fn new(backend: Arc<File>, name: Arc<str>, file: LockFile, fence: u64, dir: Arc<Dir>) -> Self {
-        Self {
-            backend,
-            dir,
-            name,
-            fence,
-            file: Mutex::new(Some(file)),
-        }
+    pub(super) fn new(
+        backend: Arc<File>,
+        name: Arc<str>,
+        file: LockFile,
+        fence: u64,
+        dir: Arc<Dir>,
+        since: Instant,
+    ) -> Self {
+        Self { backend, dir, name, fence, since, file: Mutex::new(Some(file)) }
     }
 
     /// Whether it is still the lock of that name.
@@ -147,7 +140,8 @@ impl Held {
     fn give(&self) -> Renewal {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(file) = file else { return Renewal::Lost };
-        let ours = file.has_name();
+        // Looked up when it was locked: not again for a hold of a moment, where it would cost as much as the lock.
+        let ours = Instant::now() - self.since < BRIEF || file.has_name();
         file.unlock();
         // After unlocking: who announces itself later than this look finds the lock free.
         if self.dir.awaited() {
@@ -157,14 +151,7 @@ impl Held {
         } else if ours {
             self.backend.keep(&self.name, file);
         }
-        if ours {
-            Renewal::Kept {
-                since: Instant::START,
-                ttl: Duration::ZERO,
-            }
-        } else {
-            Renewal::Lost
-        }
+        if ours { Renewal::Kept { since: Instant::START, ttl: Duration::ZERO } } else { Renewal::Lost }
     }
 }
 

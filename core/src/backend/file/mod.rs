@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use rustc_hash::FxBuildHasher;
 
 use self::dir::Dir;
 use self::grant::{Held, LockFile};
@@ -30,28 +31,10 @@ use crate::error::{Error, Result};
 /// The backend's entry in the table of drivers.
 pub static DRIVER: Driver = Driver {
     name: "file",
-    schemes: &[Scheme {
-        name: "file",
-        tls: false,
-        mode: None,
-    }],
+    schemes: &[Scheme { name: "file", tls: false, mode: None }],
     options: &[
-        Opt {
-            name: "dir",
-            want: Want::Text,
-            secret: false,
-            env: true,
-            yaml: true,
-            url: false,
-        },
-        Opt {
-            name: "force",
-            want: Want::Flag,
-            secret: false,
-            env: false,
-            yaml: true,
-            url: true,
-        },
+        Opt { name: "dir", want: Want::Text, secret: false, env: true, yaml: true, url: false },
+        Opt { name: "force", want: Want::Flag, secret: false, env: false, yaml: true, url: true },
     ],
     service: false,
     parts,
@@ -85,14 +68,8 @@ fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
     if parts.user.is_some() || parts.password.is_some() {
         return Err(Error::invalid("file:// takes no user and no password: file:///dir"));
     }
-    if !parts
-        .hosts
-        .iter()
-        .all(|(host, port)| (host.is_empty() || host == "localhost") && port.is_none())
-    {
-        return Err(Error::invalid(
-            "file:// names a directory of this host, with three slashes: file:///dir",
-        ));
+    if !parts.hosts.iter().all(|(host, port)| (host.is_empty() || host == "localhost") && port.is_none()) {
+        return Err(Error::invalid("file:// names a directory of this host, with three slashes: file:///dir"));
     }
     if !matches!(parts.path.as_str(), "" | "/") {
         values.set("dir", Value::Text(parts.path.clone()));
@@ -115,8 +92,8 @@ struct File {
 /// Lock files kept open, and names given back while other processes wait for them.
 #[derive(Debug, Default)]
 struct Kept {
-    idle: HashMap<Arc<str>, LockFile>,
-    given: HashMap<Arc<str>, Instant>,
+    idle: HashMap<Arc<str>, LockFile, FxBuildHasher>,
+    given: HashMap<Arc<str>, Instant, FxBuildHasher>,
 }
 
 impl File {
@@ -190,12 +167,8 @@ impl File {
                 continue;
             }
             let dir = self.dir()?;
-            let held = Held::new(self.clone(), name.clone(), file, dir.step(), dir);
-            return Ok(Some(Attempt::Granted {
-                grant: Arc::new(held),
-                since,
-                ttl: claim.terms.ttl,
-            }));
+            let held = Held::new(self.clone(), name.clone(), file, dir.step(), dir, since);
+            return Ok(Some(Attempt::Granted { grant: Arc::new(held), since, ttl: claim.terms.ttl }));
         }
         Ok(None)
     }
@@ -241,12 +214,7 @@ impl Backend for Shared {
         if let Some(open) = open {
             file.keep(&claim.terms.name, open);
         }
-        Some(attempt.map(|attempt| {
-            attempt.unwrap_or(Attempt::Busy(Wake {
-                after: Duration::ZERO,
-                on: None,
-            }))
-        }))
+        Some(attempt.map(|attempt| attempt.unwrap_or(Attempt::Busy(Wake { after: Duration::ZERO, on: None }))))
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
@@ -263,14 +231,7 @@ impl Backend for Shared {
         });
         let renewed = due.iter().map(|due| {
             let kept = super::own::<Held>(&due.grant)?.touch();
-            Ok(if kept {
-                Renewal::Kept {
-                    since: now,
-                    ttl: due.ttl,
-                }
-            } else {
-                Renewal::Lost
-            })
+            Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });
         let renewed: Vec<_> = renewed.collect();
         Box::pin(std::future::ready(renewed))

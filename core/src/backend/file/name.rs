@@ -16,12 +16,7 @@ const HEAD: usize = 100;
 /// The path of the key's lock file.
 pub(super) fn path(dir: &Path, key: &str) -> Result<String> {
     let name = dir.join(file_name(key)).into_os_string().into_string();
-    name.map_err(|_| {
-        Error::invalid(format!(
-            "the lock directory {} is not UTF-8: use another",
-            dir.display()
-        ))
-    })
+    name.map_err(|_| Error::invalid(format!("the lock directory {} is not UTF-8: use another", dir.display())))
 }
 
 /// Letters, digits and `-_.:@=+,` stand for themselves, other bytes as `%XX`; a long name is cut and ends in `~` and a

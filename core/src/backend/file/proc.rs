@@ -9,18 +9,11 @@ pub(super) fn holders(path: &str) -> Vec<Holder> {
     let Ok(stat) = rustix::fs::stat(path) else {
         return Vec::new();
     };
-    let device = format!(
-        "{:02x}:{:02x}",
-        rustix::fs::major(stat.st_dev),
-        rustix::fs::minor(stat.st_dev)
-    );
+    let device = format!("{:02x}:{:02x}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     let Ok(table) = fs::read_to_string("/proc/locks") else {
         return Vec::new();
     };
-    table
-        .lines()
-        .filter_map(|line| holder(line, &device, stat.st_ino))
-        .collect()
+    table.lines().filter_map(|line| holder(line, &device, stat.st_ino)).collect()
 }
 
 /// A line such as `1: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF`.
@@ -36,12 +29,7 @@ fn holder(line: &str, device: &str, inode: u64) -> Option<Holder> {
     }
     // A process of another namespace is shown as 0 or -1.
     let pid = u32::try_from(pid).ok().filter(|&pid| pid > 0);
-    Some(Holder {
-        held: true,
-        pid,
-        host: Some(crate::client::host().to_owned()),
-        ..Holder::default()
-    })
+    Some(Holder { held: true, pid, host: Some(crate::client::host().to_owned()), ..Holder::default() })
 }
 
 #[cfg(test)]

@@ -24,16 +24,8 @@ impl Mapped {
     /// Maps the first 16 bytes of a file that has at least as many.
     pub(super) fn new(file: impl AsFd) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice, aligned to a page.
-        let at = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                SIZE,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                0,
-            )
-        }?;
+        let at =
+            unsafe { mmap(std::ptr::null_mut(), SIZE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0) }?;
         NonNull::new(at.cast()).map(Self).ok_or(io::Errno::NOMEM)
     }
 

@@ -24,13 +24,7 @@ pub(super) struct Waiter {
 
 impl Waiter {
     pub(super) fn new(backend: Arc<File>, claim: Claim) -> Self {
-        Self {
-            backend,
-            claim,
-            open: None,
-            watch: None,
-            tries: 0,
-        }
+        Self { backend, claim, open: None, watch: None, tries: 0 }
     }
 
     fn try_once(&mut self) -> Result<Attempt> {
@@ -56,21 +50,14 @@ impl Waiter {
         if self.watch.as_ref().is_some_and(|watch| watch.inode == open.inode()) {
             return false;
         }
-        self.watch = self
-            .backend
-            .watcher
-            .watch(Path::new(&*self.claim.terms.name), open.inode());
+        self.watch = self.backend.watcher.watch(Path::new(&*self.claim.terms.name), open.inode());
         self.watch.is_some()
     }
 
     fn wake(&self) -> Wake {
         let notify = self.watch.as_ref().map(|watch| watch.notify.clone());
         // 1 ms doubling to 50 ms; at once in the upper half of that where a watch makes it a mere safety net.
-        let longest = if notify.is_some() {
-            50_000
-        } else {
-            (1_000 << self.tries.min(6)).min(50_000)
-        };
+        let longest = if notify.is_some() { 50_000 } else { (1_000 << self.tries.min(6)).min(50_000) };
         let after = Duration::from_micros(fastrand::u64(longest / 2..=longest));
         Wake {
             after,
@@ -119,11 +106,7 @@ impl Watcher {
         let instance = self.0.get_or_try_init(inotify::Instance::start).ok()?.clone();
         let notify = Arc::new(Notify::new());
         instance.add(path, &notify).ok()?;
-        Some(Watch {
-            notify,
-            inode,
-            instance,
-        })
+        Some(Watch { notify, inode, instance })
     }
 }
 
@@ -167,11 +150,7 @@ mod inotify {
     impl Instance {
         pub(super) fn start() -> std::io::Result<Arc<Self>> {
             let fd = Arc::new(Unshared::open(|| init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK))?);
-            let instance = Arc::new(Self {
-                fd: fd.clone(),
-                watched: Mutex::default(),
-                reader: OnceLock::new(),
-            });
+            let instance = Arc::new(Self { fd: fd.clone(), watched: Mutex::default(), reader: OnceLock::new() });
             let runtime = runtime::handle();
             let _context = runtime.enter();
             let readable = descriptors::readable(fd)?;

@@ -21,29 +21,13 @@ use crate::runtime::PerProcess;
 /// The backend's entry in the table of drivers.
 pub static DRIVER: Driver = Driver {
     name: "memory",
-    schemes: &[Scheme {
-        name: "memory",
-        tls: false,
-        mode: None,
-    }],
-    options: &[Opt {
-        name: "name",
-        want: Want::Text,
-        secret: false,
-        env: false,
-        yaml: false,
-        url: false,
-    }],
+    schemes: &[Scheme { name: "memory", tls: false, mode: None }],
+    options: &[Opt { name: "name", want: Want::Text, secret: false, env: false, yaml: false, url: false }],
     service: false,
     parts,
     authority: |values| values.text("name").unwrap_or_default().to_owned(),
     capability,
-    connect: |config, alarm| {
-        Ok(Arc::new(Memory {
-            table: shared(config),
-            alarm,
-        }))
-    },
+    connect: |config, alarm| Ok(Arc::new(Memory { table: shared(config), alarm })),
 };
 
 fn capability() -> Capability {
@@ -67,9 +51,7 @@ fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
         return Err(Error::invalid("memory:// takes a name and nothing else: memory://name"));
     }
     match parts.hosts.first() {
-        Some((_, Some(port))) => Err(Error::invalid(format!(
-            "memory:// takes no port, but :{port} was given"
-        ))),
+        Some((_, Some(port))) => Err(Error::invalid(format!("memory:// takes no port, but :{port} was given"))),
         Some((name, None)) if !name.is_empty() => {
             values.set("name", Value::Text(name.clone()));
             Ok(())
@@ -84,10 +66,7 @@ type Locked = Mutex<Table>;
 fn shared(config: &Config) -> Arc<Locked> {
     static TABLES: PerProcess<Mutex<HashMap<String, Weak<Locked>>>> = PerProcess::new();
     let name = config.values().text("name").unwrap_or_default().to_owned();
-    let mut tables = TABLES
-        .get(Mutex::default)
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut tables = TABLES.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(table) = tables.get(&name).and_then(Weak::upgrade) {
         return table;
     }
@@ -109,6 +88,7 @@ struct Held {
     name: Arc<str>,
     nonce: u64,
     fence: u64,
+    endless: bool,
 }
 
 struct Waiter {
@@ -126,33 +106,25 @@ impl Memory {
         let now = Instant::now();
         let terms = &claim.terms;
         // Renewed, it lasts as long as the process keeps it.
-        let expires = if terms.renew {
-            Instant::NEVER
-        } else {
-            now.plus(terms.ttl)
-        };
-        match open(&self.table).take(now, claim, expires, wake) {
+        let expires = if terms.renew { Instant::NEVER } else { now.plus(terms.ttl) };
+        // Without a waker this is the caller's first, quick look: it doesn't queue.
+        let queue = claim.wait && wake.is_some();
+        match open(&self.table).take(now, claim, expires, queue, wake) {
             Taken::Granted(fence) => {
                 let held = Held {
                     table: self.table.clone(),
                     name: terms.name.clone(),
                     nonce: claim.nonce,
                     fence,
+                    endless: terms.renew,
                 };
-                Attempt::Granted {
-                    grant: Arc::new(held),
-                    since: now,
-                    ttl: terms.ttl,
-                }
+                Attempt::Granted { grant: Arc::new(held), since: now, ttl: terms.ttl }
             }
             Taken::Busy(until) => {
                 let on = wake
                     .cloned()
                     .map(|wake| -> BoxFuture<'static, ()> { Box::pin(async move { wake.notified().await }) });
-                Attempt::Busy(Wake {
-                    after: until.left().min(table::refresh(terms.ttl)),
-                    on,
-                })
+                Attempt::Busy(Wake { after: until.left().min(table::refresh(terms.ttl)), on })
             }
         }
     }
@@ -168,10 +140,7 @@ impl Backend for Memory {
     }
 
     fn try_now(&self, claim: &Claim) -> Option<Result<Attempt>> {
-        let try_only = claim.wait.then(|| Claim {
-            wait: false,
-            ..claim.clone()
-        });
+        let try_only = claim.wait.then(|| Claim { wait: false, ..claim.clone() });
         Some(Ok(self.take(try_only.as_ref().unwrap_or(claim), None)))
     }
 
@@ -180,11 +149,7 @@ impl Backend for Memory {
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(Waiter {
-            backend: self,
-            claim,
-            wake: Arc::default(),
-        })
+        Box::new(Waiter { backend: self, claim, wake: Arc::default() })
     }
 
     fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
@@ -193,14 +158,7 @@ impl Backend for Memory {
         let renewed = due.iter().map(|due| {
             let held = super::own::<Held>(&due.grant)?;
             let kept = table.renew(now, &held.name, held.nonce, due.ttl);
-            Ok(if kept {
-                Renewal::Kept {
-                    since: now,
-                    ttl: due.ttl,
-                }
-            } else {
-                Renewal::Lost
-            })
+            Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });
         let renewed: Vec<_> = renewed.collect();
         Box::pin(std::future::ready(renewed))
@@ -253,12 +211,10 @@ impl Grant for Held {
 
 impl Held {
     fn give(&self) -> Renewal {
-        let now = Instant::now();
+        // What has no end can't have ended.
+        let now = if self.endless { Instant::START } else { Instant::now() };
         if open(&self.table).give(now, &self.name, self.nonce) {
-            Renewal::Kept {
-                since: now,
-                ttl: Duration::ZERO,
-            }
+            Renewal::Kept { since: now, ttl: Duration::ZERO }
         } else {
             Renewal::Lost
         }

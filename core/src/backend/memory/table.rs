@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
 
 use crate::backend::Holder;
@@ -15,7 +16,7 @@ use crate::clock::Instant;
 #[derive(Debug, Default)]
 pub struct Table {
     fence: u64,
-    entries: HashMap<Arc<str>, Entry>,
+    entries: HashMap<Arc<str>, Entry, FxBuildHasher>,
 }
 
 #[derive(Debug, Default)]
@@ -56,9 +57,16 @@ pub(crate) fn refresh(ttl: Duration) -> Duration {
 }
 
 impl Table {
-    /// Takes the name if it is free and nobody is before this claim; else, if the claim waits, queues it. Idempotent:
+    /// Takes the name if it is free and nobody is before this claim; else, if told to, queues it. Idempotent:
     /// a claim that holds the name already gets the same fence again, and the new end if that is later.
-    pub fn take(&mut self, now: Instant, claim: &Claim, expires: Instant, wake: Option<&Arc<Notify>>) -> Taken {
+    pub fn take(
+        &mut self,
+        now: Instant,
+        claim: &Claim,
+        expires: Instant,
+        queue: bool,
+        wake: Option<&Arc<Notify>>,
+    ) -> Taken {
         let name = &claim.terms.name;
         // Found first without making a key, for the common case of a name that is new.
         let entry = match self.entries.get_mut(name) {
@@ -76,34 +84,19 @@ impl Table {
         if entry.holder.is_none() && first {
             entry.queue.pop_front();
             self.fence += 1;
-            entry.holder = Some(Held {
-                claim: claim.clone(),
-                fence: self.fence,
-                since: now,
-                expires,
-            });
+            entry.holder = Some(Held { claim: claim.clone(), fence: self.fence, since: now, expires });
             return Taken::Granted(self.fence);
         }
-        if claim.wait {
+        if queue {
             let stale = now.plus(refresh(claim.terms.ttl) * 3);
             match entry.queue.iter_mut().find(|queued| queued.claim.nonce == claim.nonce) {
                 Some(queued) => queued.stale = stale,
                 None => {
-                    entry.queue.push_back(Queued {
-                        claim: claim.clone(),
-                        since: now,
-                        stale,
-                        wake: wake.cloned(),
-                    });
+                    entry.queue.push_back(Queued { claim: claim.clone(), since: now, stale, wake: wake.cloned() });
                 }
             }
         }
-        Taken::Busy(
-            entry
-                .holder
-                .as_ref()
-                .map_or(now.plus(Duration::from_millis(1)), |held| held.expires),
-        )
+        Taken::Busy(entry.holder.as_ref().map_or(now.plus(Duration::from_millis(1)), |held| held.expires))
     }
 
     /// Gives the name back if this claim holds it, and leaves the queue if it waits. Says whether it held.
@@ -165,8 +158,7 @@ impl Table {
             ttl: (held.expires != Instant::NEVER).then(|| held.expires - now),
             ..told(&held.claim, now - held.since)
         });
-        held.chain(entry.queue.iter().map(|queued| told(&queued.claim, now - queued.since)))
-            .collect()
+        held.chain(entry.queue.iter().map(|queued| told(&queued.claim, now - queued.since))).collect()
     }
 
     /// Who holds the name: the nonce of its claim.
@@ -179,9 +171,7 @@ impl Table {
     /// Whether nothing is held and nobody waits.
     pub fn is_empty(&mut self, now: Instant) -> bool {
         self.entries.values_mut().for_each(|entry| entry.clean(now, None));
-        self.entries
-            .values()
-            .all(|entry| entry.holder.is_none() && entry.queue.is_empty())
+        self.entries.values().all(|entry| entry.holder.is_none() && entry.queue.is_empty())
     }
 }
 
@@ -201,8 +191,7 @@ impl Entry {
     fn clean(&mut self, now: Instant, asking: Option<u64>) {
         self.holder.take_if(|held| held.expires <= now);
         if !self.queue.is_empty() {
-            self.queue
-                .retain(|queued| queued.stale > now || Some(queued.claim.nonce) == asking);
+            self.queue.retain(|queued| queued.stale > now || Some(queued.claim.nonce) == asking);
         }
     }
 
