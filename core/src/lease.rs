@@ -645,9 +645,10 @@ impl Inner {
 
     /// Nobody can use it any more.
     fn abandon(self: &Arc<Self>) {
-        if self.state.compare_exchange(HELD, RELEASED, Ordering::SeqCst, Ordering::Acquire).is_ok() {
+        let held = self.state() == HELD;
+        if held && self.state.compare_exchange(HELD, RELEASED, Ordering::SeqCst, Ordering::Acquire).is_ok() {
             event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
-            self.changed.notify_waiters();
+            drop(self.change());
         }
         if !mutant!("drop-forgets") {
             self.settle();

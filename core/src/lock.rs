@@ -114,10 +114,7 @@ impl Lock {
     /// # Cancel safety
     /// Dropping the call leaves nothing held: it withdraws, and what it obtained is released.
     pub fn acquire(&self) -> Op<Lease> {
-        match self.site() {
-            Ok(site) => acquire::start(&site, &self.client, &self.terms),
-            Err(error) => Op::ready(Err(error)),
-        }
+        self.here(|site| acquire::start(site, &self.client, &self.terms))
     }
 
     /// Acquires it, waiting that long in all and not as the terms say (nor trying again as `retry` says); `None`: for
@@ -129,10 +126,7 @@ impl Lock {
     /// # Cancel safety
     /// As [`acquire`](Self::acquire).
     pub fn acquire_for(&self, wait: Option<Duration>) -> Op<Lease> {
-        match self.site() {
-            Ok(site) => acquire::begin(&site, &self.client, &self.terms, wait),
-            Err(error) => Op::ready(Err(error)),
-        }
+        self.here(|site| acquire::begin(site, &self.client, &self.terms, wait))
     }
 
     /// Tries once. `None`: busy.
@@ -166,9 +160,23 @@ impl Lock {
         check.map_err(|error| error.with_key(self.terms.key.clone()).with_service(self.client.backend()))
     }
 
+    /// Does this where the lock is in this process.
+    fn here<T: Send + 'static>(&self, act: impl FnOnce(&Arc<Site>) -> Op<T>) -> Op<T> {
+        // The common case counts no reference.
+        if let Some(site) = self.site.load().as_ref()
+            && site.core.epoch == runtime::epoch()
+            && !self.client.closed().fired()
+        {
+            return act(site);
+        }
+        match self.site() {
+            Ok(site) => act(&site),
+            Err(error) => Op::ready(Err(error)),
+        }
+    }
+
     fn site(&self) -> Result<Arc<Site>> {
-        let seen = self.site.load_full();
-        if let Some(site) = seen {
+        if let Some(site) = self.site.load_full() {
             if site.core.epoch != runtime::epoch() {
                 // The parent's is leaked, see `Client::core`.
                 std::mem::forget(self.site.swap(None));

@@ -426,16 +426,15 @@ def serve_sync(actor, channel):
             outcome = str(pid)
             if pid == 0:
                 channel = connected(path)
-                outcome = drive(actor.step(channel.source.readline()))
         else:
             outcome = drive(actor.step(line))
 
 
-async def serve_asyncio(actor, channel, line=None):
+async def serve_asyncio(actor, channel):
     """Serves until the input ends. The child of a fork gets a loop, and a thread, of its own."""
     loop = asyncio.get_running_loop()
     reader = ThreadPoolExecutor(1)
-    outcome = await actor.step(line) if line else actor.mode.able
+    outcome = actor.mode.able
     while (line := await loop.run_in_executor(reader, channel.exchange, outcome)) is not None:
         if path := fork_of(line):
             pid = os.fork()
@@ -454,8 +453,7 @@ async def serve_asyncio(actor, channel, line=None):
 
 def anew(actor, path):
     """Serves in the child of a fork."""
-    channel = connected(path)
-    asyncio.run(serve_asyncio(actor, channel, channel.source.readline()))
+    asyncio.run(serve_asyncio(actor, connected(path)))
 
 
 if __name__ == "__main__":

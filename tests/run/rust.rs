@@ -50,27 +50,18 @@ pub(crate) fn main() -> ExitCode {
             actor.leases.clear();
             return ExitCode::from(u8::from(!dlock::runtime::drain(Duration::from_secs(1))));
         }
-        let (step, name) = line.trim().split_once(" -> ").unwrap_or((line.trim(), ""));
-        let words: Vec<_> = step.split_whitespace().map(unescape).collect();
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
-        line = match words.as_slice() {
-            [_, "fork", path] => match fork() {
-                0 => {
-                    let socket = UnixStream::connect(path).expect("the harness listens");
-                    input = Box::new(BufReader::new(socket.try_clone().expect("a descriptor")));
-                    output = Box::new(socket);
-                    line.clear();
-                    if input.read_line(&mut line).is_err() {
-                        return ExitCode::FAILURE;
-                    }
-                    "forked".to_owned()
-                }
-                child => child.to_string(),
-            },
-            words => actor
-                .step(words, name)
-                .unwrap_or_else(|error| error.kind().name().to_owned()),
-        };
+        if let ["fork", path] = line.split_whitespace().skip(1).collect::<Vec<_>>()[..] {
+            let child = fork();
+            if child == 0 {
+                let socket = UnixStream::connect(path).expect("the harness listens");
+                input = Box::new(BufReader::new(socket.try_clone().expect("a descriptor")));
+                output = Box::new(socket);
+            }
+            // Both answer, the child on its own channel.
+            line = child.to_string();
+        } else {
+            line = actor.step(line.trim());
+        }
     }
 }
 
@@ -121,7 +112,14 @@ fn within(limit: Duration, mut is: impl FnMut() -> bool) -> bool {
 }
 
 impl Actor {
-    fn step(&mut self, words: &[&str], name: &str) -> Outcome {
+    fn step(&mut self, line: &str) -> String {
+        let (step, name) = line.split_once(" -> ").unwrap_or((line, ""));
+        let words: Vec<_> = step.split_whitespace().map(unescape).collect();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        self.outcome(&words, name).unwrap_or_else(|error| error.kind().name().to_owned())
+    }
+
+    fn outcome(&mut self, words: &[&str], name: &str) -> Outcome {
         match words {
             ["case", url] => {
                 self.calls.clear();

@@ -13,9 +13,11 @@ use crate::claim::Claim;
 use crate::clock::Instant;
 
 /// All names of one backend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
     fence: u64,
+    /// How many names there may be before the free ones are forgotten.
+    limit: usize,
     entries: HashMap<Arc<str>, Entry, FxBuildHasher>,
 }
 
@@ -54,6 +56,15 @@ pub enum Taken {
 /// How often a waiting contender asks again at the least.
 pub(crate) fn refresh(ttl: Duration) -> Duration {
     (ttl / 3).clamp(Duration::from_millis(100), Duration::from_secs(5))
+}
+
+/// How many names are kept at the least before the free ones are forgotten.
+const KEPT: usize = 1024;
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { fence: 0, limit: KEPT, entries: HashMap::default() }
+    }
 }
 
 impl Table {
@@ -110,9 +121,7 @@ impl Table {
             entry.queue.retain(|queued| queued.claim.nonce != nonce);
         }
         entry.call_next();
-        if entry.holder.is_none() && entry.queue.is_empty() {
-            self.entries.remove(name);
-        }
+        self.forget_free();
         held
     }
 
@@ -140,10 +149,16 @@ impl Table {
         entry.clean(now, None);
         let broken = entry.holder.take().is_some();
         entry.call_next();
-        if entry.queue.is_empty() {
-            self.entries.remove(name);
-        }
+        self.forget_free();
         broken
+    }
+
+    /// Names come back more often than not, so a free one is kept until there are many.
+    fn forget_free(&mut self) {
+        if self.entries.len() >= self.limit {
+            self.entries.retain(|_, entry| entry.holder.is_some() || !entry.queue.is_empty());
+            self.limit = (2 * self.entries.len()).max(KEPT);
+        }
     }
 
     /// The holder and the queue.
