@@ -32,14 +32,14 @@ def run(name: str, command: list[str], folder: Path) -> bool:
 
 def main() -> int:
     """Runs all, prints the sum."""
-    subprocess.run(["cargo", "build", "-p", "dlock-core", "--examples"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "-p", "dlock-harness", "--examples"], cwd=ROOT, check=True)
     results = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in sorted(ROOT.glob("examples/*.py")):
             results.append(run(f"examples/{path.name}", [sys.executable, str(path)], folder))
         for path in sorted(ROOT.glob("examples/*.rs")):
-            command = ["cargo", "run", "-q", "-p", "dlock-core", "--example", path.stem]
+            command = ["cargo", "run", "-q", "-p", "dlock-harness", "--example", path.stem]
             results.append(run(f"examples/{path.name}", command, ROOT))
         for page in [ROOT / "README.md", ROOT / "bindings-python" / "README.md"]:
             for number, block in enumerate(BLOCK.findall(page.read_text()), 1):

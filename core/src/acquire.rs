@@ -155,6 +155,9 @@ impl Bid {
                 }
             };
             let lease = Lease::new(&self.core, self.client.id(), self.claim.clone(), grant, since, ttl, turn);
+            if self.client.closed().fired() {
+                return Err(told(closed(), &self.core, &self.claim));
+            }
             if lease.is_held() || mutant!("late-grant-entered") {
                 event::emit(|| What::Granted { wait: self.waited() }.of(self.core.name(), &self.claim));
                 return Ok(lease);
@@ -190,7 +193,7 @@ impl Bid {
         tokio::select! {
             biased;
             () = self.cancel.wished(1) => cancelled(&self.claim.terms),
-            () = self.client.closed().wished(1) => Error::new(Kind::Invalid, "the client was closed"),
+            () = self.client.closed().wished(1) => closed(),
             () = clock::sleep_until(self.deadline) => busy(&self.core, &self.claim, self.waited(), ""),
         }
     }
@@ -292,6 +295,10 @@ type Granted = (Arc<dyn crate::backend::Grant>, Instant, Duration);
 
 fn told(error: Error, core: &Core, claim: &Claim) -> Error {
     error.with_key(claim.terms.key.clone()).with_service(core.name())
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Invalid, "the client was closed while the call waited")
 }
 
 fn cancelled(terms: &Terms) -> Error {

@@ -447,6 +447,9 @@ impl Inner {
     }
 
     fn alert_at(&self) -> Instant {
+        if mutant!("never-lost") {
+            return Instant::NEVER;
+        }
         self.valid_until().min(self.hold_end).minus(self.early())
     }
 
@@ -476,7 +479,7 @@ impl Inner {
 
     /// Does what is due by now, and says whether to renew it.
     pub(crate) fn tend(self: &Arc<Self>, now: Instant, slack: Duration) -> bool {
-        if self.state() == HELD && self.alert_at() <= now && !mutant!("never-lost") {
+        if self.state() == HELD && self.alert_at() <= now {
             self.lose(if self.hold_end.minus(self.early()) <= now { Cause::Held } else { Cause::Expired });
         }
         if self.state() == LOST && self.end_at() <= now {

@@ -1,7 +1,7 @@
 """The Python interpreter of the behaviour cases: reads steps, does them through the public API, prints their outcomes.
 
-`run.py sync` uses the blocking API, `run.py asyncio` the other one. tests/README.md has the language. The steps are
-written once, as coroutines; the blocking ones never wait for anything in one.
+`run.py sync` uses the blocking API, `run.py asyncio` the other one; tests/README.md has the language. The steps are
+written once, as coroutines; those of the blocking API never wait for a loop.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
 
 import dlock
 
 KINDS = {
-    dlock.LockTimeout: "timeout",
-    dlock.LockLost: "lost",
-    dlock.NotHeld: "not-held",
-    dlock.BackendError: "backend",
-    dlock.ConfigError: "invalid",
-    dlock.Unsupported: "unsupported",
-    dlock.InternalError: "internal",
+    "timeout": dlock.LockTimeout,
+    "lost": dlock.LockLost,
+    "not-held": dlock.NotHeld,
+    "backend": dlock.BackendError,
+    "invalid": dlock.ConfigError,
+    "unsupported": dlock.Unsupported,
+    "internal": dlock.InternalError,
 }
 
 
@@ -42,31 +41,28 @@ def unescape(word):
     return "" if word == "''" else b"".join(parts).decode(errors="surrogateescape")
 
 
-def yes(is_so):
-    """The outcome of a question."""
-    return "yes" if is_so else "no"
-
-
 def shown(value):
-    """A field of a holder, `-` for what isn't known."""
-    return "-" if value is None else yes(value) if isinstance(value, bool) else str(value)
+    """An answer: `-` for what isn't known, `yes` and `no`, or as it is."""
+    return "-" if value is None else ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def lock_of(client, key, options):
     """The lock on a key, with the options of a step."""
-    terms = {}
-    for option in options:
-        name, value = option.split("=", 1)
-        if name in ("ttl", "wait", "max_hold"):
-            terms[name] = seconds(value)
-        elif name in ("renew", "fair"):
-            terms[name] = value == "true"
-        elif name == "retry":
-            tries, delay = value.split(",")
-            terms[name] = (int(tries), seconds(delay))
-        else:
-            terms[name] = int(value) if name == "handoff" else value
-    return client.lock(key, **terms)
+    read = {"ttl": seconds, "wait": seconds, "max_hold": seconds, "handoff": int}
+    read |= dict.fromkeys(["renew", "fair"], lambda value: value == "true")
+    read["retry"] = lambda value: (int(value.split(",")[0]), seconds(value.split(",")[1]))
+    pairs = [option.split("=", 1) for option in options]
+    return client.lock(key, **{name: read.get(name, str)(value) for name, value in pairs})
+
+
+class Timeout(Exception):
+    """An acquire that said False."""
+
+
+def checked(acquired):
+    """Nothing, if the acquire said True."""
+    if acquired is not True:
+        raise Timeout(acquired)
 
 
 class Sync:
@@ -75,16 +71,14 @@ class Sync:
     able = "able fork signed float bytes"
 
     async def call(self, owner, name, *args):
-        """Calls a method with I/O."""
         return getattr(owner, name)(*args)
 
-    def begin(self, acquire):
-        """Starts an acquire; gives its future."""
+    def begin(self, lock):
         future = Future()
 
         def work():
             try:
-                future.set_result(finish(acquire()))
+                future.set_result(checked(lock.acquire()))
             except BaseException as error:
                 future.set_exception(error)
 
@@ -92,40 +86,32 @@ class Sync:
         return future
 
     async def join(self, future):
-        """Waits for an acquire."""
-        return future.result()
+        future.result()
 
-    async def within(self, limit, is_so):
-        """Looks again and again until it is so, or the time is up."""
+    async def until(self, limit, is_so):
         end = time.monotonic() + limit
         while not is_so() and time.monotonic() < end:
             time.sleep(0.002)
         return is_so()
 
     async def body(self, lock, limit):
-        """A whole `with` block."""
         with lock:
             time.sleep(limit)
 
     async def lost(self, lease, limit):
-        """Whether the loss was told in time."""
         return lease.lost.wait(limit)
 
     async def crowd(self, lock, many, inside):
-        """Has many threads go through the lock, each some time inside."""
-
         def one():
             with lock:
-                inside(1)
+                inside.append(1)
                 time.sleep(0.001)
-                inside(-1)
+                return inside.pop() + len(inside)
 
         with ThreadPoolExecutor(many) as pool:
-            for done in [pool.submit(one) for _ in range(many)]:
-                done.result()
+            return [done.result() for done in [pool.submit(one) for _ in range(many)]]
 
     async def rush(self, lock, many):
-        """Has many threads try at once; says how many got it."""
         start = threading.Barrier(many)
 
         def one():
@@ -136,7 +122,7 @@ class Sync:
             return sum(done.result() for done in [pool.submit(one) for _ in range(many)])
 
 
-class Asyncio(Sync):
+class Asyncio:
     """The asynchronous API."""
 
     able = "able cancel fork signed float bytes"
@@ -144,16 +130,16 @@ class Asyncio(Sync):
     async def call(self, owner, name, *args):
         return await getattr(owner, "a" + name)(*args)
 
-    def begin(self, acquire):
+    def begin(self, lock):
         async def work():
-            return finish(await acquire())
+            checked(await lock.aacquire())
 
         return asyncio.ensure_future(work())
 
     async def join(self, future):
-        return await future
+        await future
 
-    async def within(self, limit, is_so):
+    async def until(self, limit, is_so):
         end = time.monotonic() + limit
         while not is_so() and time.monotonic() < end:
             await asyncio.sleep(0.002)
@@ -165,60 +151,59 @@ class Asyncio(Sync):
 
     async def lost(self, lease, limit):
         try:
-            await asyncio.wait_for(lease.wait_lost(), limit)
+            return await asyncio.wait_for(lease.wait_lost(), limit)
         except asyncio.TimeoutError:
             return False
-        return lease.lost.is_set()
 
     async def crowd(self, lock, many, inside):
         async def one():
             async with lock:
-                inside(1)
+                inside.append(1)
                 await asyncio.sleep(0.001)
-                inside(-1)
+                return inside.pop() + len(inside)
 
-        await asyncio.gather(*(one() for _ in range(many)))
+        return await asyncio.gather(*(one() for _ in range(many)))
 
     async def rush(self, lock, many):
         return sum(await asyncio.gather(*(lock.aacquire(blocking=False) for _ in range(many))))
 
 
-class Timeout(Exception):
-    """An acquire that said False."""
+class Service:
+    """What stands for the client of a service: there is nothing to get but its locks."""
 
+    def __init__(self, name):
+        self.name = name
+        self.lock("k")
 
-def finish(acquired):
-    """Nothing, if the acquire said True."""
-    if acquired is not True:
-        raise Timeout(acquired)
+    def lock(self, key, **options):
+        return dlock.lock(key, service=self.name, **options)
+
+    def close(self):
+        pass
+
+    async def aclose(self):
+        pass
 
 
 class Actor:
-    """What a process knows: its clients, its leases with their locks and counts of callbacks, its acquires."""
+    """What a process has: clients, leases with lock and calls of their callbacks, acquires with their lock."""
 
     def __init__(self, mode):
-        self.mode = mode
-        self.url = ""
-        self.clients = {}
-        self.leases = {}
-        self.calls = {}
+        self.mode, self.url, self.clients, self.leases, self.calls = mode, "", {}, {}, {}
 
     async def step(self, line):
         """Does a step; gives the outcome."""
         step, _, name = line.strip().partition(" -> ")
         first, *words = map(unescape, step.split())
+        do = {"$": self.lease, "%": self.acquire}.get(first[0], self.client)
         try:
-            if first == "case":
-                return await self.case(*words)
-            if first.startswith("$"):
-                return await self.lease(first, *words)
-            if first.startswith("%"):
-                return await self.call(first, *words, name)
-            return await self.client(first, name, *words)
-        except (Timeout, asyncio.CancelledError) as error:
-            return "cancelled" if isinstance(error, asyncio.CancelledError) else "timeout"
+            return await (self.case(*words) if first == "case" else do(first, name, *words))
+        except asyncio.CancelledError:
+            return "cancelled"
+        except Timeout:
+            return "timeout"
         except dlock.Error as error:
-            return next((word for kind, word in KINDS.items() if isinstance(error, kind)), repr(error))
+            return error.kind if type(error) is KINDS.get(error.kind) else repr(error)
         except Exception as error:
             return repr(error)
 
@@ -239,21 +224,16 @@ class Actor:
         return name
 
     async def client(self, who, name, verb, *words):
-        makers = {
-            "connect": lambda: dlock.connect(*words),
-            "default": dlock.connect,
-            "service": lambda: dlock.lock("k", service=words[0]).client,
-            "config": lambda: dlock.connect(config=words[0]),
-        }
+        makers = {"connect": dlock.connect, "default": dlock.connect, "service": Service}
+        makers["config"] = lambda path: dlock.connect(config=path)
         if verb in makers:
-            self.clients[who] = makers[verb]()
+            self.clients[who] = makers[verb](*words)
             return "ok"
-        client = self.clients.setdefault(who, None) or dlock.connect(self.url)
-        self.clients[who] = client
+        client = self.clients[who] = self.clients.get(who) or dlock.connect(self.url)
         match verb, *words:
             case "acquire", key, *options:
                 lock = lock_of(client, key, options)
-                finish(await self.mode.call(lock, "acquire"))
+                checked(await self.mode.call(lock, "acquire"))
                 return self.got(lock, name)
             case "try", key, *options:
                 lock = lock_of(client, key, options)
@@ -267,98 +247,71 @@ class Actor:
             case "rush", key, many:
                 return str(await self.mode.rush(client.lock(key), int(many)))
             case "crowd", key, many:
-                return await self.crowd(client.lock(key), int(many))
+                return str(max(await self.mode.crowd(client.lock(key), int(many), [])))
             case "holders", key, *fields:
-                return await self.holders(client, key, *fields)
+                return self.holders(await self.mode.call(client, "holders", key), *fields)
             case "break", key:
-                return yes(await self.mode.call(client, "break_lock", key))
-            case "name", key:
-                return client.lock(key).backend_name
-            case (("ping" | "close"), *_):
+                return shown(await self.mode.call(client, "break_lock", key))
+            case ("ping" | "close",):
                 await self.mode.call(client, verb)
                 return "ok"
             case ("backend",):
                 return client.backend
             case "register", service:
-                dlock.register(service, client)
-                return "ok"
+                return dlock.register(service, client) or "ok"
             case "capability", word:
-                return yes(getattr(client.capability, word))
+                return shown(getattr(client.capability, word))
         return f"no step of a client: {verb} {words}"
 
     def begin(self, client, key, options):
         try:
             lock = lock_of(client, key, options)
+            return lock, self.mode.begin(lock)
         except dlock.Error as error:
-            future = Future()
-            future.set_exception(error)
-            return None, future
-        twin = lock.acquire if type(self.mode) is Sync else lock.aacquire
-        return lock, self.mode.begin(twin)
+            failed = Future()
+            failed.set_exception(error)
+            return None, failed
 
-    async def crowd(self, lock, many):
-        count, most, guard = 0, 0, threading.Lock()
-
-        def inside(change):
-            nonlocal count, most
-            with guard:
-                count += change
-                most = max(most, count)
-
-        await self.mode.crowd(lock, many, inside)
-        return str(most)
-
-    async def holders(self, client, key, field=None):
-        everybody = await self.mode.call(client, "holders", key)
+    def holders(self, everybody, field=None):
         if field is None:
             return str(len(everybody))
         if field == "aged":
-            return " ".join(shown(None if holder.age is None else age_of(holder) < 5) for holder in everybody)
+            return " ".join(shown(None if holder.age is None else holder.age < 5) for holder in everybody)
         return " ".join(shown(getattr(holder, field)) for holder in everybody)
 
-    async def lease(self, name, verb, *words):
-        if name not in self.leases:
-            return f"there is no {name}"
-        lease, _, called = self.leases[name]
+    async def lease(self, lease, _, verb, *words):
+        if lease not in self.leases:
+            return f"there is no {lease}"
+        if verb == "drop":
+            del self.leases[lease]
+            gc.collect()
+            return "ok"
+        lease, _, called = self.leases[lease]
+        left = lease.valid_for()
+        reads = {
+            "held": lambda: shown(left > 0 and not lease.lost.is_set()),
+            "valid": lambda: {0.0: "no", float("inf"): "forever"}.get(left, shown(left <= lease.ttl)),
+            "check": lambda: lease.check() or "ok",
+            "fence": lambda: str(lease.fence).lower(),
+            "ttl": lambda: f"{round(lease.ttl * 1000)}ms",
+            "token": lambda: lease.token,
+            "key": lambda: lease.key,
+            "callback": lambda: lease.on_lost(called.append) or "ok",
+        }
         match verb, *words:
-            case ("drop",):
-                del self.leases[name], lease, _
-                gc.collect()
-                return "ok"
-            case ("release",):
-                await self.mode.call(lease, "release")
-                return "released"
-            case ("held",):
-                return yes(lease.valid_for() > 0)
-            case ("check",):
-                lease.check()
-                return "ok"
-            case "renew", *ttl:
-                await self.mode.call(lease, "renew", *map(seconds, ttl))
-                return "ok"
-            case ("fence",):
-                return "none" if lease.fence is None else str(lease.fence)
-            case ("token",):
-                return lease.token
-            case ("key",):
-                return lease.key
-            case ("ttl",):
-                return f"{round(float(in_seconds(lease.ttl)) * 1000)}ms"
-            case ("valid",):
-                left = lease.valid_for()
-                fits = "yes" if left <= in_seconds(lease.ttl) else "for longer than its ttl"
-                return "no" if left == 0.0 else "forever" if left == float("inf") else fits
+            case "release" | "renew", *ttl:
+                await self.mode.call(lease, verb, *map(seconds, ttl))
+                return "released" if verb == "release" else "ok"
             case "lost-within", limit:
-                return yes(await self.mode.lost(lease, seconds(limit)))
-            case ("callback",):
-                lease.on_lost(lambda *_: called.append(1))
-                return "ok"
+                return shown(await self.mode.lost(lease, seconds(limit)))
             case "called", limit:
-                await self.mode.within(seconds(limit), lambda: called)
+                await self.mode.until(seconds(limit), lambda: called)
                 return str(len(called))
+            case (read,) if read in reads:
+                return reads[read]()
         return f"no step of a lease: {verb} {words}"
 
-    async def call(self, call, verb, lease):
+    async def acquire(self, call, name, verb):
         if call not in self.calls:
             return f"there is no {call}"
         lock, future = self.calls[call]
@@ -366,35 +319,20 @@ class Actor:
             future.cancel()
             return "ok"
         if verb == "done":
-            return yes(await self.mode.within(0.1, future.done))
-        await (asyncio.wrap_future(future) if lock is None else self.mode.join(future))
-        return self.got(lock, lease)
-
-
-def in_seconds(value):
-    """A duration of the API's."""
-    return value.total_seconds() if isinstance(value, timedelta) else value
-
-
-def age_of(holder):
-    """How long a holder has held."""
-    return in_seconds(holder.age)
-
-
-def drive(coroutine):
-    """Runs a coroutine that never waits for a loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("a blocking step waited for a loop")
+            return shown(await self.mode.until(0.1, future.done))
+        await self.mode.join(future) if lock else future.result()
+        return self.got(lock, name)
 
 
 class Channel:
-    """Where steps come from and outcomes go."""
+    """Where steps come from and outcomes go: our own input and output, or the socket of a child of fork."""
 
-    def __init__(self, source, target):
-        self.source, self.target = source, target
+    def __init__(self, path=None):
+        self.source, self.target = sys.stdin, sys.stdout
+        if path:
+            peer = socket.socket(socket.AF_UNIX)
+            peer.connect(path)
+            self.source, self.target = peer.makefile("r", encoding="utf-8"), peer.makefile("w", encoding="utf-8")
 
     def exchange(self, outcome):
         """Gives the outcome of one step; gets the next. None: the end."""
@@ -404,63 +342,44 @@ class Channel:
         return None if line.strip() in ("", "exit") else line
 
 
-def connected(path):
-    """The channel of a child of fork."""
-    peer = socket.socket(socket.AF_UNIX)
-    peer.connect(path)
-    return Channel(peer.makefile("r", encoding="utf-8"), peer.makefile("w", encoding="utf-8"))
-
-
 def fork_of(line):
-    """The path to connect to, if this step is a fork."""
-    words = line.split()
-    return words[2] if words[1:2] == ["fork"] else None
+    """Forks, if this step says so: the number that fork gave, and the path the child connects to."""
+    _, verb, *path = line.split()
+    return (os.fork(), path[0]) if verb == "fork" else (None, None)
 
 
-def serve_sync(actor, channel):
-    """Serves until the input ends. In the child of a fork it goes on with the child's channel."""
-    outcome = actor.mode.able
-    while (line := channel.exchange(outcome)) is not None:
-        if path := fork_of(line):
-            pid = os.fork()
-            outcome = str(pid)
-            if pid == 0:
-                channel = connected(path)
-        else:
-            outcome = drive(actor.step(line))
+def serve_sync(actor):
+    """Serves until the input ends. In the child of a fork it goes on with a channel of the child's own."""
+    channel, outcome = Channel(), actor.mode.able
+    while line := channel.exchange(outcome):
+        child, path = fork_of(line)
+        if child == 0:
+            channel = Channel(path)
+        if child is not None:
+            outcome = str(child)
+            continue
+        try:
+            actor.step(line).send(None)
+        except StopIteration as done:
+            outcome = done.value
 
 
-async def serve_asyncio(actor, channel):
-    """Serves until the input ends. The child of a fork gets a loop, and a thread, of its own."""
-    loop = asyncio.get_running_loop()
-    reader = ThreadPoolExecutor(1)
-    outcome = actor.mode.able
-    while (line := await loop.run_in_executor(reader, channel.exchange, outcome)) is not None:
-        if path := fork_of(line):
-            pid = os.fork()
-            outcome = str(pid)
-            if pid == 0:
-                threading.Thread(target=anew, args=(actor, path)).start()
-                for thread in threading.enumerate():
-                    if thread is not threading.current_thread():
-                        thread.join()
-                atexit._run_exitfuncs()
-                os._exit(0)
-        else:
-            outcome = await actor.step(line)
+async def serve_asyncio(actor, path=None):
+    """Serves until the input ends. The child of a fork gets a thread with a loop of its own, and never comes back."""
+    channel, outcome, reader = Channel(path), "0" if path else actor.mode.able, ThreadPoolExecutor(1)
+    while line := await asyncio.get_running_loop().run_in_executor(reader, channel.exchange, outcome):
+        child, path = fork_of(line)
+        if child == 0:
+            thread = threading.Thread(target=lambda path=path: asyncio.run(serve_asyncio(actor, path)))
+            thread.start()
+            thread.join()
+            atexit._run_exitfuncs()
+            os._exit(0)
+        outcome = await actor.step(line) if child is None else str(child)
     reader.shutdown(wait=False)
-
-
-def anew(actor, path):
-    """Serves in the child of a fork."""
-    asyncio.run(serve_asyncio(actor, connected(path)))
 
 
 if __name__ == "__main__":
     sys.stdin.reconfigure(encoding="utf-8")
-    sys.stdout.reconfigure(encoding="utf-8")
-    channel = Channel(sys.stdin, sys.stdout)
-    if sys.argv[1] == "sync":
-        serve_sync(Actor(Sync()), channel)
-    else:
-        asyncio.run(serve_asyncio(Actor(Asyncio()), channel))
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    serve_sync(Actor(Sync())) if sys.argv[1] == "sync" else asyncio.run(serve_asyncio(Actor(Asyncio())))

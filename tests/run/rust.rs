@@ -80,11 +80,7 @@ fn unescape(word: &str) -> String {
         out.push(u8::from_str_radix(hex, 16).expect("two hexadecimal digits"));
         out.extend_from_slice(rest.as_bytes());
     }
-    if word == "''" {
-        String::new()
-    } else {
-        String::from_utf8(out).expect("UTF-8, or the case needs bytes")
-    }
+    if word == "''" { String::new() } else { String::from_utf8(out).expect("UTF-8, or the case needs bytes") }
 }
 
 fn time(text: &str) -> Duration {
@@ -162,9 +158,7 @@ impl Actor {
             },
             ("begin", [key, options @ ..]) => {
                 let (tell, told) = channel();
-                let canceller = lock(&client, key, options)
-                    .acquire()
-                    .on_done(move |result| drop(tell.send(result)));
+                let canceller = lock(&client, key, options).acquire().on_done(move |result| drop(tell.send(result)));
                 self.calls.insert(name.to_owned(), Call(canceller, told));
                 Ok(name.to_owned())
             }
@@ -216,7 +210,7 @@ impl Actor {
                 Duration::ZERO => "no",
                 Duration::MAX => "forever",
                 left if left <= lease.ttl() => "yes",
-                _ => "for longer than its ttl",
+                _ => "no, it is for longer than its ttl",
             }
             .to_owned()),
             // What the library pushes, not what it computes when asked: `lost` resolves with true.

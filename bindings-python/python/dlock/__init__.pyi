@@ -13,9 +13,9 @@ from ._dlock import Lock as Lock
 from ._dlock import LockLost as LockLost
 from ._dlock import LockTimeout as LockTimeout
 from ._dlock import NotHeld as NotHeld
-from ._dlock import _Seconds
 from ._dlock import Unsupported as Unsupported
 from ._dlock import __version__ as __version__
+from ._dlock import _Seconds
 from ._dlock import connect as connect
 from ._dlock import lock as lock
 from ._dlock import register as register

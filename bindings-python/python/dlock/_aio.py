@@ -17,8 +17,8 @@ async def settle(pending):
                 except CancelledError:
                     pending.cancel()
                     raise
-                except Exception:  # noqa: S110, BLE001 - the call ended with an error; the caller has withdrawn
-                    pass
+                except Exception:
+                    pass  # the call ended with an error, of which its caller wants to hear no more
                 else:
                     _give_back(withdrawn)
         elif future.exception() is None:

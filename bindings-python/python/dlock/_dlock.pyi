@@ -6,7 +6,28 @@ from typing import Any, Literal, TypeAlias, final
 
 from typing_extensions import Self
 
-__all__: list[str]
+__all__ = [
+    "BackendError",
+    "Capability",
+    "Client",
+    "ConfigError",
+    "Error",
+    "Holder",
+    "InternalError",
+    "Lease",
+    "Lock",
+    "LockLost",
+    "LockTimeout",
+    "Lost",
+    "NotHeld",
+    "Unsupported",
+    "__version__",
+    "_restore",
+    "_shutdown",
+    "connect",
+    "lock",
+    "register",
+]
 __version__: str
 
 # Seconds as a number, or a timedelta.

@@ -35,11 +35,7 @@ impl Actor {
         env: &[(String, String)],
         log: &Path,
     ) -> Result<Self, String> {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .map_err(|error| error.to_string())?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(|error| error.to_string())?;
         let mut command = Command::new(&language.command[0]);
         command.args(&language.command[1..]).current_dir(folder);
         for (name, _) in std::env::vars_os() {
@@ -47,24 +43,12 @@ impl Actor {
                 command.env_remove(name);
             }
         }
-        command
-            .envs(env.iter().cloned())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("{}: {error}", language.command[0].display()))?;
+        command.envs(env.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().map_err(|error| format!("{}: {error}", language.command[0].display()))?;
         let pid = Pid::from_child(&child);
         let input = child.stdin.take().map(|input| Box::new(input) as _);
         let lines = listen(child.stdout.take().ok_or("no output")?);
-        let mut actor = Self {
-            child: Some(child),
-            pid,
-            input,
-            lines,
-            able: Vec::new(),
-        };
+        let mut actor = Self { child: Some(child), pid, input, lines, able: Vec::new() };
         let hello = actor.answer(Duration::from_secs(30))?;
         let able = hello.strip_prefix("able").ok_or(format!("it began with {hello:?}"))?;
         actor.able = able.split_whitespace().map(str::to_owned).collect();
@@ -80,26 +64,18 @@ impl Actor {
         let pid = Pid::from_raw(number).ok_or(format!("fork gave {said:?}"))?;
         let (tell, told) = channel();
         std::thread::spawn(move || tell.send(listener.accept()));
-        let accepted = told
-            .recv_timeout(limit)
-            .map_err(|_| "the child of the fork didn't connect".to_owned())?;
+        let accepted = told.recv_timeout(limit).map_err(|_| "the child of the fork didn't connect".to_owned())?;
         let input: UnixStream = accepted.map_err(|error| error.to_string())?.0;
         let output = input.try_clone().map_err(|error| error.to_string())?;
-        Ok(Self {
-            child: None,
-            pid,
-            input: Some(Box::new(input)),
-            lines: listen(output),
-            able: self.able.clone(),
-        })
+        let lines = listen(output);
+        let child = Self { child: None, pid, input: Some(Box::new(input)), lines, able: self.able.clone() };
+        child.answer(limit).map(|_| child)
     }
 
     /// Tells it a step, and gives the outcome.
     pub(crate) fn ask(&mut self, step: &str, limit: Duration) -> Result<String, String> {
         let input = self.input.as_mut().ok_or("the process has ended")?;
-        writeln!(input, "{step}")
-            .and_then(|()| input.flush())
-            .map_err(|_| "the process is gone".to_owned())?;
+        writeln!(input, "{step}").and_then(|()| input.flush()).map_err(|_| "the process is gone".to_owned())?;
         self.answer(limit)
     }
 
@@ -151,7 +127,7 @@ impl Actor {
             if Instant::now() >= end {
                 return Err(format!("it didn't end within {limit:?}"));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_micros(500));
         }
     }
 }

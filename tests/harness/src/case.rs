@@ -4,18 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 /// What a backend can do: its capabilities, and what its fixture can do to it.
-pub(crate) const OF_BACKENDS: &[&str] = &[
-    "fence",
-    "ttl",
-    "fifo",
-    "shared",
-    "permits",
-    "handoff",
-    "processes",
-    "fork",
-    "local",
-    "files",
-];
+pub(crate) const OF_BACKENDS: &[&str] =
+    &["fence", "ttl", "fifo", "shared", "permits", "handoff", "processes", "fork", "local", "files"];
 /// What an interpreter can do.
 pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes"];
 
@@ -64,13 +54,9 @@ impl Step {
     /// Whether it has no outcome of its own: the harness does it, and fails if it can't.
     fn is_silent(&self) -> bool {
         let words: Vec<_> = self.words.iter().map(String::as_str).collect();
-        matches!(
-            words.as_slice(),
-            ["sleep" | "time" | "took" | "process" | "yaml" | "server", ..]
-        ) || matches!(
-            words.as_slice(),
-            [_, "kill" | "stop" | "cont" | "exit"] | [_, "fork", _]
-        ) || matches!(words.as_slice(), [_, _, ">" | "==" | "!=", _])
+        matches!(words.as_slice(), ["sleep" | "time" | "took" | "process" | "yaml" | "server", ..])
+            || matches!(words.as_slice(), [_, "kill" | "stop" | "cont" | "exit"] | [_, "fork", _])
+            || matches!(words.as_slice(), [_, _, ">" | "==" | "!=", _])
     }
 }
 
@@ -95,17 +81,12 @@ pub(crate) fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
                 }
                 cases.push(case);
             } else {
-                let case = cases
-                    .last_mut()
-                    .ok_or(format!("{place}: a step before the first case"))?;
+                let case = cases.last_mut().ok_or(format!("{place}: a step before the first case"))?;
                 case.steps.push(Step::parse(place, line)?);
             }
         }
     }
-    match cases
-        .iter()
-        .find(|case| !case.steps.iter().any(|step| step.wanted.is_some()))
-    {
+    match cases.iter().find(|case| !case.steps.iter().any(|step| step.wanted.is_some())) {
         Some(case) => Err(format!("case {} shows nothing: no step has an outcome", case.name)),
         None => Ok(cases),
     }
@@ -129,11 +110,7 @@ fn begin(group: &str, place: &str, head: &str) -> Result<Case, String> {
             return Err(format!("{place}: nobody says whether it can {need:?}"));
         }
     }
-    Ok(Case {
-        name: format!("{group}/{name}"),
-        needs,
-        steps: Vec::new(),
-    })
+    Ok(Case { name: format!("{group}/{name}"), needs, steps: Vec::new() })
 }
 
 /// Expands `c{N}`: the character before the brace N times.
@@ -142,9 +119,7 @@ pub(crate) fn repeat(text: &str) -> String {
     let mut out = String::new();
     while let Some((head, tail)) = rest.split_once('{') {
         out.push_str(head);
-        let count = tail
-            .split_once('}')
-            .and_then(|(count, tail)| Some((count.parse::<usize>().ok()?, tail)));
+        let count = tail.split_once('}').and_then(|(count, tail)| Some((count.parse::<usize>().ok()?, tail)));
         match (count, head.chars().last()) {
             (Some((count, tail)), Some(last)) if count > 0 => {
                 out.extend(std::iter::repeat_n(last, count - 1));

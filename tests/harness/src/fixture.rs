@@ -19,12 +19,7 @@ struct Kit {
 const KITS: &[Kit] = &[
     Kit {
         driver: "memory",
-        url: |folder, case| {
-            format!(
-                "memory://{}-{case}",
-                folder.file_name().unwrap_or_default().to_string_lossy()
-            )
-        },
+        url: |folder, case| format!("memory://{}-{case}", folder.file_name().unwrap_or_default().to_string_lossy()),
         server: |_, _, words| Err(format!("nothing outside can do {words:?} to memory")),
         words: &[],
     },
@@ -46,15 +41,8 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new(driver: &'static Driver, folder: &Path) -> Result<Self, String> {
         let kit = KITS.iter().find(|kit| kit.driver == driver.name);
-        let kit = kit.ok_or(format!(
-            "the driver {} has no kit in tests/harness/src/fixture.rs",
-            driver.name
-        ))?;
-        Ok(Self {
-            driver,
-            kit,
-            folder: folder.to_owned(),
-        })
+        let kit = kit.ok_or(format!("the driver {} has no kit in tests/harness/src/fixture.rs", driver.name))?;
+        Ok(Self { driver, kit, folder: folder.to_owned() })
     }
 
     pub(crate) fn name(&self) -> &'static str {

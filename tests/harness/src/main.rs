@@ -90,30 +90,15 @@ fn run(options: &Options) -> Result<bool, String> {
     let skips = Skips::read(&options.tests.join("skips.txt"))?;
     let all = cases.len();
     cases.retain(|case| options.case.is_empty() || options.case.iter().any(|text| case.name.contains(text)));
-    let folder = tempfile::Builder::new()
-        .prefix("dlock-suite-")
-        .tempdir()
-        .map_err(|error| error.to_string())?;
-    let languages = chosen(
-        languages(options)?,
-        &options.language,
-        |language| language.name,
-        "language",
-    )?;
+    let folder = tempfile::Builder::new().prefix("dlock-suite-").tempdir().map_err(|error| error.to_string())?;
+    let languages = chosen(languages(options)?, &options.language, |language| language.name, "language")?;
     let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.name, "backend")?;
-    println!(
-        "{} of {all} cases, {} languages, {} backends",
-        cases.len(),
-        languages.len(),
-        drivers.len()
-    );
+    println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), drivers.len());
 
     let mut jobs = VecDeque::new();
     for language in &languages {
         for driver in &drivers {
-            let folder = folder
-                .path()
-                .join(format!("{}-{}-{}", language.name, driver.name, std::process::id()));
+            let folder = folder.path().join(format!("{}-{}-{}", language.name, driver.name, std::process::id()));
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
             jobs.push_back((language, Fixture::new(driver, &folder)?, folder));
         }
@@ -138,27 +123,14 @@ fn run(options: &Options) -> Result<bool, String> {
 
 fn languages(options: &Options) -> Result<Vec<Language>, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let script = options
-        .tests
-        .join("run/run.py")
-        .canonicalize()
-        .map_err(|error| error.to_string())?;
+    let script = options.tests.join("run/run.py").canonicalize().map_err(|error| error.to_string())?;
     // Not canonicalized: it is by the path it was called that Python finds its packages.
     let python = std::path::absolute(&options.python).map_err(|error| error.to_string())?;
     let with = |mode: &str| vec![python.clone(), script.clone(), mode.into()];
     Ok(vec![
-        Language {
-            name: "rust",
-            command: vec![own, AS_RUST.into()],
-        },
-        Language {
-            name: "python",
-            command: with("sync"),
-        },
-        Language {
-            name: "asyncio",
-            command: with("asyncio"),
-        },
+        Language { name: "rust", command: vec![own, AS_RUST.into()] },
+        Language { name: "python", command: with("sync") },
+        Language { name: "asyncio", command: with("asyncio") },
     ])
 }
 
@@ -192,26 +164,14 @@ fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, v
     let mut idle: Option<Actor> = None;
     for case in cases {
         let began = Instant::now();
-        let main = match idle
-            .take()
-            .map_or_else(|| Actor::start(language, folder, &[], &log), Ok)
-        {
+        let main = match idle.take().map_or_else(|| Actor::start(language, folder, &[], &log), Ok) {
             Ok(main) => main,
             Err(why) => {
-                cell.failed.push(format!(
-                    "{}: the interpreter doesn't start: {why}{}",
-                    case.name,
-                    tail(&log)
-                ));
+                cell.failed.push(format!("{}: the interpreter doesn't start: {why}{}", case.name, tail(&log)));
                 break;
             }
         };
-        let lacking: Vec<_> = case
-            .needs
-            .iter()
-            .filter(|need| !can(need, fixture, &main))
-            .cloned()
-            .collect();
+        let lacking: Vec<_> = case.needs.iter().filter(|need| !can(need, fixture, &main)).cloned().collect();
         if !lacking.is_empty() {
             idle = Some(main);
             cell.skipped.push((case.name.clone(), lacking));
@@ -240,10 +200,7 @@ fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, v
         };
         if verbose {
             let ms = began.elapsed().as_millis();
-            println!(
-                "{mark:<7} {:<8} {:<8} {} ({ms} ms)",
-                cell.language, cell.backend, case.name
-            );
+            println!("{mark:<7} {:<8} {:<8} {} ({ms} ms)", cell.language, cell.backend, case.name);
         }
         let _ = std::fs::write(&log, "");
     }
@@ -274,10 +231,7 @@ fn can(need: &str, fixture: &Fixture, main: &Actor) -> bool {
 fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(25)..]
-        .iter()
-        .map(|line| format!("\n    | {line}"))
-        .collect()
+    lines[lines.len().saturating_sub(25)..].iter().map(|line| format!("\n    | {line}")).collect()
 }
 
 /// Prints everything, and says whether all is well.
@@ -291,10 +245,7 @@ fn report(cells: &mut [Cell], skips: &Skips, whole: bool) -> bool {
         trouble.extend(cell.failed.iter().map(|failed| format!("{here}: {failed}")));
         for (case, lacking) in &cell.skipped {
             match skips.reason(cell.language, cell.backend, case, lacking) {
-                Some(reason) => reasons
-                    .entry(format!("{here}: {reason}"))
-                    .or_default()
-                    .push(case.clone()),
+                Some(reason) => reasons.entry(format!("{here}: {reason}")).or_default().push(case.clone()),
                 None => trouble.push(format!(
                     "{here}: {case}: skipped, since it needs {}, and no line of skips.txt allows it",
                     lacking.join(" and ")
@@ -303,10 +254,7 @@ fn report(cells: &mut [Cell], skips: &Skips, whole: bool) -> bool {
         }
         for measured in &cell.measured {
             let ms = measured.took.as_secs_f64() * 1000.0;
-            times
-                .entry(&measured.what)
-                .or_default()
-                .push(format!("{here} {ms:.1} ms"));
+            times.entry(&measured.what).or_default().push(format!("{here} {ms:.1} ms"));
         }
     }
     if whole {

@@ -37,7 +37,7 @@ pub(crate) struct Play<'a> {
     keys: HashMap<String, String>,
     fences: HashMap<String, u64>,
     facts: HashMap<String, String>,
-    measure: Option<String>,
+    measure: Option<(String, Instant)>,
     last: Duration,
     pub(crate) measured: Vec<Measured>,
 }
@@ -89,9 +89,7 @@ impl<'a> Play<'a> {
             if result.is_err() {
                 break;
             }
-            result = self
-                .step(step)
-                .map_err(|why| format!("{}: {}: {why}", step.place, step.text()));
+            result = self.step(step).map_err(|why| format!("{}: {}: {why}", step.place, step.text()));
         }
         let main = self.processes.remove(MAIN).expect("put in above");
         (main, result)
@@ -106,17 +104,13 @@ impl<'a> Play<'a> {
         match words.as_slice() {
             ["sleep", time] => std::thread::sleep(duration(time).ok_or("sleep 200ms")?),
             ["time", label @ ..] => {
-                self.measure = Some(label.join(" "));
+                self.measure = Some((label.join(" "), Instant::now()));
                 return Ok(());
             }
             ["took", time] => {
                 let least = duration(time).ok_or("took 200ms")?;
                 let took = self.last;
-                return if took >= least {
-                    Ok(())
-                } else {
-                    Err(format!("it took only {took:?}"))
-                };
+                return if took >= least { Ok(()) } else { Err(format!("it took only {took:?}")) };
             }
             ["process", name, env @ ..] => self.start(name, env)?,
             ["yaml", name, text @ ..] => {
@@ -136,8 +130,7 @@ impl<'a> Play<'a> {
             [parent, "fork", name] => {
                 let folder = self.folder.clone();
                 let child = self.process(parent)?.fork(name, &folder, STEP_LIMIT)?;
-                self.facts
-                    .insert(format!("{name}.pid"), child.pid.as_raw_nonzero().to_string());
+                self.facts.insert(format!("{name}.pid"), child.pid.as_raw_nonzero().to_string());
                 self.processes.insert((*name).to_owned(), child);
             }
             [this, what, how @ (">" | "==" | "!="), that] => self.compare(this, what, how, that)?,
@@ -146,7 +139,8 @@ impl<'a> Play<'a> {
                 loop {
                     let got = self.say(rest, &wanted)?;
                     if agrees(&wanted, &got) {
-                        break;
+                        self.note(begun);
+                        return Ok(());
                     }
                     if begun.elapsed() > UNTIL_LIMIT {
                         return Err(format!("after {UNTIL_LIMIT:?} still {got:?}"));
@@ -165,14 +159,14 @@ impl<'a> Play<'a> {
                 return Ok(());
             }
         }
-        self.note(begun);
         Ok(())
     }
 
+    /// Notes how long a step with an outcome took, and since when somebody wanted to know.
     fn note(&mut self, begun: Instant) {
         self.last = begun.elapsed();
-        if let Some(what) = self.measure.take() {
-            self.measured.push(Measured { what, took: self.last });
+        if let Some((what, since)) = self.measure.take() {
+            self.measured.push(Measured { what, took: since.elapsed() });
         }
     }
 
@@ -184,8 +178,7 @@ impl<'a> Play<'a> {
         }
         let mut actor = Actor::start(self.language, &self.folder, &variables, self.log)?;
         actor.ask(&format!("case {}", self.facts["url"]), STEP_LIMIT)?;
-        self.facts
-            .insert(format!("{name}.pid"), actor.pid.as_raw_nonzero().to_string());
+        self.facts.insert(format!("{name}.pid"), actor.pid.as_raw_nonzero().to_string());
         self.processes.insert(name.to_owned(), actor);
         Ok(())
     }
@@ -220,9 +213,7 @@ impl<'a> Play<'a> {
     }
 
     fn process(&mut self, name: &str) -> Result<&mut Actor, String> {
-        self.processes
-            .get_mut(name)
-            .ok_or(format!("there is no process {name}"))
+        self.processes.get_mut(name).ok_or(format!("there is no process {name}"))
     }
 
     /// What holds of every grant: its fence is greater than all that the key had before.
@@ -239,9 +230,7 @@ impl<'a> Play<'a> {
             let fence: u64 = fence.parse().map_err(|_| format!("its fence is {fence:?}"))?;
             let before = self.fences.insert(key, fence);
             if before.is_some_and(|before| before >= fence) {
-                return Err(format!(
-                    "its fence {fence} is not greater than {before:?} of an earlier grant"
-                ));
+                return Err(format!("its fence {fence} is not greater than {before:?} of an earlier grant"));
             }
         }
         Ok(())
@@ -262,19 +251,11 @@ impl<'a> Play<'a> {
     fn compare(&mut self, this: &str, what: &str, how: &str, that: &str) -> Result<(), String> {
         let (left, right) = (self.field(this, what)?, self.field(that, what)?);
         let holds = match how {
-            ">" => left
-                .parse::<u64>()
-                .ok()
-                .zip(right.parse().ok())
-                .is_some_and(|(left, right)| left > right),
+            ">" => left.parse::<u64>().ok().zip(right.parse().ok()).is_some_and(|(left, right)| left > right),
             "==" => left == right,
             _ => left != right,
         };
-        if holds {
-            Ok(())
-        } else {
-            Err(format!("{left} and {right}"))
-        }
+        if holds { Ok(()) } else { Err(format!("{left} and {right}")) }
     }
 
     /// Puts in what `{…}` stands for.
@@ -315,9 +296,5 @@ fn unescape(text: &str) -> String {
         out.extend(byte);
         out.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
     }
-    if text == "''" {
-        String::new()
-    } else {
-        String::from_utf8_lossy(&out).into_owned()
-    }
+    if text == "''" { String::new() } else { String::from_utf8_lossy(&out).into_owned() }
 }

@@ -30,20 +30,9 @@ impl Skips {
             let (language, backend, subject) = (next(), next(), next());
             let reason = words.collect::<Vec<_>>().join(" ");
             if reason.is_empty() {
-                return Err(format!(
-                    "{}:{}: LANGUAGE BACKEND CASE REASON",
-                    path.display(),
-                    number + 1
-                ));
+                return Err(format!("{}:{}: LANGUAGE BACKEND CASE REASON", path.display(), number + 1));
             }
-            lines.push(Line {
-                number: number + 1,
-                language,
-                backend,
-                subject,
-                reason,
-                used: Cell::new(false),
-            });
+            lines.push(Line { number: number + 1, language, backend, subject, reason, used: Cell::new(false) });
         }
         Ok(Self(lines))
     }
@@ -55,10 +44,7 @@ impl Skips {
             is(&line.language, language)
                 && is(&line.backend, backend)
                 && (line.subject == case
-                    || line
-                        .subject
-                        .strip_prefix("needs:")
-                        .is_some_and(|word| lacking.iter().any(|lack| lack == word)))
+                    || line.subject.strip_prefix("needs:").is_some_and(|word| lacking.iter().any(|lack| lack == word)))
         })?;
         line.used.set(true);
         Some(&line.reason)
@@ -67,7 +53,6 @@ impl Skips {
     /// The lines that nothing was skipped for.
     pub(crate) fn unused(&self) -> Vec<String> {
         let idle = self.0.iter().filter(|line| !line.used.get());
-        idle.map(|line| format!("skips.txt:{}: nothing was skipped for {:?}", line.number, line.subject))
-            .collect()
+        idle.map(|line| format!("skips.txt:{}: nothing was skipped for {:?}", line.number, line.subject)).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error;
@@ -116,19 +116,18 @@ fn open_counter(path: &Path, mode: Mode, before: Option<&Dir>) -> Result<(Mapped
     let fail = |errno| error::of(errno, "use the fence counter", &shown);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = fs::open(path, flags, mode).map_err(fail)?;
-    fs::flock(&file, FlockOperation::LockExclusive).map_err(fail)?;
     let stat = fs::fstat(&file).map_err(fail)?;
-    let size = usize::try_from(stat.st_size).unwrap_or(0);
-    if size < SIZE {
-        if size == 0 && stat.st_mode & 0o777 != mode.as_raw_mode() {
-            fs::fchmod(&file, mode).map_err(fail)?;
+    if stat.st_size == 0 && stat.st_mode & 0o777 != mode.as_raw_mode() {
+        fs::fchmod(&file, mode).map_err(fail)?;
+    }
+    if usize::try_from(stat.st_size).unwrap_or(0) < SIZE {
+        // Space is taken here, so that a full disk is an error and not a signal at the first grant. Neither call
+        // changes what others have written meanwhile.
+        match fs::fallocate(&file, FallocateFlags::empty(), 0, SIZE as u64) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => fs::ftruncate(&file, SIZE as u64),
+            allocated => allocated,
         }
-        // Written, not just lengthened: a full disk is found here and not by a signal at the first grant.
-        let zeros = [0; SIZE];
-        let written = rustix::io::pwrite(&file, &zeros[size..], size as u64).map_err(fail)?;
-        if written < SIZE - size {
-            return Err(fail(Errno::NOSPC));
-        }
+        .map_err(fail)?;
     }
     let mapped = Mapped::new(&file).map_err(fail)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,0 +1,246 @@
+"""Signals, fork and exits: what only a process of its own can show."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import dlock
+import pytest
+from conftest import is_free
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork and no signals here")
+
+
+def test_interrupt_in_a_blocked_acquire(url, run):
+    done = run(
+        """
+        import signal, sys, threading, time, os
+        import dlock
+        client = dlock.connect(sys.argv[1])
+        lock = client.lock("k")
+        lock.acquire()
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        try:
+            client.lock("k").acquire()
+        except KeyboardInterrupt:
+            print("out after", time.monotonic() - began - 0.3)
+        else:
+            sys.exit("not interrupted")
+        lock.release()
+        assert client.holders("k") == []
+        """,
+        url,
+    )
+    print(done.stdout)
+
+
+def test_a_signal_handler_that_raises_and_one_that_does_not(url, run):
+    run(
+        """
+        import signal, sys, os, threading
+        import dlock
+        client = dlock.connect(sys.argv[1])
+        lock = client.lock("k")
+        lock.acquire()
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        assert not client.lock("k").acquire(timeout=0.4)
+        assert seen == [1]
+        class Stop(Exception): pass
+        def stop(*_): raise Stop
+        signal.signal(signal.SIGUSR1, stop)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        try:
+            client.lock("k").acquire()
+        except Stop:
+            lock.release()
+            lock.acquire(False) or sys.exit("left behind")
+            lock.release()
+        else:
+            sys.exit("not stopped")
+        """,
+        url,
+    )
+
+
+def test_fork_while_holding_and_waiting(file_url, run):
+    """The child's try is busy, its exit releases nothing, other keys are free at once, and the parent's lock lives on."""
+    run(
+        """
+        import os, sys, threading, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
+        import dlock
+        client = dlock.connect(sys.argv[1])
+        lock = client.lock("k")
+        inherited = client.lock("mine")
+        with lock as lease:
+            waiting = client.lock("k", wait=3)
+            waiter = threading.Thread(target=waiting.acquire)
+            waiter.start()
+            time.sleep(0.1)
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    assert not lock.locked() and lease.valid_for() == 0.0
+                    try:
+                        lease.check()
+                        raise SystemExit("the child believes that it holds")
+                    except dlock.NotHeld:
+                        pass
+                    assert not client.lock("k").acquire(False)
+                    assert not lock.acquire(False)
+                    try:
+                        lock.release()
+                        raise SystemExit("the child released")
+                    except dlock.NotHeld:
+                        pass
+                    began = time.monotonic()
+                    with inherited, client.lock("other"):
+                        pass
+                    assert time.monotonic() - began < 1
+                    assert not client.lock("k", wait=0.1).acquire()
+                    del lease, lock
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert lock.locked()
+            lease.check()
+            assert not dlock.connect(sys.argv[1] + "?connect_timeout=7").lock("k").acquire(False)
+        waiter.join()
+        waiting.release()
+        """,
+        file_url,
+    )
+
+
+def test_a_child_that_leaves_the_block(file_url, run):
+    done = run(
+        """
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import dlock
+        client = dlock.connect(sys.argv[1])
+        with client.lock("k") as lease:
+            pid = os.fork()
+            if pid:
+                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+                lease.check()
+                print("parent", flush=True)
+        if not pid:
+            print("child", flush=True)
+            sys.exit(0)
+        """,
+        file_url,
+    )
+    assert done.stdout.split() == ["child", "parent"]
+
+
+def test_multiprocessing_fork_and_reinit(file_url, run):
+    run(
+        """
+        import multiprocessing, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import dlock
+        lock = dlock.connect(sys.argv[1]).lock("k")
+
+        def work(path):
+            for _ in range(50):
+                with lock:
+                    with open(path) as file: value = int(file.read())
+                    with open(path, "w") as file: file.write(str(value + 1))
+
+        if __name__ == "__main__":
+            with open("n", "w") as file: file.write("0")
+            with lock: pass
+            lock.acquire(); lock._at_fork_reinit()
+            import gc; warnings.simplefilter("ignore", ResourceWarning); gc.collect()
+            context = multiprocessing.get_context("fork")
+            workers = [context.Process(target=work, args=("n",)) for _ in range(4)]
+            for worker in workers: worker.start()
+            for worker in workers: worker.join()
+            with open("n") as file: assert file.read() == "200"
+        """,
+        file_url,
+    )
+
+
+EXITS = {
+    "return": "pass",
+    "exit": "sys.exit(0)",
+    "os._exit": "os._exit(0)",
+    "error": "raise ValueError('expected')",
+    "sigterm": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)",
+    "daemon": "threading.Thread(target=client.lock('k').acquire, daemon=True).start(); time.sleep(0.05)",
+}
+
+
+@pytest.mark.parametrize("way", EXITS)
+def test_exit_while_holding(way, file_url, run):
+    done = run(
+        f"""
+        import os, signal, sys, threading, time
+        import dlock
+        client = dlock.connect(sys.argv[1])
+        lock = client.lock("k")
+        lock.acquire()
+        lock.lease.on_lost(print)
+        print("held", flush=True)
+        {EXITS[way]}
+        """,
+        file_url,
+        check=False,
+    )
+    assert done.stdout == "held\n"
+    assert done.returncode in {0, 1, -signal.SIGTERM}, done.stderr
+    began = time.monotonic()
+    assert is_free(dlock.connect(file_url), "k", 5)
+    print("free after", time.monotonic() - began)
+
+
+def test_200_exits_right_after_a_release(url):
+    """No crash and no hang when a program of asyncio ends while its last completions are under way."""
+    program = """
+import asyncio, sys
+import dlock
+client = dlock.connect(sys.argv[1])
+async def main():
+    async def one():
+        async with client.lock("k"):
+            await asyncio.sleep(0)
+    await asyncio.gather(*(one() for _ in range(4)))
+    lost = client.lock("l", renew=False, ttl=0.1, loss="signal")
+    await lost.aacquire()
+    lost.lease.on_lost(lambda lease: None)
+    asyncio.create_task(client.lock("l").aacquire())
+    await asyncio.sleep(0)
+asyncio.run(main())
+"""
+    failed = []
+    for start in range(0, 200, 4):
+        command = [sys.executable, "-W", "ignore", "-c", program, f"{url}-{start}" if "memory" in url else url]
+        running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+        for process in running:
+            _, text = process.communicate(timeout=30)
+            if process.returncode:
+                failed.append((process.returncode, text.decode()[-300:]))
+    assert failed == []
+
+
+def test_import_brings_little(run):
+    """Nothing heavy is imported by the import alone."""
+    done = run(
+        """
+        import sys
+        before = set(sys.modules)
+        import dlock
+        new = {name for name in set(sys.modules) - before if not name.startswith("dlock")}
+        print(sorted(new - {"atexit"}))
+        """
+    )
+    assert done.stdout.strip() == "[]"
