@@ -61,6 +61,7 @@ fmt: $(TOOLS) ## Formats Rust and Python, and repairs what ruff can.
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format --quiet .
 
+bench: export CARGO_TARGET_DIR := $(CURDIR)/target
 bench: $(BUILT) ## The workloads beside their raw baselines, as a table of ratios.
 ##  5 min on a quiet machine; figures of a busy one mean nothing.
 	$(CARGO) build --release -p dlock-harness

@@ -94,7 +94,7 @@ def run(name: str) -> Count:
             sys.stdout.flush()
             count.read(line)
         code = step.wait()
-    except KeyboardInterrupt:
+    except BaseException:
         os.killpg(step.pid, signal.SIGTERM)
         raise
     finally:
@@ -120,6 +120,7 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -45,13 +45,7 @@ async fn main() -> Result<()> {
     }
     assert!(!lease.is_held());
 
-    client
-        .lock("import")
-        .wait(Duration::from_secs(1))
-        .acquire()
-        .await?
-        .release()
-        .await?;
+    client.lock("import").wait(Duration::from_secs(1)).acquire().await?.release().await?;
     println!("the next worker has it");
     Ok(())
 }

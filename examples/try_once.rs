@@ -9,11 +9,7 @@ use dlock::{Client, Kind, Result};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let client = Client::connect("memory://try-once")?;
-    let other = client
-        .lock("nightly-report")
-        .label("the other worker")
-        .acquire()
-        .await?;
+    let other = client.lock("nightly-report").label("the other worker").acquire().await?;
 
     // Now or never.
     assert!(client.lock("nightly-report").try_acquire().await?.is_none());
@@ -21,11 +17,7 @@ async fn main() -> Result<()> {
 
     // A wait that ends. The deadline is for the whole wait and never starts again.
     let began = Instant::now();
-    let waited = client
-        .lock("nightly-report")
-        .wait(Duration::from_millis(200))
-        .acquire()
-        .await;
+    let waited = client.lock("nightly-report").wait(Duration::from_millis(200)).acquire().await;
     let error = waited.unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout);
     println!("gave up after {:.1?}: {error}", began.elapsed());
@@ -38,13 +30,7 @@ async fn main() -> Result<()> {
     }
 
     other.release().await?;
-    client
-        .lock("nightly-report")
-        .wait(Duration::from_secs(1))
-        .acquire()
-        .await?
-        .release()
-        .await?;
+    client.lock("nightly-report").wait(Duration::from_secs(1)).acquire().await?.release().await?;
     println!("free again");
     Ok(())
 }

@@ -83,7 +83,7 @@ fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, dela
     let cancel = Cancel::default();
     let seen = cancel.clone();
     let rest = async move {
-        let mut result = first.await;
+        let mut result = followed(first, &seen).await;
         for _ in 1..tries {
             match &result {
                 Err(error) if error.kind() == Kind::Timeout || error.is_temporary() => {}
@@ -94,11 +94,23 @@ fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, dela
                 () = clock::sleep(delay) => {}
                 () = seen.wished(1) => return Err(cancelled(&terms)),
             }
-            result = begin(&site, &client, &terms, Some(Duration::ZERO)).await;
+            result = followed(begin(&site, &client, &terms, Some(Duration::ZERO)), &seen).await;
         }
         result
     };
     Op::new(cancel, rest)
+}
+
+/// Awaits a call, and cancels it as its caller wishes to.
+async fn followed(mut call: Op<Lease>, cancel: &Cancel) -> Result<Lease> {
+    for wishes in 1..=2 {
+        tokio::select! {
+            biased;
+            result = &mut call => return result,
+            () = cancel.wished(wishes) => call.cancel(),
+        }
+    }
+    call.await
 }
 
 impl Bid {

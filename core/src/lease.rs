@@ -485,14 +485,25 @@ impl Inner {
         if self.state() == LOST && self.end_at() <= now {
             self.settle();
         }
-        (self.state() == HELD || mutant!("renew-after-release"))
+        let due = (self.state() == HELD || mutant!("renew-after-release"))
             && self.renew_at() <= now.plus(slack)
-            && !self.renewing.swap(true, Ordering::AcqRel)
+            && !self.renewing.swap(true, Ordering::AcqRel);
+        if due {
+            // From here on `START` is a new suspicion, which the answer that is now asked for doesn't settle.
+            self.renew_at.store(Instant::NEVER.nanos(), Ordering::Release);
+        }
+        due
     }
 
     /// How much earlier than due this one may be renewed, to share a batch.
     pub(crate) fn slack(&self) -> Duration {
         self.ttl() / 30
+    }
+
+    /// Has it renewed then, unless that has been asked for at once in the meantime.
+    fn renew_by(&self, then: Instant) {
+        let unless_suspect = |at| (at != Instant::START.nanos()).then_some(then.nanos());
+        let _ = self.renew_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, unless_suspect);
     }
 
     /// Has it renewed now.
@@ -517,7 +528,7 @@ impl Inner {
                 self.expires.fetch_max(expires.nanos(), Ordering::AcqRel);
                 self.valid_until.fetch_max(valid_until.nanos(), Ordering::AcqRel);
                 let next = if automatic { since.plus(ttl / 3) } else { Instant::NEVER };
-                self.renew_at.store(next.nanos(), Ordering::Release);
+                self.renew_by(next);
                 event::emit(|| What::Renewed.of(self.core.name(), &self.claim));
                 Ok(())
             }
@@ -533,7 +544,7 @@ impl Inner {
                 let pause = self.ttl() / 10;
                 let jitter = Duration::from_nanos(fastrand::u64(0..=nanos(pause / 4)));
                 let next = if automatic { now.plus(pause + jitter) } else { Instant::NEVER };
-                self.renew_at.store(next.nanos(), Ordering::Release);
+                self.renew_by(next);
                 event::emit(|| What::RenewalFailed { error: error.to_string() }.of(self.core.name(), &self.claim));
                 self.renewing.store(false, Ordering::Release);
                 return Err(error.with_key(self.claim.terms.key.clone()));

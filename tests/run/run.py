@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
 
 import dlock
 
@@ -88,11 +90,8 @@ class Sync:
     async def join(self, future):
         future.result()
 
-    async def until(self, limit, is_so):
-        end = time.monotonic() + limit
-        while not is_so() and time.monotonic() < end:
-            time.sleep(0.002)
-        return is_so()
+    async def pause(self, limit):
+        time.sleep(limit)
 
     async def body(self, lock, limit):
         with lock:
@@ -139,11 +138,8 @@ class Asyncio:
     async def join(self, future):
         await future
 
-    async def until(self, limit, is_so):
-        end = time.monotonic() + limit
-        while not is_so() and time.monotonic() < end:
-            await asyncio.sleep(0.002)
-        return is_so()
+    async def pause(self, limit):
+        await asyncio.sleep(limit)
 
     async def body(self, lock, limit):
         async with lock:
@@ -168,21 +164,10 @@ class Asyncio:
         return sum(await asyncio.gather(*(lock.aacquire(blocking=False) for _ in range(many))))
 
 
-class Service:
+def service_of(name):
     """What stands for the client of a service: there is nothing to get but its locks."""
-
-    def __init__(self, name):
-        self.name = name
-        self.lock("k")
-
-    def lock(self, key, **options):
-        return dlock.lock(key, service=self.name, **options)
-
-    def close(self):
-        pass
-
-    async def aclose(self):
-        pass
+    dlock.lock("k", service=name)
+    return SimpleNamespace(lock=partial(dlock.lock, service=name))
 
 
 class Actor:
@@ -212,10 +197,17 @@ class Actor:
         self.calls.clear()
         self.leases.clear()
         for client in self.clients.values():
-            await self.mode.call(client, "close")
+            if isinstance(client, dlock.Client):
+                await self.mode.call(client, "close")
         self.clients.clear()
         gc.collect()
         return "ok"
+
+    async def until(self, limit, is_so):
+        end = time.monotonic() + limit
+        while not is_so() and time.monotonic() < end:
+            await self.mode.pause(0.002)
+        return is_so()
 
     def got(self, lock, name):
         if not name:
@@ -224,7 +216,7 @@ class Actor:
         return name
 
     async def client(self, who, name, verb, *words):
-        makers = {"connect": dlock.connect, "default": dlock.connect, "service": Service}
+        makers = {"connect": dlock.connect, "default": dlock.connect, "service": service_of}
         makers["config"] = lambda path: dlock.connect(config=path)
         if verb in makers:
             self.clients[who] = makers[verb](*words)
@@ -248,8 +240,12 @@ class Actor:
                 return str(await self.mode.rush(client.lock(key), int(many)))
             case "crowd", key, many:
                 return str(max(await self.mode.crowd(client.lock(key), int(many), [])))
-            case "holders", key, *fields:
-                return self.holders(await self.mode.call(client, "holders", key), *fields)
+            case "holders", key:
+                return str(len(await self.mode.call(client, "holders", key)))
+            case "holders", key, field:
+                everybody = await self.mode.call(client, "holders", key)
+                aged = field == "aged"
+                return " ".join(shown(one.age and one.age < 5 if aged else getattr(one, field)) for one in everybody)
             case "break", key:
                 return shown(await self.mode.call(client, "break_lock", key))
             case ("ping" | "close",):
@@ -271,13 +267,6 @@ class Actor:
             failed = Future()
             failed.set_exception(error)
             return None, failed
-
-    def holders(self, everybody, field=None):
-        if field is None:
-            return str(len(everybody))
-        if field == "aged":
-            return " ".join(shown(None if holder.age is None else holder.age < 5) for holder in everybody)
-        return " ".join(shown(getattr(holder, field)) for holder in everybody)
 
     async def lease(self, lease, _, verb, *words):
         if lease not in self.leases:
@@ -305,7 +294,7 @@ class Actor:
             case "lost-within", limit:
                 return shown(await self.mode.lost(lease, seconds(limit)))
             case "called", limit:
-                await self.mode.until(seconds(limit), lambda: called)
+                await self.until(seconds(limit), lambda: called)
                 return str(len(called))
             case (read,) if read in reads:
                 return reads[read]()
@@ -319,7 +308,7 @@ class Actor:
             future.cancel()
             return "ok"
         if verb == "done":
-            return shown(await self.mode.until(0.1, future.done))
+            return shown(await self.until(0.1, future.done))
         await self.mode.join(future) if lock else future.result()
         return self.got(lock, name)
 

@@ -28,7 +28,7 @@ impl fmt::Debug for Remote {
 /// What is known of one claim's requests.
 #[derive(Debug, Default)]
 struct Doubt {
-    /// Until when a take that was sent may still be executed.
+    /// Until when a take that was sent, or a copy of it, may still be executed.
     till: Option<Instant>,
     /// The last one sent had no answer.
     open: bool,
@@ -83,6 +83,8 @@ impl Backend for Remote {
             let since = Instant::now();
             let all = due.iter().map(|due| {
                 let held = own(&due.grant);
+                let mut shortest = held.shortest.lock().unwrap();
+                *shortest = due.ttl.min(*shortest);
                 (held.key.clone(), held.nonce, due.ttl)
             });
             let all: Vec<_> = all.collect();
@@ -150,7 +152,7 @@ impl Bidder {
             key: self.claim.terms.name.to_string(),
             nonce: self.claim.nonce,
             fence,
-            ttl,
+            shortest: Mutex::new(ttl),
             till: self.doubt.till,
             gave: Mutex::new(false),
         };
@@ -208,7 +210,8 @@ impl Bidder {
                     return Ok(attempt);
                 }
                 let refresh = (self.claim.terms.ttl / 3).max(ms(100));
-                let after = left.clamp(ms(10), refresh) + Duration::from_micros(fastrand::u64(0..10_000));
+                // Little jitter: to be there the moment a lock ends is what is worth trying.
+                let after = left.clamp(ms(10), refresh) + Duration::from_micros(fastrand::u64(0..2_000));
                 let mail = self.mail.clone();
                 let on: BoxFuture<'static, ()> = Box::pin(async move { mail.notify.notified().await });
                 Ok(Attempt::Busy(Wake { after, on: Some(on) }))
@@ -226,7 +229,7 @@ impl Bidder {
         if self.doubt.open && remote.world.is("backend-forgets-unknown") {
             return Ok(());
         }
-        remote.world.lock().check.ending(self.claim.nonce, self.claim.terms.ttl, self.doubt.till);
+        remote.world.lock().check.ending(self.claim.nonce, self.claim.terms.ttl);
         let request = Request::Give { key: self.claim.terms.name.to_string(), nonce: self.claim.nonce };
         let Reply::Gave(held, now) = remote.call(request, COMMAND).await? else { unreachable!() };
         if self.doubt.open {
@@ -236,7 +239,7 @@ impl Bidder {
         if !remote.settles(self.doubt.till, now) {
             return Err(Error::unavailable("a request may still be on its way"));
         }
-        remote.world.lock().check.ended(self.claim.nonce);
+        remote.world.lock().check.ended(self.claim.nonce, true);
         Ok(())
     }
 }
@@ -280,7 +283,8 @@ struct Held {
     key: String,
     nonce: u64,
     fence: u64,
-    ttl: Duration,
+    /// The shortest ttl it was ever asked for: so long a release is tried at the least.
+    shortest: Mutex<Duration>,
     till: Option<Instant>,
     /// A give was sent before, so that "not ours" may mean that it was executed.
     gave: Mutex<bool>,
@@ -301,7 +305,8 @@ impl Held {
     async fn give(&self) -> Result<Renewal> {
         let request = Request::Give { key: self.key.clone(), nonce: self.nonce };
         let before = *self.gave.lock().unwrap();
-        self.remote.world.lock().check.ending(self.nonce, self.ttl, self.till);
+        let shortest = *self.shortest.lock().unwrap();
+        self.remote.world.lock().check.ending(self.nonce, shortest);
         let (held, now) = match self.remote.world.call(self.remote.p, request.clone(), COMMAND).await {
             Answer::Reply(Reply::Gave(held, now)) => (held, now),
             Answer::Reply(_) => unreachable!(),
@@ -311,16 +316,18 @@ impl Held {
                 return Err(unknown());
             }
         };
-        self.remote.world.lock().check.ended(self.nonce);
-        if !self.remote.settles(self.till, now) {
+        let settled = self.remote.settles(self.till, now);
+        self.remote.world.lock().check.ended(self.nonce, settled);
+        if !settled {
             // A take of it may still come: it is undone in the background.
-            let (remote, till) = (self.remote.clone(), self.till);
+            let (remote, till, nonce) = (self.remote.clone(), self.till, self.nonce);
             dlock::runtime::spawn(async move {
                 loop {
                     clock::sleep(ms(50)).await;
                     if let Ok(Reply::Gave(_, now)) = remote.call(request.clone(), COMMAND).await
                         && remote.settles(till, now)
                     {
+                        remote.world.lock().check.ended(nonce, true);
                         return;
                     }
                 }

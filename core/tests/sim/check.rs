@@ -13,7 +13,7 @@ use dlock::clock::Instant;
 use dlock::{Lease, State};
 
 use crate::server::{Reply, Request, Server, nonce_of};
-use crate::world::{Host, LONGEST_TTL, ms};
+use crate::world::Host;
 
 /// How many events are kept to be shown.
 const SHOWN: usize = 60;
@@ -31,9 +31,11 @@ pub struct Hold {
 #[derive(Debug)]
 struct End {
     first: Instant,
+    /// The server said that it is given back.
     answered: bool,
+    /// And nothing of it can be executed any more.
+    settled: bool,
     ttl: Duration,
-    till: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -168,14 +170,10 @@ impl Check {
             }
             let why = match self.ends.get(&nonce) {
                 None => "was left behind without a word",
-                Some(end) if end.answered => {
-                    let undone = end.till.unwrap_or(end.first).plus(LONGEST_TTL + ms(2_000));
-                    if now <= undone {
-                        continue;
-                    }
-                    "is back after its end was confirmed"
+                Some(end) if end.settled => "is back after it was settled",
+                Some(end) if !end.answered && now < end.first.plus(end.ttl) => {
+                    "isn't settled, but the turn was passed on"
                 }
-                Some(end) if now < end.first.plus(end.ttl) => "isn't settled, but the turn was passed on",
                 Some(_) => continue,
             };
             let name = self.name(nonce);
@@ -232,14 +230,14 @@ impl Check {
     }
 
     /// The process gives back or withdraws.
-    pub fn ending(&mut self, nonce: u64, ttl: Duration, till: Option<Instant>) {
-        let end = self.ends.entry(nonce).or_insert(End { first: Instant::now(), answered: false, ttl, till });
-        end.till = end.till.max(till);
+    pub fn ending(&mut self, nonce: u64, ttl: Duration) {
+        self.ends.entry(nonce).or_insert(End { first: Instant::now(), answered: false, settled: false, ttl });
     }
 
-    pub fn ended(&mut self, nonce: u64) {
+    pub fn ended(&mut self, nonce: u64, settled: bool) {
         if let Some(end) = self.ends.get_mut(&nonce) {
             end.answered = true;
+            end.settled |= settled;
         }
     }
 }

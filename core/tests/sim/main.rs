@@ -3,7 +3,9 @@
 //! Its only fakes are clock, backend and random source; the same seed gives the same run.
 //!
 //! `DLOCK_SIM_SEEDS=n` sets how many seeds are run, `DLOCK_SIM_SEED=n` runs one and shows its last events, and
-//! `DLOCK_SIM_MUTANT=name` runs that one with a deliberate defect.
+//! `DLOCK_SIM_MUTANT=name` runs it, or the hunt for defects, with that deliberate defect alone.
+
+#![allow(unreachable_pub, reason = "a test binary, nothing of which is public")]
 
 mod backend;
 mod check;
@@ -262,9 +264,13 @@ fn the_same_seed_gives_the_same_run() {
 /// A defect that no seed shows would show that the judge is blind to it.
 #[test]
 fn every_mutant_is_caught() {
-    let seeds = number("DLOCK_SIM_MUTANT_SEEDS").unwrap_or(3_000);
+    let seeds = number("DLOCK_SIM_MUTANT_SEEDS").unwrap_or(10_000);
+    let only = std::env::var("DLOCK_SIM_MUTANT").ok();
     let mut survivors = Vec::new();
     for (name, what) in MUTANTS.iter().chain(BACKEND_MUTANTS) {
+        if only.as_deref().is_some_and(|only| only != *name) {
+            continue;
+        }
         let caught = std::sync::Mutex::new(BTreeMap::new());
         sweep(seeds, Some(name), |seed, outcome| {
             if let Some((check, text)) = &outcome.failure {

@@ -109,10 +109,6 @@ impl Server {
         self.process.get(&nonce).copied()
     }
 
-    pub fn owner(&mut self, now: Instant, key: &str) -> Option<u64> {
-        self.table.owner(now, key)
-    }
-
     /// Every claim that the server knows for this key, holder first.
     pub fn claims(&mut self, now: Instant, key: &str) -> Vec<u64> {
         let all = self.table.holders(now, key);
@@ -192,7 +188,7 @@ impl Server {
         let key = claim.terms.name.to_string();
         self.process.insert(claim.nonce, p);
         let end = self.end(now, claim.terms.ttl);
-        match self.table.take(now, claim, end, None) {
+        match self.table.take(now, claim, end, claim.wait, None) {
             Taken::Granted(raw) => {
                 self.waiting.remove(&claim.nonce);
                 let fence = self.fence(raw);
@@ -240,7 +236,7 @@ impl Server {
             return None;
         }
         let end = self.end(now, claim.terms.ttl);
-        let Taken::Granted(raw) = self.table.take(now, &claim, end, None) else {
+        let Taken::Granted(raw) = self.table.take(now, &claim, end, true, None) else {
             return None;
         };
         self.waiting.remove(&head);

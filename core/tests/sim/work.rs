@@ -94,19 +94,29 @@ impl Worker {
             5..=7 => Some(ms(self.rng.u64(1..400))),
             _ => Some(Duration::ZERO),
         };
+        if self.some(12) {
+            lock = lock.retry((3, ms(20)));
+        }
         if let Some(lease) = self.acquire(&lock, wait).await {
             self.hold(lease, hold, lock.terms().max_hold.is_some()).await;
         }
     }
 
     async fn acquire(&mut self, lock: &Lock, wait: Option<Duration>) -> Option<Arc<Lease>> {
+        let retry = lock.terms().retry;
         let limit = match wait {
+            // Each of its tries may stand still for a while.
+            _ if retry.is_some() && self.world.plan.stalls => Duration::MAX,
+            _ if retry.is_some() => (OUTAGE + ms(20)) * 3,
             None => Duration::MAX,
             Some(wait) if wait.is_zero() => OUTAGE,
             Some(wait) => wait + ms(100),
         };
         self.world.event(format_args!("p{} wants {} within {wait:?}", self.p, lock.key()));
-        let mut op = lock.acquire_for(wait);
+        let mut op = match retry {
+            Some(_) => lock.acquire(),
+            None => lock.acquire_for(wait),
+        };
         let result = if self.some(4) {
             self.acquire_or_cancel(lock, op, limit).await?
         } else {

@@ -31,27 +31,24 @@ impl Waiter {
         if let Some(left) = self.backend.courtesy(&self.claim) {
             return Ok(Attempt::Busy(Wake { after: left, on: None }));
         }
-        if self.claim.wait {
-            // Before trying: who unlocks after this sees that it has to wake somebody.
-            self.backend.dir()?.announce();
-        }
         let mut attempt = self.backend.take(&self.claim, &mut self.open)?;
-        if attempt.is_none() && self.claim.wait && self.follow() {
-            // It may have been given back between the try and the watch.
+        if attempt.is_none() && self.claim.wait {
+            // Who unlocks after this sees that it has to wake somebody; who has unlocked before it is found by looking
+            // once more.
+            self.backend.dir()?.announce();
+            self.follow();
             attempt = self.backend.take(&self.claim, &mut self.open)?;
         }
         self.tries = self.tries.saturating_add(1);
         Ok(attempt.unwrap_or_else(|| Attempt::Busy(self.wake())))
     }
 
-    /// Watches the file that is open now. True: it wasn't watched before.
-    fn follow(&mut self) -> bool {
-        let Some(open) = &self.open else { return false };
-        if self.watch.as_ref().is_some_and(|watch| watch.inode == open.inode()) {
-            return false;
+    /// Watches the file that is open now.
+    fn follow(&mut self) {
+        let Some(open) = &self.open else { return };
+        if self.watch.as_ref().is_none_or(|watch| watch.inode != open.inode()) {
+            self.watch = self.backend.watcher.watch(Path::new(&*self.claim.terms.name), open.inode());
         }
-        self.watch = self.backend.watcher.watch(Path::new(&*self.claim.terms.name), open.inode());
-        self.watch.is_some()
     }
 
     fn wake(&self) -> Wake {

@@ -1,0 +1,294 @@
+//! A running call: awaited, waited for, watched by a callback, cancelled, dropped, panicking.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use dlock::backend::{Attempt, Backend, BoxFuture, Capability, Contender, Due, Holder, Renewal, Wake, memory};
+use dlock::{Claim, Client, Config, Kind, Op, Result, testing};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn client(name: &str) -> Client {
+    Client::connect(&format!("memory://op-{name}")).unwrap()
+}
+
+#[test]
+fn waits_on_a_plain_thread() {
+    let client = client("wait");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    let begun = Instant::now();
+    let error = client.lock("k").wait(ms(50)).acquire().wait().unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert!(begun.elapsed() >= ms(50));
+    lease.release().wait().unwrap();
+}
+
+#[test]
+fn waits_in_slices() {
+    let client = client("slices");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    let mut op = client.lock("k").acquire();
+    for _ in 0..3 {
+        assert!(op.wait_for(ms(5)).is_none());
+    }
+    assert!(op.settled().is_none());
+    lease.release().wait().unwrap();
+    let second = op.wait_for(ms(5_000)).expect("free by now").unwrap();
+    assert!(second.is_held());
+    assert_eq!(op.wait().unwrap_err().kind(), Kind::Internal, "the result can be taken once");
+}
+
+#[test]
+fn is_awaited_in_any_executor() {
+    let client = client("await");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let second = tokio::spawn(client.lock("k").acquire());
+        let third = tokio::spawn(client.lock("k").acquire());
+        tokio::time::sleep(ms(20)).await;
+        assert!(!second.is_finished() && !third.is_finished());
+        lease.release().await.unwrap();
+        let second = second.await.unwrap().unwrap();
+        assert!(second.is_held());
+        drop(second);
+        assert!(third.await.unwrap().unwrap().is_held());
+    });
+}
+
+#[test]
+fn waits_as_a_thread_inside_a_foreign_runtime() {
+    let client = client("foreign");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut op = client.lock("k").acquire();
+        assert!(op.wait_for(ms(20)).is_none());
+        drop(lease);
+        assert!(op.wait().unwrap().is_held());
+    });
+}
+
+#[test]
+fn tells_a_callback_once() {
+    let client = client("callback");
+    let (tell, told) = channel();
+    let send = tell.clone();
+    let at_once = client.lock("k").acquire().on_done(move |result| send.send(result).unwrap());
+    let lease = told.recv().unwrap().unwrap();
+    at_once.cancel();
+    let later = client.lock("k").acquire().on_done(move |result| tell.send(result).unwrap());
+    assert!(told.recv_timeout(ms(20)).is_err());
+    later.cancel();
+    assert_eq!(told.recv().unwrap().unwrap_err().kind(), Kind::Cancelled);
+    assert!(told.recv().is_err(), "called once, then dropped");
+    assert!(lease.is_held());
+}
+
+#[test]
+fn a_cancelled_call_settles_soon_and_leaves_nothing() {
+    let client = client("cancel");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    let mut op = client.lock("k").acquire();
+    assert!(op.wait_for(ms(5)).is_none());
+    op.cancel();
+    let begun = Instant::now();
+    assert_eq!(op.wait().unwrap_err().kind(), Kind::Cancelled);
+    assert!(begun.elapsed() < ms(2_000));
+    drop(lease);
+    assert!(client.lock("k").try_acquire().wait().unwrap().is_some());
+}
+
+#[test]
+fn dropping_cancels() {
+    let client = client("drop");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    for polled in [false, true] {
+        let mut op = client.lock("k").acquire();
+        if polled {
+            assert!(op.wait_for(ms(5)).is_none());
+        }
+        drop(op);
+    }
+    let end = Instant::now() + ms(5_000);
+    while client.holders("k").wait().unwrap().len() > 1 {
+        assert!(Instant::now() < end, "a dropped call still waits");
+    }
+    drop(lease);
+    let lease = client.lock("k").try_acquire().wait().unwrap();
+    assert!(lease.is_some());
+}
+
+/// What a dropped call had obtained already is given back.
+#[test]
+fn a_result_nobody_takes_is_given_back() {
+    let client = client("untaken");
+    drop(client.lock("k").acquire());
+    assert!(client.lock("k").try_acquire().wait().unwrap().is_some());
+}
+
+/// The result of one call becomes that of another, settled or not.
+#[test]
+fn maps_results() {
+    assert_eq!(Op::ready(Ok(2)).map(|n| Ok(n * 2)).wait().unwrap(), 4);
+    let client = client("map");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    let failed = client.lock("k").wait(ms(5)).acquire().map(|_| Ok(()));
+    assert_eq!(failed.wait().unwrap_err().kind(), Kind::Timeout);
+    let recovered = client.lock("k").wait(ms(5)).acquire().recover(|result| Ok(result.is_err()));
+    assert!(recovered.wait().unwrap());
+    let mut op = client.lock("k").acquire().map(|lease| Ok(lease.fence()));
+    assert!(op.wait_for(ms(5)).is_none());
+    op.cancel();
+    assert_eq!(op.wait().unwrap_err().kind(), Kind::Cancelled, "the cancel reaches the call behind it");
+    drop(lease);
+}
+
+/// A backend that panics in whatever it is asked.
+#[derive(Debug)]
+struct Bad;
+
+impl Backend for Bad {
+    fn capability(&self) -> Capability {
+        let mut capability = (memory::DRIVER.capability)();
+        capability.local = false;
+        capability
+    }
+    fn encode(&self, key: &str) -> Result<String> {
+        Ok(key.to_owned())
+    }
+    fn contend(self: Arc<Self>, _: Claim) -> Box<dyn Contender> {
+        Box::new(Self)
+    }
+    fn renew<'a>(&'a self, _: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+        unreachable!()
+    }
+    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+        Box::pin(async { panic!("no holders") })
+    }
+    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(std::future::pending())
+    }
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        panic!("no ping")
+    }
+}
+
+impl Contender for Bad {
+    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
+        Box::pin(async { panic!("no attempt") })
+    }
+    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_of_its_call() {
+    let config = Config::from_url("memory://bad").unwrap();
+    let client = testing::client(config, |_| Ok(Arc::new(Bad))).unwrap();
+    for _ in 0..2 {
+        let error = client.lock("k").acquire().wait().unwrap_err();
+        assert_eq!(error.kind(), Kind::Internal);
+        assert!(error.to_string().contains("no attempt"), "{error}");
+    }
+    assert_eq!(client.holders("k").wait().unwrap_err().kind(), Kind::Internal);
+    assert_eq!(client.ping().wait().unwrap_err().kind(), Kind::Internal);
+}
+
+/// A backend that never answers, whose contender can't withdraw either.
+struct Mute(Arc<AtomicBool>);
+
+impl fmt::Debug for Mute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mute")
+    }
+}
+
+impl Backend for Mute {
+    fn capability(&self) -> Capability {
+        Bad.capability()
+    }
+    fn encode(&self, key: &str) -> Result<String> {
+        Ok(key.to_owned())
+    }
+    fn contend(self: Arc<Self>, _: Claim) -> Box<dyn Contender> {
+        Box::new(Self(self.0.clone()))
+    }
+    fn renew<'a>(&'a self, _: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+        unreachable!()
+    }
+    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+        Box::pin(std::future::pending())
+    }
+    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(std::future::pending())
+    }
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Contender for Mute {
+    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
+        if self.0.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(async { Ok(Attempt::Busy(Wake { after: ms(1_000), on: None })) })
+    }
+    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn answers_in_time_whatever_the_backend_does() {
+    for in_attempt in [false, true] {
+        testing::simulate(1, None, async {
+            let config = Config::from_url("memory://mute").unwrap();
+            let backend = Mute(Arc::new(AtomicBool::new(in_attempt)));
+            let client = testing::client(config, |_| Ok(Arc::new(backend))).unwrap();
+            let begun = tokio::time::Instant::now();
+            let error = client.lock("deadline").wait(ms(300)).acquire().await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Timeout);
+            assert!(begun.elapsed() <= ms(401), "{:?}", begun.elapsed());
+
+            let op = client.lock("cancel").acquire();
+            let canceller = op.canceller();
+            let waiting = tokio::spawn(op);
+            tokio::time::sleep(ms(50)).await;
+            canceller.cancel();
+            let begun = tokio::time::Instant::now();
+            assert_eq!(waiting.await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+            assert!(begun.elapsed() <= ms(251), "{:?}", begun.elapsed());
+
+            let op = client.lock("twice").acquire();
+            let canceller = op.canceller();
+            let waiting = tokio::spawn(op);
+            tokio::time::sleep(ms(50)).await;
+            canceller.cancel();
+            canceller.cancel();
+            let begun = tokio::time::Instant::now();
+            assert_eq!(waiting.await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+            assert!(begun.elapsed() <= ms(1), "{:?}", begun.elapsed());
+            // What is unfinished keeps the turn: nobody contends beside it.
+            assert!(testing::has_turn(&client, "twice"));
+        });
+    }
+}
+
+/// A call that was only made, and never awaited, does nothing.
+#[test]
+fn what_is_not_polled_doesnt_begin() {
+    let client = client("cold");
+    let lease = client.lock("k").acquire().wait().unwrap();
+    let op = client.lock("k").acquire();
+    assert_eq!(client.holders("k").wait().unwrap().len(), 1);
+    drop(op);
+    drop(lease);
+}

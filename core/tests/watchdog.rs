@@ -1,0 +1,259 @@
+//! Renewal: in batches, in time whatever the user's code does, asked again when there was no answer, and none at all
+//! where the process is the lease.
+
+use std::any::Any;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dlock::backend::{Alarm, Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, memory};
+use dlock::clock::{self, Instant};
+use dlock::{Claim, Client, Config, Error, Result, State, runtime, testing};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Grants everything, and notes what is renewed.
+#[derive(Debug, Default)]
+struct Script {
+    next: AtomicU64,
+    batches: Mutex<Vec<(Instant, usize)>>,
+    silent: AtomicBool,
+    gone: AtomicBool,
+    slow: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Pass(Arc<Script>, u64);
+
+struct Bid(Arc<Script>, Claim);
+
+impl Backend for Script {
+    fn capability(&self) -> Capability {
+        let mut capability = (memory::DRIVER.capability)();
+        capability.local = false;
+        capability
+    }
+    fn encode(&self, key: &str) -> Result<String> {
+        Ok(key.to_owned())
+    }
+    fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
+        Box::new(Bid(self, claim))
+    }
+    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+        Box::pin(async move {
+            let since = Instant::now();
+            self.batches.lock().unwrap().push((since, due.len()));
+            assert!(due.iter().all(|due| (&*due.grant as &dyn Any).is::<Pass>()));
+            clock::sleep(ms(self.slow.load(Ordering::Relaxed))).await;
+            let answer = |due: &Due| {
+                if self.silent.load(Ordering::Relaxed) {
+                    Err(Error::unavailable("no answer"))
+                } else if self.gone.load(Ordering::Relaxed) {
+                    Ok(Renewal::Lost)
+                } else {
+                    Ok(Renewal::Kept { since, ttl: due.ttl })
+                }
+            };
+            due.iter().map(answer).collect()
+        })
+    }
+    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Contender for Bid {
+    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
+        let fence = self.0.next.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(Attempt::Granted {
+            grant: Arc::new(Pass(self.0.clone(), fence)),
+            since: Instant::now(),
+            ttl: self.1.terms.ttl,
+        })))
+    }
+    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Grant for Pass {
+    fn fences(&self) -> Option<Range<u64>> {
+        Some(self.1..self.1 + 1)
+    }
+    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+        let _ = &self.0;
+        Box::pin(std::future::ready(Ok(Renewal::Kept { since: Instant::now(), ttl: Duration::ZERO })))
+    }
+}
+
+fn scripted() -> (Client, Arc<Script>, Alarm) {
+    let script = Arc::new(Script::default());
+    let mut alarm = Alarm::default();
+    let config = Config::from_url("memory://scripted").unwrap();
+    let client = testing::client(config, |raised| {
+        alarm = raised;
+        Ok(script.clone())
+    });
+    (client.unwrap(), script, alarm)
+}
+
+#[test]
+fn renews_in_batches_of_at_most_500() {
+    testing::simulate(1, None, async {
+        let (client, script, _) = scripted();
+        let mut leases = Vec::new();
+        for i in 0..1_201 {
+            leases.push(client.lock(&format!("k{i}")).ttl(ms(3_000)).acquire().await.unwrap());
+        }
+        clock::sleep(ms(10_000)).await;
+        assert!(leases.iter().all(|lease| lease.is_held()));
+        let batches = script.batches.lock().unwrap();
+        assert!(batches.iter().all(|(_, n)| *n <= 500));
+        let first = batches[0].0;
+        let sizes: Vec<_> = batches.iter().filter(|(at, _)| *at == first).map(|(_, n)| *n).collect();
+        assert_eq!(sizes.iter().sum::<usize>(), 1_201, "{sizes:?}");
+        assert_eq!(sizes.len(), 3, "{sizes:?}");
+        assert!((27..=33).contains(&batches.len()), "every ttl/3: {}", batches.len());
+    });
+}
+
+#[test]
+fn stops_with_the_release() {
+    testing::simulate(1, None, async {
+        let (client, script, _) = scripted();
+        let lease = client.lock("k").ttl(ms(300)).acquire().await.unwrap();
+        clock::sleep(ms(1_000)).await;
+        lease.release().await.unwrap();
+        let renewed = script.batches.lock().unwrap().len();
+        assert!(renewed >= 9, "{renewed}");
+        drop(lease);
+        clock::sleep(ms(3_000)).await;
+        assert_eq!(script.batches.lock().unwrap().len(), renewed);
+        drop(client);
+        clock::sleep(ms(1_000)).await;
+        assert_eq!(Arc::strong_count(&script), 1, "the watchdog ends with its client");
+    });
+}
+
+/// "Don't know" is asked again until the end, and the loss is told before it.
+#[test]
+fn asks_again_without_an_answer() {
+    testing::simulate(2, None, async {
+        let (client, script, _) = scripted();
+        let lease = client.lock("k").ttl(ms(1_000)).acquire().await.unwrap();
+        script.silent.store(true, Ordering::Relaxed);
+        clock::sleep(ms(800)).await;
+        assert!(lease.is_held());
+        assert!(script.batches.lock().unwrap().len() >= 3);
+        script.silent.store(false, Ordering::Relaxed);
+        clock::sleep(ms(500)).await;
+        assert!(lease.is_held(), "one answer in time is enough");
+        script.silent.store(true, Ordering::Relaxed);
+        assert!(lease.lost().await.unwrap());
+        assert!(Instant::now() < lease.valid_until());
+    });
+}
+
+#[test]
+fn the_backends_word_ends_it() {
+    testing::simulate(2, None, async {
+        let (client, script, _) = scripted();
+        let lease = client.lock("k").ttl(ms(3_000)).acquire().await.unwrap();
+        script.gone.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        assert!(lease.lost().await.unwrap());
+        assert!(Instant::now() - begun <= ms(1_010));
+    });
+}
+
+/// An alarm has the lease looked at now, also when a renewal is on its way that may have been answered before it.
+#[test]
+fn an_alarm_is_followed_at_once() {
+    testing::simulate(2, None, async {
+        let (client, script, alarm) = scripted();
+        let lease = client.lock("k").ttl(ms(30_000)).acquire().await.unwrap();
+        clock::sleep(ms(100)).await;
+        alarm.raise("k");
+        alarm.raise("another");
+        clock::sleep(ms(5)).await;
+        assert_eq!(script.batches.lock().unwrap().len(), 1);
+        assert!(lease.is_held());
+
+        script.slow.store(50, Ordering::Relaxed);
+        alarm.raise("k");
+        clock::sleep(ms(20)).await;
+        alarm.raise("k");
+        clock::sleep(ms(40)).await;
+        script.gone.store(true, Ordering::Relaxed);
+        clock::sleep(ms(100)).await;
+        assert_eq!(script.batches.lock().unwrap().len(), 3, "asked again after the answer to the earlier");
+        assert_eq!(lease.state(), State::Lost);
+    });
+}
+
+/// The user's code runs on the pool: whatever it does there, leases are renewed.
+#[test]
+fn slow_callbacks_lose_no_lease() {
+    let (client, script, _) = scripted();
+    let ttl = ms(300);
+    let leases: Vec<_> = (0..40).map(|i| client.lock(&format!("k{i}")).ttl(ttl).acquire().wait().unwrap()).collect();
+    let busy = Arc::new(AtomicU64::new(0));
+    for i in 0..40 {
+        let short = client.lock(&format!("short{i}")).ttl(ms(100)).renew(false);
+        let lease = short.acquire().wait().unwrap();
+        let busy = busy.clone();
+        lease.on_lost(move || {
+            runtime::pool(move || {
+                busy.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(ms(900));
+            });
+        });
+        assert!(lease.lost().wait_for(ms(5_000)).unwrap().unwrap());
+        if i > 5 {
+            break;
+        }
+    }
+    std::thread::sleep(ms(950));
+    assert!(busy.load(Ordering::Relaxed) > 0);
+    assert!(leases.iter().all(|lease| lease.is_held()));
+    assert!(script.batches.lock().unwrap().len() > 3);
+}
+
+/// Where the process is the lease there is nothing to renew, and no thread for it.
+#[cfg(target_os = "linux")]
+#[test]
+fn endless_leases_start_no_thread() {
+    const ASKED: &str = "DLOCK_TEST_THREADS";
+    if std::env::var_os(ASKED).is_none() {
+        // A process of its own: other tests here start the runtime.
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "endless_leases_start_no_thread", "--test-threads=1"])
+            .env(ASKED, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        return;
+    }
+    let names = || {
+        let all = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = all.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+        names.filter(|name| name.starts_with("dlock")).count()
+    };
+    let client = Client::connect("memory://threads").unwrap();
+    let lease = client.lock("k").acquire().wait().unwrap();
+    assert!(client.lock("k").try_acquire().wait().unwrap().is_none());
+    lease.release().wait().unwrap();
+    assert_eq!(names(), 0);
+    let lease = client.lock("k").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+    assert!(lease.lost().wait().unwrap());
+    assert!(names() > 0, "one that ends has a watchdog");
+}
