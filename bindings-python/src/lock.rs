@@ -298,7 +298,9 @@ impl Lock {
 
     /// For `threading` and `Condition`: unlocked, as in a fresh child of fork.
     fn _at_fork_reinit(&self) {
-        self.held().clear();
+        // Dropped outside the mutex: what is collected may warn, and a warning may run anything.
+        let left = std::mem::take(&mut *self.held());
+        drop(left);
     }
 
     fn _is_owned(&self) -> bool {

@@ -48,11 +48,24 @@ pub enum What {
         /// From the grant to the loss.
         held: Duration,
     },
+    /// Released, but not confirmed by the backend in time: the release goes on in the background, and the lock ends by
+    /// its ttl at the latest.
+    Unconfirmed,
+    /// Something in the configuration that was not taken into account, and why. Concerns no key.
+    Ignored {
+        /// What, and why.
+        note: String,
+    },
     /// Released, after having been held so long.
     Released {
         /// From the grant to the release.
         held: Duration,
     },
+}
+
+/// Tells what of the configuration was not taken into account.
+pub(crate) fn ignored(note: &str) {
+    emit(|| Event { what: What::Ignored { note: note.to_owned() }, backend: "", key: "".into() });
 }
 
 impl What {

@@ -41,3 +41,8 @@ pub use error::{Error, Kind, Result, show};
 pub use lease::{Ended, Lease, State};
 pub use lock::Lock;
 pub use op::{Canceller, Op};
+
+/// The Rust blocks of the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -51,6 +51,22 @@ impl<T: Send + 'static> Op<T> {
         Self { state: Stage::Cold(Box::pin(caught(work)), false), cancel: Some(cancel) }
     }
 
+    /// A call that goes on by itself when its caller doesn't wait any longer.
+    pub(crate) fn going(work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        let cancel = Cancel::default();
+        let wish = cancel.clone();
+        Self::new(cancel, async move {
+            let mut work = Box::pin(work);
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                () = wish.wished(1) => {}
+            }
+            runtime::spawn(async move { drop(work.await) });
+            Err(Error::new(Kind::Cancelled, "the call was cancelled; what it had begun goes on"))
+        })
+    }
+
     /// The result, if it is there already.
     pub fn settled(&mut self) -> Option<Result<T>> {
         match &mut self.state {
@@ -126,15 +142,11 @@ impl<T: Send + 'static> Op<T> {
     /// user's belongs on [`runtime::pool`].
     pub fn on_done(mut self, f: impl FnOnce(Result<T>) + Send + 'static) -> Canceller {
         let canceller = self.canceller();
-        match self.take() {
-            Some(result) => f(result),
-            None => {
-                if let Stage::Cold(work, _) = std::mem::replace(&mut self.state, Stage::Spent) {
-                    runtime::spawn(async move { f(work.await) });
-                } else if let Stage::Hot(result) = std::mem::replace(&mut self.state, Stage::Spent) {
-                    runtime::spawn(async move { f(result.await.unwrap_or_else(|_| Err(spent()))) });
-                }
-            }
+        match std::mem::replace(&mut self.state, Stage::Spent) {
+            Stage::Done(result) => f(result),
+            Stage::Cold(work, _) => runtime::spawn(async move { f(work.await) }),
+            Stage::Hot(result) => runtime::spawn(async move { f(result.await.unwrap_or_else(|_| Err(spent()))) }),
+            Stage::Spent => f(Err(spent())),
         }
         canceller
     }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::{Error, Result, show};
+use crate::event;
 
 type Clients = BTreeMap<String, Client>;
 
@@ -57,7 +58,9 @@ pub fn from_file(path: &Path) -> Result<Client> {
 
 fn settings(path: Option<&Path>) -> Result<Settings> {
     let directory = std::env::current_dir().unwrap_or_default();
-    Settings::load(std::env::vars_os(), &directory, path)
+    let settings = Settings::load(std::env::vars_os(), &directory, path)?;
+    settings.notes().iter().for_each(|note| event::ignored(note));
+    Ok(settings)
 }
 
 fn insert(name: &str, client: &Client) {

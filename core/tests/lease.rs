@@ -12,10 +12,12 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Does this with every local backend, in virtual time.
+/// Does this with every local backend, in virtual time. No two tests share a client: each has a clock of its own.
 fn each<F: Future<Output = ()>>(test: impl Fn(Client) -> F) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
     let dir = TempDir::new().unwrap();
-    for url in ["memory://lease".to_owned(), format!("file://{}", dir.path().display())] {
+    let memory = format!("memory://lease-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    for url in [memory, format!("file://{}", dir.path().display())] {
         testing::simulate(7, None, test(Client::connect(&url).unwrap()));
     }
 }

@@ -71,7 +71,12 @@ def test_bad_yaml_names_file_and_line(run, tmp_path):
 
 
 def test_secrets_are_not_shown(run):
-    for url in ["redis://user:hunter2@host/0", "file://user:hunter2@/x", "memory://user:hunter2@x", "x://:hunter2@[::1"]:
+    for url in [
+        "redis://user:hunter2@host/0",
+        "file://user:hunter2@/x",
+        "memory://user:hunter2@x",
+        "x://:hunter2@[::1",
+    ]:
         with pytest.raises(dlock.ConfigError) as caught:
             dlock.connect(url)
         assert "hunter2" not in str(caught.value)

@@ -255,13 +255,19 @@ def test_on_lost_after_the_loss_and_collected_cycles(client):
     with pytest.raises(dlock.LockLost):
         lock.release()
 
-    lock = client.lock("cycle")
-    lock.acquire()
-    lease = lock.lease
-    lease.on_lost(lambda _, lease=lease: lease)
-    gone = weakref.ref(lease)
+    assert lease.lost.is_set()
+
+
+def test_a_callback_that_refers_to_its_lease_is_collected_with_it(client):
+    def cycle():
+        lock = client.lock("cycle")
+        lock.acquire()
+        lease = lock.lease
+        lease.on_lost(lambda _: lease)
+        return weakref.ref(lease)
+
     with pytest.warns(ResourceWarning, match="cycle"):
-        del lock, lease
+        gone = cycle()
         gc.collect()
     assert gone() is None
 

@@ -18,7 +18,7 @@ lock = dlock.connect(url).lock("k")
 for _ in range(times):
     with lock:
         number = int(os.pread(file, 12, 0)) + 1
-        time.sleep(0)
+        time.sleep(0.0005)
         os.pwrite(file, b"%012d" % number, 0)
 """
 
@@ -31,14 +31,14 @@ lock = filelock.FileLock(name, poll_interval=0.001)
 for _ in range(times):
     with lock:
         number = int(os.pread(file, 12, 0)) + 1
-        time.sleep(0)
+        time.sleep(0.0005)
         os.pwrite(file, b"%012d" % number, 0)
 """
 
 FLOCK = """
 times=$3
 while [ "$times" -gt 0 ]; do
-    flock "$1" sh -c 'read -r number < "$1"; echo "$((number + 1))" > "$1"' sh "$2" || exit 1
+    flock "$1" sh -c 'read -r number < "$1"; printf %012d "$(expr "$number" + 1)" > "$1"' sh "$2" || exit 1
     times=$((times - 1))
 done
 """

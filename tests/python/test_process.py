@@ -68,7 +68,7 @@ def test_a_signal_handler_that_raises_and_one_that_does_not(url, run):
 
 
 def test_fork_while_holding_and_waiting(file_url, run):
-    """The child's try is busy, its exit releases nothing, other keys are free at once, and the parent's lock lives on."""
+    """The child's try is busy, its exit releases nothing, other keys are free at once, the parent's lock lives on."""
     run(
         """
         import os, sys, threading, time, warnings

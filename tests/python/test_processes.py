@@ -1,6 +1,7 @@
 """Several processes on one lock: what they count is exact, fences only rise, and a killed holder stops nobody."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -78,8 +79,8 @@ with lock:
     if sys.argv[2] == "forked":
         child = os.fork()
         if child == 0:
-            print(os.getpid(), flush=True)
             signal.pause()
+        print(child, flush=True)
     print("held", flush=True)
     signal.pause()
 """
@@ -164,7 +165,7 @@ def test_nothing_configured_and_every_increment_counts(code, start, say, tmp_pat
     seen = sorted(pair for output in outputs for pair in json.loads(output))
     assert [number for number, _ in seen] == list(range(1, total + 1))
     fences = [fence for _, fence in seen]
-    assert all(earlier < later for earlier, later in zip(fences, fences[1:], strict=False))
+    assert all(earlier < later for earlier, later in itertools.pairwise(fences))
     say(f"{total} increments in {took:.2f} s")
 
 

@@ -235,7 +235,10 @@ impl Actor {
             return Ok(format!("there is no {name}"));
         };
         match verb {
-            "cancel" => ok(canceller.cancel()),
+            "cancel" => {
+                canceller.cancel();
+                ok(())
+            }
             "join" => {
                 let obtained = result.recv().expect("a call answers once")?;
                 self.got(obtained, lease)

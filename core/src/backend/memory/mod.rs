@@ -4,7 +4,7 @@ mod table;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -62,18 +62,13 @@ fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
 
 type Locked = Mutex<Table>;
 
-/// The table of this name: one a process, whatever else the clients' configurations say.
+/// The table of this name: one a process, whatever else the clients' configurations say. It stays when the last client
+/// has gone, because its fences go on where they were.
 fn shared(config: &Config) -> Arc<Locked> {
-    static TABLES: PerProcess<Mutex<HashMap<String, Weak<Locked>>>> = PerProcess::new();
+    static TABLES: PerProcess<Mutex<HashMap<String, Arc<Locked>>>> = PerProcess::new();
     let name = config.values().text("name").unwrap_or_default().to_owned();
     let mut tables = TABLES.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(table) = tables.get(&name).and_then(Weak::upgrade) {
-        return table;
-    }
-    let table = Arc::new(Locked::default());
-    tables.retain(|_, table| table.strong_count() > 0);
-    tables.insert(name, Arc::downgrade(&table));
-    table
+    tables.entry(name).or_default().clone()
 }
 
 #[derive(Debug)]
