@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::backend::{Attempt, Contender, Wake};
 use crate::claim::{Claim, Terms};
 use crate::client::{Client, Core};
@@ -30,6 +32,8 @@ struct Bid {
     cancel: Cancel,
     begun: Instant,
     deadline: Instant,
+    /// Told when the backend keeps an attempt for longer than it was given.
+    mute: Arc<Notify>,
 }
 
 /// Acquires as the terms say.
@@ -52,7 +56,9 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
                     event::emit(|| What::Granted { wait: Duration::ZERO }.of(core.name(), &claim));
                     return Op::ready(Ok(Lease::new(core, client.id(), claim, grant, since, ttl, taken)));
                 }
-                Some(Err(error)) if !error.is_temporary() => return Op::ready(Err(told(error, core, &claim))),
+                Some(Err(error)) if !error.is_temporary() || !claim.wait => {
+                    return Op::ready(Err(told(error, core, &claim)));
+                }
                 _ => turn = Some(taken),
             }
         }
@@ -72,11 +78,12 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
         cancel: cancel.clone(),
         begun,
         deadline,
+        mute: Arc::default(),
     };
     Op::new(cancel, bid.watched(turn))
 }
 
-/// The seeds' way: so many single tries, so far apart, instead of waiting.
+/// So many single tries, so far apart, instead of waiting.
 fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, delay: Duration) -> Op<Lease> {
     let first = begin(site, client, terms, Some(Duration::ZERO));
     let (site, client, terms) = (site.clone(), client.clone(), terms.clone());
@@ -118,7 +125,7 @@ impl Bid {
     /// and keeps the turn until it is settled.
     async fn watched(self, turn: Option<Turn>) -> Result<Lease> {
         let (core, claim, begun, deadline) = (self.core.clone(), self.claim.clone(), self.begun, self.deadline);
-        let cancel = self.cancel.clone();
+        let (cancel, mute) = (self.cancel.clone(), self.mute.clone());
         let mut work = Box::pin(self.run(turn));
         let late = async {
             let withdrawn = async {
@@ -135,17 +142,20 @@ impl Bid {
             }
             tokio::select! {
                 biased;
-                () = withdrawn => true,
-                () = clock::sleep_until(deadline.plus(grace)) => false,
+                () = withdrawn => cancelled(&claim.terms),
+                () = clock::sleep_until(deadline.plus(grace)) => busy(&core, &claim, Instant::now() - begun, ""),
+                () = mute.notified() => {
+                    told(Error::unavailable("the backend gave no answer in time; try again"), &core, &claim)
+                }
             }
         };
-        let was_cancelled = tokio::select! {
+        let error = tokio::select! {
             biased;
             result = &mut work => return result,
-            was_cancelled = late => was_cancelled,
+            error = late => error,
         };
         runtime::spawn_pending(async move { drop(work.await) });
-        Err(if was_cancelled { cancelled(&claim.terms) } else { busy(&core, &claim, Instant::now() - begun, "") })
+        Err(error)
     }
 
     async fn run(mut self, mut turn: Option<Turn>) -> Result<Lease> {
@@ -222,7 +232,16 @@ impl Bid {
         let mut last = false;
         loop {
             let budget = if last || !self.claim.wait { outage } else { self.deadline.left().min(outage) };
-            let wake = match contender.attempt(budget).await {
+            let mut attempt = contender.attempt(budget);
+            let answer = tokio::select! {
+                biased;
+                answer = &mut attempt => answer,
+                () = clock::sleep(budget.max(outage).saturating_add(LATE)) => {
+                    self.mute.notify_one();
+                    attempt.await
+                }
+            };
+            let wake = match answer {
                 Ok(Attempt::Granted { grant, since, ttl }) => {
                     self.core.answered.store(true, Ordering::Relaxed);
                     return Ok((grant, since, ttl));

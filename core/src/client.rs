@@ -97,7 +97,7 @@ impl Client {
     /// Checks that the backend answers.
     pub fn ping(&self) -> Op<()> {
         match self.core() {
-            Ok(core) => Op::going(async move { core.backend.ping().await }),
+            Ok(core) => Op::going(Some(core.config.connect_timeout()), async move { core.backend.ping().await }),
             Err(error) => Op::ready(Err(error)),
         }
     }
@@ -118,7 +118,7 @@ impl Client {
         if leases.is_empty() {
             return Op::ready(Ok(()));
         }
-        Op::going(async move {
+        Op::going(None, async move {
             tokio::select! {
                 biased;
                 () = lease::give_back(leases) => Ok(()),
@@ -184,7 +184,10 @@ impl Client {
         let lock = self.lock(key);
         let ready = lock.check().and_then(|()| self.core());
         match ready {
-            Ok(core) => Op::going(work(core, lock.backend_name().to_owned())),
+            Ok(core) => {
+                let limit = core.config.connect_timeout();
+                Op::going(Some(limit), work(core, lock.backend_name().to_owned()))
+            }
             Err(error) => Op::ready(Err(error.with_key(key))),
         }
     }

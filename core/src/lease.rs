@@ -209,7 +209,7 @@ impl Lease {
     /// Dropping the call changes nothing.
     pub fn lost(&self) -> Op<bool> {
         let inner = self.0.clone();
-        Op::going(async move { Ok(inner.lost().await) })
+        Op::going(None, async move { Ok(inner.lost().await) })
     }
 
     /// As [`lost`](Self::lost), for a limited time: false when it came first.
@@ -219,7 +219,7 @@ impl Lease {
         if inner.is_lost() {
             return Op::ready(Ok(true));
         }
-        Op::going(async move {
+        Op::going(None, async move {
             tokio::select! {
                 biased;
                 lost = inner.lost() => Ok(lost),
@@ -255,7 +255,7 @@ impl Lease {
         if let Err(error) = check_ttl(ttl, inner.core.name(), &inner.core.capability).and_then(|()| self.check()) {
             return Op::ready(Err(error.with_key(inner.claim.terms.key.clone())));
         }
-        Op::going(async move {
+        Op::going(Some(inner.core.config.connect_timeout()), async move {
             let due = [inner.due(Some(ttl))];
             let answer = inner.core.backend.renew(&due).await.pop();
             inner.renewed(answer.unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer"))))
@@ -573,7 +573,7 @@ impl Inner {
         match self.settled.load(Ordering::Acquire) {
             0 => {
                 let inner = self.clone();
-                Op::going(async move { inner.confirmed().await })
+                Op::going(None, async move { inner.confirmed().await })
             }
             settled => Op::ready(self.outcome(settled)),
         }

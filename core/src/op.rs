@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::backend::BoxFuture;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::error::{Error, Kind, Result};
 use crate::runtime;
 
@@ -51,19 +51,26 @@ impl<T: Send + 'static> Op<T> {
         Self { state: Stage::Cold(Box::pin(caught(work)), false), cancel: Some(cancel) }
     }
 
-    /// A call that goes on by itself when its caller doesn't wait any longer.
-    pub(crate) fn going(work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+    /// A call that goes on by itself when its caller doesn't wait any longer, and whose caller is told within the limit.
+    pub(crate) fn going(limit: Option<Duration>, work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         let cancel = Cancel::default();
         let wish = cancel.clone();
         Self::new(cancel, async move {
             let mut work = Box::pin(work);
-            tokio::select! {
+            let until = limit.map_or(Instant::NEVER, |limit| Instant::now().plus(limit));
+            let error = tokio::select! {
                 biased;
                 result = &mut work => return result,
-                () = wish.wished(1) => {}
-            }
+                () = wish.wished(1) => {
+                    Error::new(Kind::Cancelled, "the call was cancelled; what it had begun goes on")
+                }
+                () = clock::sleep_until(until) => Error::unavailable(format!(
+                    "the backend gave no answer within {:?}; try again, or raise connect_timeout",
+                    limit.unwrap_or_default()
+                )),
+            };
             runtime::spawn(async move { drop(work.await) });
-            Err(Error::new(Kind::Cancelled, "the call was cancelled; what it had begun goes on"))
+            Err(error)
         })
     }
 
@@ -122,7 +129,7 @@ impl<T: Send + 'static> Op<T> {
         let (wake, woken) = sync_channel::<()>(1);
         let waker = Arc::new(Unpark(wake)).into();
         let mut context = Context::from_waker(&waker);
-        let end = (slice != Duration::MAX).then(|| clock::Instant::now().plus(slice));
+        let end = (slice != Duration::MAX).then(|| Instant::now().plus(slice));
         loop {
             if let Poll::Ready(result) = Pin::new(&mut *self).poll(&mut context) {
                 return Some(result);

@@ -171,7 +171,6 @@ impl Actor {
             ("crowd", [key, many]) => Ok(crowd(&client, key, number(many)).to_string()),
             ("holders", [key, fields @ ..]) => holders(&client, key, fields),
             ("break", [key]) => yes(client.break_lock(key).wait()?),
-            ("name", [key]) => Ok(client.lock(key).backend_name().to_owned()),
             ("ping", []) => client.ping().wait().and_then(ok),
             ("close", []) => client.close(PATIENCE).wait().and_then(ok),
             ("backend", []) => Ok(client.backend().to_owned()),

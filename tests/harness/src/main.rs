@@ -187,19 +187,13 @@ fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, v
             }
             Err(why) => Err(why),
         };
-        let mark = match result {
-            Ok(()) => {
-                cell.passed.push(case.name.clone());
-                "ok"
-            }
-            Err(why) => {
-                println!("not ok  {:<8} {:<8} {}: {why}", cell.language, cell.backend, case.name);
-                cell.failed.push(format!("{}: {why}{}", case.name, tail(&log)));
-                "not ok"
-            }
-        };
-        if verbose {
-            let ms = began.elapsed().as_millis();
+        let failed = result.is_err();
+        match result {
+            Ok(()) => cell.passed.push(case.name.clone()),
+            Err(why) => cell.failed.push(format!("{}: {why}{}", case.name, tail(&log))),
+        }
+        if verbose || failed {
+            let (mark, ms) = (if failed { "not ok" } else { "ok" }, began.elapsed().as_millis());
             println!("{mark:<7} {:<8} {:<8} {} ({ms} ms)", cell.language, cell.backend, case.name);
         }
         let _ = std::fs::write(&log, "");
