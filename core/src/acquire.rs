@@ -1,7 +1,7 @@
 //! The way to a lease, and the only wait loop.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -32,8 +32,16 @@ struct Bid {
     cancel: Cancel,
     begun: Instant,
     deadline: Instant,
+    signs: Arc<Signs>,
+}
+
+/// What a bid shows of itself while it runs.
+#[derive(Default)]
+struct Signs {
     /// Told when the backend keeps an attempt for longer than it was given.
-    mute: Arc<Notify>,
+    mute: Notify,
+    /// Whether anybody has said that the lock is busy.
+    busy: AtomicBool,
 }
 
 /// Acquires as the terms say.
@@ -78,7 +86,7 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
         cancel: cancel.clone(),
         begun,
         deadline,
-        mute: Arc::default(),
+        signs: Arc::default(),
     };
     Op::new(cancel, bid.watched(turn))
 }
@@ -125,7 +133,7 @@ impl Bid {
     /// and keeps the turn until it is settled.
     async fn watched(self, turn: Option<Turn>) -> Result<Lease> {
         let (core, claim, begun, deadline) = (self.core.clone(), self.claim.clone(), self.begun, self.deadline);
-        let (cancel, mute) = (self.cancel.clone(), self.mute.clone());
+        let (cancel, signs) = (self.cancel.clone(), self.signs.clone());
         let mut work = Box::pin(self.run(turn));
         let late = async {
             let withdrawn = async {
@@ -142,11 +150,14 @@ impl Bid {
             }
             tokio::select! {
                 biased;
-                () = withdrawn => cancelled(&claim.terms),
-                () = clock::sleep_until(deadline.plus(grace)) => busy(&core, &claim, Instant::now() - begun, ""),
-                () = mute.notified() => {
-                    told(Error::unavailable("the backend gave no answer in time; try again"), &core, &claim)
-                }
+                () = withdrawn => return cancelled(&claim.terms),
+                () = clock::sleep_until(deadline.plus(grace)) => {}
+                () = signs.mute.notified() => signs.busy.store(false, Ordering::Relaxed),
+            }
+            if signs.busy.load(Ordering::Relaxed) {
+                busy(&core, &claim, Instant::now() - begun, "")
+            } else {
+                told(Error::unavailable("the backend gave no answer in time; try again"), &core, &claim)
             }
         };
         let error = tokio::select! {
@@ -197,7 +208,10 @@ impl Bid {
     async fn turn(&self) -> Result<Turn> {
         let place = match self.site.slot.queue(&self.claim) {
             Ok(turn) => return Ok(turn),
-            Err(place) if self.claim.wait => place,
+            Err(place) if self.claim.wait => {
+                self.signs.busy.store(true, Ordering::Relaxed);
+                place
+            }
             Err(_) => return Err(busy(&self.core, &self.claim, Duration::ZERO, "")),
         };
         tokio::select! {
@@ -237,7 +251,7 @@ impl Bid {
                 biased;
                 answer = &mut attempt => answer,
                 () = clock::sleep(budget.max(outage).saturating_add(LATE)) => {
-                    self.mute.notify_one();
+                    self.signs.mute.notify_one();
                     attempt.await
                 }
             };
@@ -248,6 +262,7 @@ impl Bid {
                 }
                 Ok(Attempt::Busy(wake)) => {
                     self.core.answered.store(true, Ordering::Relaxed);
+                    self.signs.busy.store(true, Ordering::Relaxed);
                     heard = Instant::now();
                     pause = Duration::from_millis(10);
                     if !self.claim.wait || last {
