@@ -75,7 +75,7 @@ clean: ## Removes target, .venv and all caches; the next target builds anew.
 
 ##@ Parts of `make test`
 test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SEEDS=2000.
-	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python
+	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
 
 test-sim: $(TOOLS) ## The simulator alone; `make test-sim SIM_SEEDS=100000` to look longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture

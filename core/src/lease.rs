@@ -258,7 +258,10 @@ impl Lease {
         Op::going(Some(inner.core.config.connect_timeout()), async move {
             let due = [inner.due(Some(ttl))];
             let answer = inner.core.backend.renew(&due).await.pop();
-            inner.renewed(answer.unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer"))))
+            let renewed =
+                inner.renewed(answer.unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer"))));
+            inner.core.enroll(&inner);
+            renewed
         })
     }
 
@@ -393,10 +396,14 @@ impl Inner {
 
     /// `Held` → `Lost`, once, and told to everybody.
     fn lose(&self, cause: Cause) {
+        // Before the state: who sees the loss sees why.
+        let (unknown, why) = (Cause::Unknown as u8, cause as u8);
+        if self.state() == HELD {
+            let _ = self.cause.compare_exchange(unknown, why, Ordering::AcqRel, Ordering::Acquire);
+        }
         if self.state.compare_exchange(HELD, LOST, Ordering::SeqCst, Ordering::Acquire).is_err() {
             return;
         }
-        self.cause.store(cause as u8, Ordering::Release);
         event::emit(|| What::Lost { held: self.age() }.of(self.core.name(), &self.claim));
         for hook in self.change() {
             hook();

@@ -255,7 +255,8 @@ fn answers_in_time_whatever_the_backend_does() {
             let client = testing::client(config, |_| Ok(Arc::new(backend))).unwrap();
             let begun = tokio::time::Instant::now();
             let error = client.lock("deadline").wait(ms(300)).acquire().await.unwrap_err();
-            assert_eq!(error.kind(), Kind::Timeout);
+            // Only what somebody said is told: no word of a lock that is busy from a backend that never answered.
+            assert_eq!(error.kind(), if in_attempt { Kind::Backend } else { Kind::Timeout });
             assert!(begun.elapsed() <= ms(401), "{:?}", begun.elapsed());
 
             let op = client.lock("cancel").acquire();

@@ -151,3 +151,14 @@ fn events_come_in_order() {
     assert_eq!(seen, expected);
     assert_eq!(event::dropped(), 0);
 }
+
+/// The guarantee table of the README says what the drivers say of themselves.
+#[test]
+fn the_readme_tells_what_each_backend_rests_on() {
+    let readme = include_str!("../../README.md");
+    let row = readme.lines().find(|line| line.starts_with("| rests on |")).expect("the row of the guarantee table");
+    for driver in dlock::backend::DRIVERS {
+        let guarantee = (driver.capability)().guarantee;
+        assert!(row.contains(guarantee), "{}: {guarantee} is not in {row}", driver.name);
+    }
+}

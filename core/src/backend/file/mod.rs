@@ -60,7 +60,7 @@ fn capability() -> Capability {
         fork: true,
         local: true,
         min_ttl: Duration::from_millis(100),
-        guarantee: "flock(2) in the kernel of one host, on a local file system",
+        guarantee: "`flock(2)` in the kernel, on a local file system",
     }
 }
 

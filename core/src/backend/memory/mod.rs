@@ -42,7 +42,7 @@ fn capability() -> Capability {
         fork: true,
         local: true,
         min_ttl: Duration::from_millis(100),
-        guarantee: "one table in this process, behind a mutex",
+        guarantee: "a table in this process",
     }
 }
 
