@@ -38,7 +38,12 @@ struct State {
     taken: bool,
     holder: Weak<Inner>,
     queue: VecDeque<Waiting>,
+    /// How long the queue may get before those who have left are taken out of it.
+    sweep: usize,
 }
+
+/// The least of that.
+const SWEEP: usize = 64;
 
 #[derive(Debug)]
 struct Waiting {
@@ -114,7 +119,10 @@ impl Slot {
             return Ok(Turn::new(self));
         }
         let (tell, place) = oneshot::channel();
-        state.queue.retain(|waiting| !waiting.tell.is_closed());
+        if state.queue.len() >= state.sweep {
+            state.queue.retain(|waiting| !waiting.tell.is_closed());
+            state.sweep = (2 * state.queue.len()).max(SWEEP);
+        }
         state.queue.push_back(Waiting { claim: claim.clone(), since: Instant::now(), tell });
         Err(place)
     }

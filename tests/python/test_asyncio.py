@@ -35,6 +35,23 @@ def test_exclusion_among_tasks(client):
     assert fences == sorted(set(fences))
 
 
+def test_a_thousand_tasks_enter_in_the_order_they_asked(client):
+    async def main():
+        entered = []
+
+        async def work(me):
+            async with client.lock("k"):
+                entered.append(me)
+
+        async with client.lock("k"):
+            tasks = [asyncio.create_task(work(me)) for me in range(1000)]
+            await asyncio.sleep(0.1)
+        await asyncio.gather(*tasks)
+        return entered
+
+    assert asyncio.run(main()) == list(range(1000))
+
+
 def test_twins(client):
     async def main():
         lock = client.lock("k", renew=False, ttl=5)
