@@ -78,7 +78,7 @@ def test_fork_while_holding_and_waiting(file_url, run):
         lock = client.lock("k")
         inherited = client.lock("mine")
         with lock as lease:
-            waiting = client.lock("k", wait=3)
+            waiting = client.lock("k", wait=30)
             waiter = threading.Thread(target=waiting.acquire)
             waiter.start()
             time.sleep(0.1)

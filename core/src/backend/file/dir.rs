@@ -91,12 +91,12 @@ impl Dir {
     }
 
     /// Whether somebody may be waiting here. A mark far ahead is of before a restart.
-    pub(super) fn awaited(&self) -> bool {
+    pub(super) fn awaited(&self, now: Instant) -> bool {
         let until = self.shared.get()[1].load(Ordering::SeqCst);
         if until == 0 {
             return false;
         }
-        let left = Instant::from_nanos(until).left();
+        let left = Instant::from_nanos(until) - now;
         if left > WAITING {
             self.shared.get()[1].store(0, Ordering::SeqCst);
         }
