@@ -23,13 +23,8 @@ use crate::options::{Loss, seconds};
 pub(crate) struct Lease {
     lease: dlock::Lease,
     loss: Loss,
-    callbacks: Mutex<Vec<Callback>>,
-}
-
-/// Somebody to be told of the loss, and where: on the loop it came from, or on a thread of the pool.
-struct Callback {
-    call: Py<PyAny>,
-    port: Option<Port>,
+    /// Who is to be told of the loss; kept here, where the garbage collector sees them. Each is taken out once.
+    callbacks: Mutex<Vec<Option<Py<PyAny>>>>,
 }
 
 impl Lease {
@@ -54,36 +49,20 @@ impl Lease {
         if ended == Ended::Lost && loss == Loss::Raise { Err(raised(py, &lease.loss())) } else { Ok(()) }
     }
 
-    fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<Callback>> {
+    fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<Option<Py<PyAny>>>> {
         self.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs on a thread of the core: sends everybody's call to where it belongs.
-    fn tell(weak: &Arc<Py<PyWeakrefReference>>, port: Option<Port>) {
-        let weak = weak.clone();
-        let run = move |py: Python<'_>| {
-            let Some(lease) = weak.bind(py).upgrade() else { return };
-            let Ok(lease) = lease.cast_into::<Self>() else { return };
-            let calls = std::mem::take(&mut *lease.get().callbacks());
-            for Callback { call, port } in calls {
-                let lease = lease.clone().unbind();
-                match port {
-                    Some(port) => port.post(Box::new(move |py| call.call1(py, (lease,)).map(drop))),
-                    None => {
-                        if let Err(error) = call.call1(py, (lease,)) {
-                            error.write_unraisable(py, Some(call.bind(py)));
-                        }
-                    }
-                }
-            }
-        };
-        match port {
-            Some(port) => port.post(Box::new(move |py| {
-                run(py);
-                Ok(())
-            })),
-            None => bridge::pool(run),
+    /// Calls the callback of this number, if the lease is still there.
+    fn tell(py: Python<'_>, weak: &Py<PyWeakrefReference>, number: usize) -> PyResult<()> {
+        let Some(lease) = weak.bind(py).upgrade() else { return Ok(()) };
+        let lease = lease.cast_into::<Self>()?;
+        let callback = lease.get().callbacks().get_mut(number).and_then(Option::take);
+        let Some(callback) = callback else { return Ok(()) };
+        if let Err(error) = callback.call1(py, (lease,)) {
+            error.write_unraisable(py, Some(callback.bind(py)));
         }
+        Ok(())
     }
 }
 
@@ -165,10 +144,21 @@ impl Lease {
         let py = slf.py();
         let port = aio::running_loop(py)?.map(|running| Port::of(&running)).transpose()?;
         let this = slf.get();
-        this.callbacks().push(Callback { call: callback, port: port.clone() });
-        let weak = Arc::new(PyWeakrefReference::new(slf)?.unbind());
-        // Every call looks at all callbacks and takes those that are left: each is told once.
-        this.lease.on_lost(move || Self::tell(&weak, port));
+        let number = {
+            let mut callbacks = this.callbacks();
+            callbacks.push(Some(callback));
+            callbacks.len() - 1
+        };
+        let weak = PyWeakrefReference::new(slf)?.unbind();
+        // On a thread of the core: the call belongs on the loop it came from, or on the pool.
+        this.lease.on_lost(move || match port {
+            Some(port) => port.post(Box::new(move |py| Self::tell(py, &weak, number))),
+            None => bridge::pool(move |py| {
+                if let Err(error) = Self::tell(py, &weak, number) {
+                    error.write_unraisable(py, None);
+                }
+            }),
+        });
         Ok(())
     }
 
@@ -192,15 +182,16 @@ impl Lease {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(callbacks) = self.callbacks.try_lock() {
-            for callback in callbacks.iter() {
-                visit.call(&callback.call)?;
+            for callback in callbacks.iter().flatten() {
+                visit.call(callback)?;
             }
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        self.callbacks().clear();
+        let left = std::mem::take(&mut *self.callbacks());
+        drop(left);
     }
 }
 

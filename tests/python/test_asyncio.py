@@ -237,6 +237,32 @@ class TestLoss:
         asyncio.run(main())
 
 
+def test_callbacks_go_where_they_came_from(client):
+    """One registered by a plain thread doesn't run on the loop of another."""
+
+    async def main():
+        lock = client.lock("k", loss="signal")
+        await lock.aacquire()
+        where = {}
+        called = threading.Event()
+
+        def plain(_):
+            where["plain"] = threading.current_thread()
+            called.set()
+
+        lock.lease.on_lost(lambda _: where.update(loop=threading.current_thread()))
+        await asyncio.to_thread(lock.lease.on_lost, plain)
+        client.break_lock("k")
+        assert await asyncio.to_thread(called.wait, 5)
+        await asyncio.sleep(0.05)
+        lock.release()
+        return where
+
+    where = asyncio.run(main())
+    assert where["loop"] is threading.main_thread()
+    assert where["plain"] is not threading.main_thread()
+
+
 def test_blocking_on_the_own_loop_is_refused(client):
     async def main():
         async with client.lock("k"):
