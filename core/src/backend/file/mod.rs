@@ -145,6 +145,14 @@ impl File {
         }
     }
 
+    /// Whether the lock can be had, by having it for a moment: for where the kernel's table doesn't tell.
+    fn is_free(&self, name: &str) -> Result<bool> {
+        if rustix::fs::stat(name).is_err() {
+            return Ok(true);
+        }
+        self.open(name)?.lock().map_err(|errno| error::of(errno, "lock", name))
+    }
+
     /// One try, with the file the caller has open or one of ours; what comes back unused stays open.
     fn take(self: &Arc<Self>, claim: &Claim, open: &mut Option<LockFile>) -> Result<Option<Attempt>> {
         let name = &claim.terms.name;
@@ -244,7 +252,7 @@ impl Backend for Shared {
     /// Puts a new file in the place of the locked one: who holds the old one holds nothing any more.
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         let broken = self.0.dir().and_then(|dir| {
-            if proc::holders(name).is_empty() {
+            if proc::holders(name).is_empty() && self.0.is_free(name)? {
                 return Ok(false);
             }
             grant::replace(Path::new(name), dir.mode()).map_err(|errno| error::of(errno, "replace", name))?;
