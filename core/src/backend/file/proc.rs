@@ -13,14 +13,20 @@ pub(super) fn holders(path: &str) -> Vec<Holder> {
     let Ok(stat) = rustix::fs::stat(path) else { return Vec::new() };
     let device = format!("{:02x}:{:02x}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     let look = || -> Vec<Holder> {
-        let table = table().unwrap_or_default();
-        table.lines().filter_map(|line| holder(line, &device, stat.st_ino)).collect()
+        let mut found: Vec<Holder> = Vec::new();
+        for holder in table().unwrap_or_default().lines().filter_map(|line| holder(line, &device, stat.st_ino)) {
+            if found.iter().all(|other| other.pid != holder.pid) {
+                found.push(holder);
+            }
+        }
+        found
     };
     (0..LOOKS).map(|_| look()).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-/// The kernel's table of locks. It is walked anew from the last position by every read, so that a lock given back in
-/// between hides another: read with few, large reads, and looked at more than once by those who find nothing.
+/// The kernel's table of locks. It is walked anew from the last position by every read, so that a lock that comes or goes
+/// in between shows another twice or hides it: read with few, large reads, counted once a process, and looked at again
+/// by those who find nothing.
 fn table() -> std::io::Result<String> {
     let mut file = fs::File::open("/proc/locks")?;
     let (mut bytes, mut part) = (Vec::new(), vec![0; 1 << 16]);
