@@ -159,8 +159,7 @@ impl Call {
     }
 
     /// Passes the result of one step of the waiting coroutine on; it goes on waiting if it yielded.
-    fn step(&self, py: Python<'_>, waiting: Py<PyAny>, step: PyResult<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        let _ = py;
+    fn step(&self, waiting: Py<PyAny>, step: PyResult<Py<PyAny>>) -> PyResult<Py<PyAny>> {
         if step.is_ok() {
             *locked(&self.0) = Stage::Waiting(waiting);
         }
@@ -192,7 +191,7 @@ impl Call {
             Stage::Over => return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine")),
         };
         let step = waiting.call_method1(py, "send", (value,));
-        self.step(py, waiting, step)
+        self.step(waiting, step)
     }
 
     #[pyo3(signature = (kind, value=None, traceback=None))]
@@ -209,7 +208,7 @@ impl Call {
                     (None, None) => waiting.call_method1(py, "throw", (kind,)),
                     (value, traceback) => waiting.call_method1(py, "throw", (kind, value, traceback)),
                 };
-                self.step(py, waiting, step)
+                self.step(waiting, step)
             }
             // Cancelled before its first step: nothing was begun.
             _ => Err(match value {

@@ -285,7 +285,6 @@ impl Entry {
                 Ok(())
             }));
         });
-        let _ = py;
         Ok(Self { lease, owner, guard: Some(guard) })
     }
 

@@ -112,7 +112,7 @@ impl Lock {
     /// The lock's memory of a lease obtained by a task, and what the task asked for.
     fn hold(slf: &Bound<'_, Self>, lease: dlock::Lease, scoped: bool) -> PyResult<Py<PyAny>> {
         let lease = Lease::new(slf.py(), lease, slf.get().loss)?;
-        Self::_hold(slf, lease, scoped, !scoped)
+        Self::_hold(slf, lease, scoped)
     }
 
     fn acquiring(slf: &Bound<'_, Self>, wait: Option<Option<Duration>>, scoped: bool) -> Call {
@@ -131,7 +131,7 @@ impl Lock {
                     let loss = lock.loss;
                     let pending = aio::pending(py, op, move |py, lease| Ok(Lease::new(py, lease, loss)?.into_any()))?;
                     Ok(Outcome::Later(if scoped {
-                        aio::half(py, "enter", (pending, slf, true, false))?
+                        aio::half(py, "enter", (pending, slf, true))?
                     } else {
                         aio::half(py, "attempt", (pending, slf))?
                     }))
@@ -278,7 +278,7 @@ impl Lock {
     }
 
     /// Remembers a lease that a task has obtained.
-    fn _hold(slf: &Bound<'_, Self>, lease: Py<Lease>, scoped: bool, wanted: bool) -> PyResult<Py<PyAny>> {
+    fn _hold(slf: &Bound<'_, Self>, lease: Py<Lease>, scoped: bool) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let task = aio::current_task(py)?;
         let entry = match aio::running_loop(py)? {
@@ -293,7 +293,7 @@ impl Lock {
             None => Entry::new(lease.clone_ref(py), task.as_ptr().addr()),
         };
         slf.get().held().push(entry);
-        Ok(if wanted { true.into_pyobject(py)?.to_owned().into_any().unbind() } else { lease.into_any() })
+        Ok(if scoped { lease.into_any() } else { true.into_pyobject(py)?.to_owned().into_any().unbind() })
     }
 
     /// For `threading` and `Condition`: unlocked, as in a fresh child of fork.

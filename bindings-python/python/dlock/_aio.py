@@ -33,9 +33,9 @@ def _give_back(future):
         value._abandon()
 
 
-async def enter(pending, lock, scoped, wanted):
-    """Wait for a lease and let the lock hold it; answer what was asked for."""
-    return lock._hold(await settle(pending), scoped, wanted)
+async def enter(pending, lock, scoped):
+    """Wait for a lease and let the lock hold it; answer the lease for a block, else True."""
+    return lock._hold(await settle(pending), scoped)
 
 
 async def attempt(pending, lock):
@@ -43,7 +43,7 @@ async def attempt(pending, lock):
     from ._dlock import LockTimeout
 
     try:
-        return await enter(pending, lock, False, True)
+        return await enter(pending, lock, False)
     except LockTimeout:
         return False
 
