@@ -263,7 +263,7 @@ impl Entry {
     }
 
     /// An entry whose task is cancelled when the lease is lost: where Python can tell that cancel from others.
-    pub(crate) fn guarded(py: Python<'_>, lease: Py<Lease>, task: Bound<'_, PyAny>, port: Port) -> PyResult<Self> {
+    pub(crate) fn guarded(lease: Py<Lease>, task: Bound<'_, PyAny>, port: Port) -> PyResult<Self> {
         let owner = task.as_ptr().addr();
         if lease.get().loss == Loss::Signal || !task.hasattr("uncancel")? {
             return Ok(Self::new(lease, owner));

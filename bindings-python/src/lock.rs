@@ -285,7 +285,7 @@ impl Lock {
             Some(running) => {
                 lease.get().core().set_tag(running.as_ptr().addr() as u64);
                 if scoped {
-                    Entry::guarded(py, lease.clone_ref(py), task, Port::of(&running)?)?
+                    Entry::guarded(lease.clone_ref(py), task, Port::of(&running)?)?
                 } else {
                     Entry::new(lease.clone_ref(py), task.as_ptr().addr())
                 }
