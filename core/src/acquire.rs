@@ -55,7 +55,7 @@ pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>) -> Op
 /// Acquires within this time; `None`: without limit; zero: tries once.
 pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>) -> Op<Lease> {
     let core = &site.core;
-    let claim = Claim::new(terms.clone(), wait != Some(Duration::ZERO));
+    let claim = Claim::new(core.number, terms.clone(), wait != Some(Duration::ZERO));
     let mut turn = None;
     if core.capability.local {
         if let Some(taken) = site.slot.try_turn() {
@@ -200,7 +200,7 @@ impl Bid {
             if !self.claim.wait || self.deadline.passed() {
                 return Err(busy(&self.core, &self.claim, self.waited(), ""));
             }
-            self.claim = Claim::new(self.claim.terms.clone(), self.claim.wait);
+            self.claim = Claim::new(self.core.number, self.claim.terms.clone(), self.claim.wait);
         }
     }
 
@@ -241,11 +241,12 @@ impl Bid {
     /// Tries until it is granted, refused, out of time, cancelled, or the backend has not answered for too long.
     async fn contest(&self, contender: &mut dyn Contender) -> Result<Granted> {
         let outage = self.core.config.connect_timeout();
-        let mut heard = Instant::now();
+        let mut silent: Option<Instant> = None;
         let mut pause = Duration::from_millis(10);
         let mut last = false;
         loop {
             let budget = if last || !self.claim.wait { outage } else { self.deadline.left().min(outage) };
+            let asked = Instant::now();
             let mut attempt = contender.attempt(budget);
             let answer = tokio::select! {
                 biased;
@@ -263,7 +264,7 @@ impl Bid {
                 Ok(Attempt::Busy(wake)) => {
                     self.core.answered.store(true, Ordering::Relaxed);
                     self.signs.busy.store(true, Ordering::Relaxed);
-                    heard = Instant::now();
+                    silent = None;
                     pause = Duration::from_millis(10);
                     if !self.claim.wait || last {
                         return Err(self.explained().await);
@@ -273,7 +274,7 @@ impl Bid {
                 Err(error) if !error.is_temporary() || !self.claim.wait || last => return Err(error),
                 // The very first contact is not repeated: a wrong address is told at once.
                 Err(error) if !self.core.answered.load(Ordering::Relaxed) => return Err(error),
-                Err(error) if Instant::now() - heard >= outage => return Err(error),
+                Err(error) if Instant::now() - *silent.get_or_insert(asked) >= outage => return Err(error),
                 Err(_) => {
                     pause = (pause * 2).min(Duration::from_secs(1));
                     Wake { after: pause.mul_f64(0.75 + fastrand::f64() / 2.0), on: None }

@@ -163,6 +163,8 @@ pub(crate) fn unsupported(backend: &str, what: &str, able: impl Fn(&Capability) 
 pub struct Claim {
     /// The terms.
     pub terms: Arc<Terms>,
+    /// Which client of this process asks.
+    pub client: u32,
     /// What tells this claim from every other of this process, also under one token.
     pub nonce: u64,
     /// Whether to stand in the backend's queue, or only to try.
@@ -170,16 +172,26 @@ pub struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn new(terms: Arc<Terms>, wait: bool) -> Self {
+    pub(crate) fn new(client: u32, terms: Arc<Terms>, wait: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { terms, nonce: NEXT.fetch_add(1, Ordering::Relaxed), wait }
+        Self { terms, client, nonce: NEXT.fetch_add(1, Ordering::Relaxed), wait }
     }
 
     /// The text that proves ownership: the user's, or one unique to this claim.
     pub fn token(&self) -> String {
         match &self.terms.token {
             Some(token) => token.to_string(),
-            None => format!("{}.{}", crate::client::identity(), self.nonce),
+            None => self.id(),
         }
     }
+
+    /// The text that tells this claim from every other anywhere: `<contender>.<nonce>`.
+    pub fn id(&self) -> String {
+        format!("{}.{}", contender(self.client), self.nonce)
+    }
+}
+
+/// What a client of this process is called in a backend's queue: `dlock:<host>:<pid>:<128 random bits>:<client>`.
+pub(crate) fn contender(client: u32) -> String {
+    format!("{}:{client}", crate::client::identity())
 }

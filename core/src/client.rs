@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ struct Shared {
 /// What the clients of equal configuration share in one process.
 pub(crate) struct Core {
     pub(crate) epoch: u32,
+    /// Tells it from the others of this process.
+    pub(crate) number: u32,
     pub(crate) config: Config,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) capability: Capability,
@@ -207,10 +209,13 @@ impl fmt::Debug for Core {
 
 impl Core {
     pub(crate) fn new(config: Config, make: impl FnOnce(Alarm) -> Result<Arc<dyn Backend>>) -> Result<Arc<Self>> {
-        let alarm = Alarm::default();
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let alarm = Alarm::new(number);
         let backend = make(alarm.clone())?;
         let core = Arc::new(Self {
             epoch: runtime::epoch(),
+            number,
             config,
             capability: backend.capability(),
             backend,

@@ -56,6 +56,11 @@ pub enum What {
         /// What, and why.
         note: String,
     },
+    /// The backend is configured so that it can break what a lock promises. Concerns no key.
+    Warning {
+        /// How, and what to do.
+        note: String,
+    },
     /// Released, after having been held so long.
     Released {
         /// From the grant to the release.
@@ -66,6 +71,11 @@ pub enum What {
 /// Tells what of the configuration was not taken into account.
 pub(crate) fn ignored(note: &str) {
     emit(|| Event { what: What::Ignored { note: note.to_owned() }, backend: "", key: "".into() });
+}
+
+/// Tells of a backend that can't keep what a lock promises as it is configured.
+pub(crate) fn warn(backend: &'static str, note: &str) {
+    emit(|| Event { what: What::Warning { note: note.to_owned() }, backend, key: "".into() });
 }
 
 impl What {

@@ -1,13 +1,15 @@
 //! One successful acquisition: what proves it, how long it is good for, how its end is told and how it is given back.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::backend::{Due, Grant, Renewal};
+use crate::backend::{BoxFuture, Due, Grant, Renewal};
 use crate::claim::{Claim, check_ttl};
 use crate::client::Core;
 use crate::clock::{self, Instant};
@@ -568,10 +570,11 @@ impl Inner {
             return Op::ready(Err(self.why_not()));
         }
         let was_held = self.is_held();
+        let mut work = None;
         if was_held && self.state.compare_exchange(HELD, RELEASED, Ordering::SeqCst, Ordering::Acquire).is_ok() {
             event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
             drop(self.change());
-            self.settle();
+            work = self.settlement();
         } else if self.state() == LOST {
             // Its holder has heard of the loss, so the backend needn't keep it any longer.
             self.settle();
@@ -580,7 +583,19 @@ impl Inner {
         match self.settled.load(Ordering::Acquire) {
             0 => {
                 let inner = self.clone();
-                Op::going(None, async move { inner.confirmed().await })
+                Op::going(None, async move {
+                    let settled = async {
+                        match work {
+                            Some(work) => work.await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        () = settled => inner.outcome(inner.settled.load(Ordering::Acquire)),
+                        outcome = inner.clone().confirmed() => outcome,
+                    }
+                })
             }
             settled => Op::ready(self.outcome(settled)),
         }
@@ -620,21 +635,28 @@ impl Inner {
         }
     }
 
-    /// Gives it back at the backend, once: on this thread where the backend is local, else in the background, where it
-    /// keeps the turn in the gate until that is settled or the ttl has passed.
+    /// Gives it back at the backend, once, in the background.
     fn settle(self: &Arc<Self>) {
+        // Dropped, it goes on by itself.
+        drop(self.settlement());
+    }
+
+    /// What gives it back at the backend, once: done on this thread where the backend is local, else by whoever awaits
+    /// it, or in the background when nobody does. It keeps the turn in the gate until that is settled or the ttl has
+    /// passed.
+    fn settlement(self: &Arc<Self>) -> Option<Settlement> {
         if self.settled.load(Ordering::Acquire) != 0 || self.settling.swap(true, Ordering::AcqRel) {
-            return;
+            return None;
         }
         if let Some(answer) = self.grant.release_now() {
             self.settled_with(Some(answer));
-            return;
+            return None;
         }
         if mutant!("turn-before-release") {
             self.turn.pass();
         }
         let inner = self.clone();
-        runtime::spawn_pending(async move {
+        Some(Settlement(Some(Box::pin(runtime::pending(async move {
             // A renewal may be on its way, or an earlier one have been for longer.
             let expires = Instant::from_nanos(inner.expires.load(Ordering::Acquire));
             let end = Instant::now().plus(inner.ttl()).max(expires);
@@ -648,7 +670,7 @@ impl Inner {
                 pause = (pause * 2).min(Duration::from_secs(1));
             };
             inner.settled_with(answer);
-        });
+        })))))
     }
 
     fn settled_with(&self, answer: Option<Renewal>) {
@@ -674,6 +696,28 @@ impl Inner {
         }
         if !mutant!("drop-forgets") {
             self.settle();
+        }
+    }
+}
+
+/// A release under way: of whoever awaits it, of the background when it is dropped.
+struct Settlement(Option<BoxFuture<'static, ()>>);
+
+impl Future for Settlement {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(work) = &mut self.0 else { return Poll::Ready(()) };
+        std::task::ready!(work.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take() {
+            runtime::spawn_call(work);
         }
     }
 }

@@ -26,6 +26,8 @@ pub mod event;
 mod gate;
 mod lease;
 mod lock;
+#[cfg(feature = "tls")]
+mod net;
 mod op;
 pub mod registry;
 pub mod runtime;

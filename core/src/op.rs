@@ -69,7 +69,7 @@ impl<T: Send + 'static> Op<T> {
                     limit.unwrap_or_default()
                 )),
             };
-            runtime::spawn(async move { drop(work.await) });
+            runtime::spawn_call(async move { drop(work.await) });
             Err(error)
         })
     }
@@ -153,9 +153,9 @@ impl<T: Send + 'static> Op<T> {
             Stage::Done(result) => f(result),
             Stage::Cold(mut work, _) => match first_step(&mut work) {
                 Some(result) => f(result),
-                None => runtime::spawn(async move { f(work.await) }),
+                None => runtime::spawn_call(async move { f(work.await) }),
             },
-            Stage::Hot(result) => runtime::spawn(async move { f(result.await.unwrap_or_else(|_| Err(spent()))) }),
+            Stage::Hot(result) => runtime::spawn_call(async move { f(result.await.unwrap_or_else(|_| Err(spent()))) }),
             Stage::Spent => f(Err(spent())),
         }
         canceller
@@ -211,7 +211,7 @@ impl<T: Send + 'static> Op<T> {
                 return;
             }
             let (tell, told) = oneshot::channel();
-            runtime::spawn(async move { drop(tell.send(work.await)) });
+            runtime::spawn_call(async move { drop(tell.send(work.await)) });
             self.state = Stage::Hot(told);
         }
     }
@@ -255,7 +255,7 @@ impl<T: Send + 'static> Drop for Op<T> {
             // It may be in a queue or hold something: it gets to the end of its withdrawal.
             Stage::Cold(work, true) => {
                 self.cancel();
-                runtime::spawn(async move { drop(work.await) });
+                runtime::spawn_call(async move { drop(work.await) });
             }
             Stage::Hot(_) => self.cancel(),
             _ => {}

@@ -21,6 +21,8 @@ use crate::error::{Error, Kind, Result};
 pub mod file;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 /// A boxed future: one allocation a round trip buys one object-safe trait.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -31,6 +33,8 @@ pub static DRIVERS: &[&Driver] = &[
     &memory::DRIVER,
     #[cfg(all(feature = "file", unix))]
     &file::DRIVER,
+    #[cfg(feature = "redis")]
+    &redis::DRIVER,
 ];
 
 /// How a backend is named, configured and reached.
@@ -225,17 +229,29 @@ pub struct Holder {
 /// By which a backend tells its client that a lock may have been taken away, so that it is looked at now and not at
 /// the next renewal.
 #[derive(Clone, Debug, Default)]
-pub struct Alarm(Arc<OnceLock<Weak<Core>>>);
+pub struct Alarm {
+    core: Arc<OnceLock<Weak<Core>>>,
+    client: u32,
+}
 
 impl Alarm {
+    pub(crate) fn new(client: u32) -> Self {
+        Self { core: Arc::default(), client }
+    }
+
     pub(crate) fn belongs_to(&self, core: &Arc<Core>) {
         // Set once, by the one core it was made for.
-        let _ = self.0.set(Arc::downgrade(core));
+        let _ = self.core.set(Arc::downgrade(core));
+    }
+
+    /// What the client is called in a backend's queue; the claims' ids begin with it.
+    pub fn contender(&self) -> String {
+        crate::claim::contender(self.client)
     }
 
     /// Has the lease held under this encoded name, if there is one, renewed at once.
     pub fn raise(&self, name: &str) {
-        if let Some(core) = self.0.get().and_then(Weak::upgrade) {
+        if let Some(core) = self.core.get().and_then(Weak::upgrade) {
             core.suspect(name);
         }
     }

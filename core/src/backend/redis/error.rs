@@ -1,0 +1,97 @@
+//! What a Redis error means: which kind it is, whether trying again can help, whether the request was surely not
+//! applied, and what to do about it.
+
+use redis::{ErrorKind, RedisError};
+
+use crate::error::Error;
+
+/// A request that wasn't answered with a value.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    /// What the caller is told.
+    pub(super) error: Error,
+    /// Whether the server may have done it all the same.
+    pub(super) unknown: bool,
+}
+
+impl Failure {
+    /// It was not sent, or was refused.
+    pub(super) fn refused(error: Error) -> Self {
+        Self { error, unknown: false }
+    }
+
+    /// It may have been done.
+    pub(super) fn unknown(error: Error) -> Self {
+        Self { error, unknown: true }
+    }
+}
+
+/// Whether the server doesn't know the script by its hash.
+pub(super) fn no_script(error: &RedisError) -> bool {
+    error.code() == Some("NOSCRIPT")
+}
+
+/// What a request failed with.
+pub(super) fn of_request(error: &RedisError, address: &str) -> Failure {
+    if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+        return Failure::refused(of_server(error, address));
+    }
+    let why = if error.is_timeout() { "it gave no answer in time".to_owned() } else { error.to_string() };
+    Failure::unknown(Error::unavailable(format!("the connection to Redis at {address} failed: {why}")))
+}
+
+/// What connecting failed with.
+pub(super) fn of_connect(error: &RedisError, address: &str) -> Error {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => refused_login(address, error),
+        ErrorKind::Server(_) | ErrorKind::Extension => of_server(error, address),
+        _ => of_io(&std::io::Error::other(error.to_string()), address),
+    }
+}
+
+/// What reaching the server failed with.
+pub(super) fn of_io(error: &std::io::Error, address: &str) -> Error {
+    use std::io::ErrorKind as Io;
+    let text = match error.kind() {
+        Io::ConnectionRefused => {
+            format!("Redis at {address} refuses the connection; is it running there, and is the address right?")
+        }
+        // Of rustls: a certificate that isn't trusted, a name that doesn't fit, a server without TLS.
+        Io::InvalidData | Io::UnexpectedEof => {
+            return Error::backend(format!(
+                "Redis at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
+                 server has TLS on this port"
+            ));
+        }
+        _ => format!("Redis at {address} can't be reached: {error}"),
+    };
+    Error::unavailable(text)
+}
+
+/// What the server answered instead of a value.
+fn of_server(error: &RedisError, address: &str) -> Error {
+    let code = error.code().unwrap_or("ERR").to_owned();
+    let said = format!("{code} {}", error.detail().unwrap_or_default());
+    let (temporary, remedy) = match &*code {
+        "NOAUTH" | "WRONGPASS" => return refused_login(address, error),
+        "NOPERM" => (
+            false,
+            "the user needs the commands EVAL, EVALSHA, SCRIPT LOAD, TIME and those of the scripts on the lock's keys \
+             and on dlock:*, see the README of the Redis backend",
+        ),
+        "LOADING" => (true, "it still loads its data"),
+        "READONLY" => (true, "it is a replica: connect to the master"),
+        "OOM" => (true, "it has no memory left: raise maxmemory or remove keys"),
+        "MISCONF" => (true, "it can't write its data to disk and refuses writes"),
+        "BUSY" => (true, "a script has been running there for too long"),
+        "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => (true, "it is not ready to serve"),
+        "MOVED" | "ASK" | "CROSSSLOT" => (false, "it is part of a cluster, which this backend doesn't do yet"),
+        _ => (false, "an answer that was not expected"),
+    };
+    Error::backend(format!("Redis at {address} refused: {said} ({remedy})")).temporary(temporary)
+}
+
+fn refused_login(address: &str, error: &RedisError) -> Error {
+    let said = error.detail().unwrap_or("authentication failed");
+    Error::backend(format!("Redis at {address} refused the login: {said} (check username and password)"))
+}

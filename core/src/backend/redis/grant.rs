@@ -1,0 +1,172 @@
+//! A grant: what proves it, and how it is renewed and given back.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::link::{Limits, Link};
+use super::name::Names;
+use super::post::Entry;
+use super::reaper::Ghost;
+use super::script::Script;
+use super::wait::{millis, patience};
+use crate::backend::{BoxFuture, Grant, Renewal};
+use crate::claim::Claim;
+use crate::clock::Instant;
+use crate::error::Result;
+
+/// Requests to acquire that have no answer and may still be done.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    /// Until when by the server's clock they are accepted, and on which connections they were sent.
+    requests: Vec<(i64, u64)>,
+}
+
+impl Doubt {
+    pub(super) fn add(&mut self, till: i64, conn: u64) {
+        self.requests.push((till, conn));
+    }
+
+    /// Something later was answered on this connection, so what was sent there before is done.
+    pub(super) fn settled_on(&mut self, conn: u64) {
+        self.requests.retain(|(_, sent_on)| *sent_on != conn);
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    pub(super) fn till(&self) -> i64 {
+        self.requests.iter().map(|(till, _)| *till).max().unwrap_or(0)
+    }
+}
+
+pub(super) struct Held {
+    link: Arc<Link>,
+    pub(super) names: Names,
+    pub(super) id: String,
+    /// The user's own token; empty: none.
+    pub(super) user: String,
+    fence: u64,
+    ttl: Duration,
+    /// In the post until the release is confirmed: a message for it is for nobody else.
+    _entry: Option<Entry>,
+    doubt: Mutex<Doubt>,
+    /// Whether a release was sent and had no answer.
+    unanswered: AtomicBool,
+}
+
+impl Held {
+    pub(super) fn new(
+        link: Arc<Link>,
+        claim: &Claim,
+        names: Names,
+        fence: u64,
+        entry: Option<Entry>,
+        doubt: Doubt,
+    ) -> Self {
+        Self {
+            link,
+            names,
+            id: claim.id(),
+            user: claim.terms.token.as_deref().unwrap_or_default().to_owned(),
+            fence,
+            ttl: claim.terms.ttl,
+            _entry: entry,
+            doubt: Mutex::new(doubt),
+            unanswered: AtomicBool::new(false),
+        }
+    }
+
+    async fn give(&self) -> Result<Renewal> {
+        let sent = Instant::now();
+        let limits = Limits { patience: patience(self.ttl), budget: self.link.config.connect_timeout() };
+        let names = &self.names;
+        let answer = self
+            .link
+            .run(Script::Give, limits, |_, cmd| {
+                cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+                cmd.arg(self.link.post.contender()).arg(&self.id).arg(&self.user);
+            })
+            .await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                if failure.unknown {
+                    self.unanswered.store(true, Ordering::Release);
+                }
+                return Err(failure.error);
+            }
+        };
+        let again = answer.sent > 1 || self.unanswered.load(Ordering::Acquire);
+        let found: String = super::read(answer.value).map_err(|failure| failure.error)?;
+        let mut doubt = std::mem::take(&mut *self.doubt.lock().unwrap_or_else(PoisonError::into_inner));
+        doubt.settled_on(answer.conn.number);
+        if !doubt.is_none() {
+            let (claim, user) = (self.id.clone(), self.user.clone());
+            self.link.reap(Ghost { names: names.clone(), claim, user, till: doubt.till() });
+        }
+        // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
+        if found == "A" && !(again && !mutant!("release-forgets-doubt")) {
+            return Ok(Renewal::Lost);
+        }
+        Ok(Renewal::Kept { since: sent, ttl: self.ttl })
+    }
+}
+
+/// Renews these, all in one request.
+pub(super) async fn renew(link: &Arc<Link>, due: &[(&Held, Duration)]) -> Vec<Result<Renewal>> {
+    let shortest = due.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
+    let limits = Limits { patience: patience(shortest), budget: link.config.connect_timeout().min(shortest) };
+    let mut sent: Vec<Instant> = Vec::with_capacity(1);
+    let answer = link
+        .run(Script::Renew, limits, |_, cmd| {
+            sent.push(Instant::now());
+            cmd.arg(due.len() * 2);
+            for (held, _) in due {
+                cmd.arg(&held.names.key).arg(&held.names.fence);
+            }
+            for (held, ttl) in due {
+                cmd.arg(&held.id).arg(&held.user).arg(millis(*ttl));
+            }
+        })
+        .await;
+    let found =
+        answer.and_then(|answer| Ok((sent[answer.which.min(sent.len() - 1)], super::read::<Vec<i64>>(answer.value)?)));
+    match found {
+        Ok((since, found)) if found.len() == due.len() => {
+            let renewal = |(ours, (_, ttl)): (i64, &(&Held, Duration))| {
+                Ok(if ours == 1 { Renewal::Kept { since, ttl: *ttl } } else { Renewal::Lost })
+            };
+            found.into_iter().zip(due).map(renewal).collect()
+        }
+        Ok((_, found)) => {
+            let error = crate::error::Error::unavailable(format!("{} answers to {} renewals", found.len(), due.len()));
+            due.iter().map(|_| Err(error.clone())).collect()
+        }
+        // Only the server's word ends a lease: whatever else it said is asked again.
+        Err(failure) => due.iter().map(|_| Err(failure.error.clone().temporary(true))).collect(),
+    }
+}
+
+pub(super) async fn renew_one(held: &Held, ttl: Duration) -> Result<Renewal> {
+    let mut answers = renew(&held.link, &[(held, ttl)]).await;
+    answers.pop().unwrap_or_else(|| Err(crate::error::Error::unavailable("no answer")))
+}
+
+impl Grant for Held {
+    fn fences(&self) -> Option<Range<u64>> {
+        Some(self.fence..self.fence + 1)
+    }
+
+    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+        Box::pin(self.give())
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("claim", &self.id).field("fence", &self.fence).finish_non_exhaustive()
+    }
+}

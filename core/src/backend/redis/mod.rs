@@ -1,0 +1,191 @@
+//! `redis://`, `rediss://`: one Redis or Valkey server, with a queue, hand-over and fencing kept beside the key.
+//!
+//! The protocol, what it promises and what breaks it: README.md in this folder.
+
+mod connect;
+mod error;
+mod grant;
+mod link;
+mod look;
+mod name;
+mod post;
+mod reaper;
+mod script;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{FromRedisValue, Value};
+
+use self::error::Failure;
+use self::grant::Held;
+use self::link::{Answer, Limits, Link, PATIENCE};
+use self::name::Names;
+use self::post::Post;
+use self::script::Script;
+use super::{Alarm, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal};
+use crate::claim::Claim;
+use crate::config::{Config, Opt, Parts, Scheme, Values, Want, encode, host_port, join_host, write_hosts};
+use crate::error::{Error, Result};
+use crate::net::Address;
+
+const PORT: u16 = 6379;
+
+const fn opt(name: &'static str, want: Want) -> Opt {
+    Opt { name, want, secret: false, env: true, yaml: true, url: false }
+}
+
+/// The backend's entry in the table of drivers.
+pub static DRIVER: Driver = Driver {
+    name: "redis",
+    schemes: &[
+        Scheme { name: "redis", tls: false, mode: Some("single") },
+        Scheme { name: "rediss", tls: true, mode: Some("single") },
+    ],
+    options: &[
+        opt("addrs", Want::List),
+        opt("username", Want::Text),
+        Opt { secret: true, ..opt("password", Want::Text) },
+        opt("db", Want::Count),
+        opt("mode", Want::Choice(&["single"])),
+        Opt { url: true, ..opt("tls", Want::Flag) },
+    ],
+    service: true,
+    parts,
+    authority,
+    capability,
+    connect: |config, alarm| Ok(Arc::new(Redis::new(config, alarm)?)),
+};
+
+fn capability() -> Capability {
+    Capability {
+        fence: true,
+        ttl: true,
+        fifo: true,
+        shared: false,
+        permits: false,
+        handoff: false,
+        processes: true,
+        fork: true,
+        local: false,
+        min_ttl: Duration::from_millis(100),
+        guarantee: "one server's memory, and its clock: lost with its data, a failover or an eviction",
+    }
+}
+
+fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+    let hosts: Vec<_> = match parts.hosts.as_slice() {
+        [] => vec![join_host("localhost", Some(PORT))],
+        hosts => hosts.iter().map(|(host, port)| join_host(host, Some(port.unwrap_or(PORT)))).collect(),
+    };
+    values.set("addrs", crate::config::Value::List(hosts));
+    for (name, text) in [("username", &parts.user), ("password", &parts.password)] {
+        if let Some(text) = text {
+            values.set(name, crate::config::Value::Text(text.clone()));
+        }
+    }
+    match parts.path.trim_start_matches('/') {
+        "" => Ok(()),
+        db => {
+            let number = db.parse().map_err(|_| {
+                Error::invalid("the path of a redis URL is the number of its database: redis://localhost:6379/0")
+            })?;
+            values.set("db", crate::config::Value::Count(number));
+            Ok(())
+        }
+    }
+}
+
+fn authority(values: &Values) -> String {
+    let user = values.text("username").map(|user| format!("{}@", encode(user))).unwrap_or_default();
+    let hosts: Vec<_> =
+        values.list("addrs").unwrap_or_default().iter().filter_map(|addr| host_port(addr).ok()).collect();
+    let db = values.count("db").map(|db| format!("/{db}")).unwrap_or_default();
+    format!("{user}{}{db}", write_hosts(&hosts))
+}
+
+#[derive(Debug)]
+struct Redis {
+    link: Arc<Link>,
+}
+
+impl Redis {
+    fn new(config: &Config, alarm: Alarm) -> Result<Self> {
+        let address = match config.values().list("addrs").unwrap_or_default() {
+            [] => "localhost",
+            [one] => one,
+            several => {
+                return Err(Error::invalid(format!(
+                    "{} addresses are given, but one Redis has one: give the others to clients of their own",
+                    several.len()
+                )));
+            }
+        };
+        let address = Address::new(address, PORT, config)?;
+        Ok(Self { link: Arc::new(Link::new(address, config.clone(), Post::new(alarm))) })
+    }
+
+    async fn run_on(&self, script: Script, name: &str) -> Result<Answer> {
+        let names = Names::new(name);
+        let limits = Limits { patience: PATIENCE, budget: self.link.config.connect_timeout() };
+        let keys = |_: &link::Conn, cmd: &mut redis::Cmd| {
+            cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+        };
+        self.link.run(script, limits, keys).await.map_err(|failure| failure.error)
+    }
+}
+
+/// The value that an answer stands for.
+fn read<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
+    redis::from_redis_value(value).map_err(|why| {
+        Failure::refused(Error::backend(format!("Redis answered what was not expected: {why}; is it a Redis?")))
+    })
+}
+
+impl Backend for Redis {
+    fn capability(&self) -> Capability {
+        capability()
+    }
+
+    fn encode(&self, key: &str) -> Result<String> {
+        name::check(key)?;
+        Ok(key.to_owned())
+    }
+
+    fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
+        Box::new(wait::Waiter::new(self.link.clone(), claim))
+    }
+
+    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+        Box::pin(async move {
+            let held: Result<Vec<_>> = due.iter().map(|due| Ok((super::own::<Held>(&due.grant)?, due.ttl))).collect();
+            match held {
+                Ok(held) => grant::renew(&self.link, &held).await,
+                Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
+            }
+        })
+    }
+
+    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+        Box::pin(async move {
+            let answer = self.run_on(Script::Look, name).await?;
+            look::holders(answer.value).map_err(|failure| failure.error)
+        })
+    }
+
+    fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let answer = self.run_on(Script::Force, name).await?;
+            Ok(read::<i64>(answer.value).map_err(|failure| failure.error)? == 1)
+        })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let limits = Limits { patience: PATIENCE, budget: self.link.config.connect_timeout() };
+            let answer = self.link.ask(limits, |_, _| redis::cmd("PING")).await;
+            answer.map(drop).map_err(|failure| failure.error)
+        })
+    }
+}

@@ -1,0 +1,129 @@
+-- Shared by the scripts that need more than their first lines. KEYS are always K F Q D, see README.md.
+local K, F, Q, D = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local QKEEP, FKEEP = 60000, 604800000
+-- While a foreign owner was seen within WATCH: every TURNS-th time the key is not handed on but left free for PAUSE,
+-- and not again before GAP has passed. All in milliseconds.
+local WATCH, TURNS, PAUSE, GAP = 60000, 8, 20, 100
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+-- tostring() of a number this large loses its last digits
+local function int(n) return string.format('%.0f', n) end
+
+local function tell(cid, text)
+  local heard = redis.pcall('PUBLISH', 'dlock:c:' .. cid, text)
+  return type(heard) == 'number' and heard > 0
+end
+
+-- the last grant: its fence, its claim, and its token where that is the user's
+local function last()
+  local f = redis.call('GET', F)
+  if not f then return nil end
+  local fence, claim, n, rest = string.match(f, '^(%d+) (%S+) (%d+) (.*)$')
+  return tonumber(fence), claim, rest and string.sub(rest, 1, tonumber(n))
+end
+
+-- whether the key is this claim's: under a user's token, which others may use as well, the last grant tells
+local function mine(token, claim)
+  local v = redis.pcall('GET', K)
+  if v ~= token then return false, v end
+  if token == claim then return true, v end
+  local _, granted = last()
+  return granted == claim, v
+end
+
+-- reserves `block` fences for a claim, returns the first
+local function step(now, claim, user, block, label)
+  local stop = now + block - 1
+  local tail = table.concat({'', claim, #user, user .. label}, ' ')
+  local old = redis.call('SET', F, int(stop) .. tail, 'PX', FKEEP, 'GET')
+  local o = old and tonumber(string.match(old, '^(%d+)'))
+  if o and o >= now then
+    stop = o + block
+    local keep = FKEEP + math.max(0, math.ceil((stop - now) / 1000))
+    redis.call('SET', F, int(stop) .. tail, 'PX', int(keep))
+  end
+  return stop - block + 1
+end
+
+-- how long the key is to be left free for others, nil: not at all; `noted` is what D tells of them
+local function pause(ms, noted, giving)
+  local watch, turns, free = string.match(noted, '^(%d+) (%d+) (%d+)$')
+  watch, turns, free = tonumber(watch), tonumber(turns), tonumber(free)
+  -- a clock that went back must not make it long
+  if not giving then return ms < free and free - ms <= PAUSE and free - ms or nil end
+  if ms >= watch then return nil end
+  turns = turns + 1
+  local due = turns >= TURNS and ms >= free + GAP
+  if due then turns, free = 0, ms + PAUSE end
+  redis.call('HSET', D, '*', table.concat({int(watch), turns, int(free)}, ' '))
+  return due and PAUSE or nil
+end
+
+-- Names the next owner. `self`: the caller's claim, whose grant is the reply and not a message. `giving`: the key is
+-- the caller's to give, else it is free. Answers the claim and its fence; or nil and how long nobody is to be named.
+local function promote(now, self, giving)
+  local ms = math.floor(now / 1000)
+  while true do
+    local first = redis.call('ZPOPMIN', Q)
+    local cid = first[1]
+    if not cid then
+      redis.call('DEL', D)
+      return nil
+    end
+    local noted = redis.call('HMGET', D, cid, '*')
+    local d = noted[1]
+    local free = d and noted[2] and pause(ms, noted[2], giving)
+    if free and (not giving or tell(cid, 'W ' .. string.match(d, '^(%S+)') .. ' ' .. K)) then
+      redis.call('ZADD', Q, first[2], cid)
+      return nil, free
+    end
+    redis.call('HDEL', D, cid)
+    if d then
+      local claim, sent, dead, ttl, block, n, rest = string.match(d, '^(%S+) x (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+      if tonumber(dead) >= ms then
+        local user, label = string.sub(rest, 1, tonumber(n)), string.sub(rest, tonumber(n) + 1)
+        local f = step(now, claim, user, tonumber(block), label)
+        redis.call('SET', K, user ~= '' and user or claim, 'PX', ttl)
+        if claim == self then return claim, f end
+        if tell(cid, table.concat({'G', claim, int(f), sent, K}, ' ')) then return claim, f end
+        redis.call('DEL', K)
+      end
+    end
+  end
+end
+
+-- leaves the queue, if this claim stands there
+local function drop(cid, claim)
+  local d = redis.call('HGET', D, cid)
+  if not d or string.match(d, '^(%S+)') ~= claim then return false end
+  redis.call('ZREM', Q, cid)
+  redis.call('HDEL', D, cid)
+  return true
+end
+
+-- at least so long from now; never shorter than what was promised
+local function extend(ttl)
+  if redis.call('PTTL', K) < tonumber(ttl) then redis.call('PEXPIRE', K, ttl) end
+end
+
+-- a lock of Redisson's: a hash of `<uuid>:<thread>` and counts
+local function redisson()
+  if redis.call('TYPE', K).ok ~= 'hash' or redis.call('HLEN', K) > 1000 then return false end
+  for _, field in ipairs(redis.call('HKEYS', K)) do
+    if field ~= 'mode' and not string.match(field, '^%x+%-%x+%-%x+%-%x+%-%x+:%d+') then return false end
+  end
+  return true
+end
+
+-- gives the key on if it is this claim's, leaves the queue if it stands there
+local function give(cid, claim, user, now)
+  if mine(user ~= '' and user or claim, claim) then
+    if redis.call('EXISTS', Q) == 0 or not promote(now or clock(), '', true) then redis.call('DEL', K) end
+    return 'G'
+  end
+  return drop(cid, claim) and 'L' or 'A'
+end

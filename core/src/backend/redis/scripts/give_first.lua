@@ -1,0 +1,5 @@
+-- Ours, and nobody waits.
+if ARGV[3] == '' and redis.call('EXISTS', KEYS[3]) == 0 and redis.pcall('GET', KEYS[1]) == ARGV[2] then
+  redis.call('DEL', KEYS[1])
+  return 'G'
+end

@@ -1,0 +1,240 @@
+//! A contender: one claim, from its first request to a grant or its withdrawal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::grant::{Doubt, Held, renew_one};
+use super::link::{Answer, Conn, Limits, Link, PATIENCE};
+use super::name::Names;
+use super::post::Entry;
+use super::reaper::{Ghost, leave};
+use super::script::Script;
+use crate::backend::{Attempt, BoxFuture, Contender, Renewal, Wake};
+use crate::claim::Claim;
+use crate::clock::Instant;
+use crate::error::{Error, Kind, Result, show};
+
+/// The least time for which a request may be accepted, so that a clock that is not quite known refuses none.
+const LEAST_LIFE: Duration = Duration::from_millis(250);
+/// The longest.
+const LIFE: Duration = Duration::from_secs(5);
+
+pub(super) struct Waiter {
+    link: Arc<Link>,
+    claim: Claim,
+    id: String,
+    names: Names,
+    entry: Option<Entry>,
+    /// The place in the queue, once told.
+    ticket: u64,
+    /// Whether it may stand in the queue.
+    queued: bool,
+    doubt: Doubt,
+    polls: u32,
+}
+
+/// How often the place in the queue is refreshed.
+pub(super) fn refresh(ttl: Duration) -> Duration {
+    (ttl / 3).clamp(Duration::from_millis(100), Duration::from_secs(5))
+}
+
+/// How long a request about a lock of this ttl is waited for before it is asked elsewhere as well.
+pub(super) fn patience(ttl: Duration) -> Duration {
+    (ttl / 4).clamp(Duration::from_millis(50), PATIENCE)
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Waiter {
+    pub(super) fn new(link: Arc<Link>, claim: Claim) -> Self {
+        let names = Names::new(&claim.terms.name);
+        let id = claim.id();
+        Self { link, claim, id, names, entry: None, ticket: 0, queued: false, doubt: Doubt::default(), polls: 0 }
+    }
+
+    async fn try_once(&mut self, budget: Duration) -> Result<Attempt> {
+        let link = self.link.clone();
+        let entry = self.entry.get_or_insert_with(|| link.post.enter(self.claim.nonce));
+        if let Some(handed) = entry.mail.take() {
+            let since = if mutant!("handed-over-from-receipt") { Instant::now() } else { handed.since };
+            return Ok(self.granted(handed.fence, since).await);
+        }
+        // Twice at most: a server whose clock has moved refuses the first as late, and tells its time.
+        for _ in 0..3 {
+            let (answer, sent) = self.take(budget).await?;
+            match answer.value {
+                Value::Int(fence) => {
+                    let since = sent[answer.which.min(sent.len() - 1)];
+                    return Ok(self.granted(u64::try_from(fence).unwrap_or(0), since).await);
+                }
+                Value::Array(parts) => match self.refused(parts, &answer.conn).await? {
+                    Some(attempt) => return Ok(attempt),
+                    None => continue,
+                },
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Err(Error::unavailable(format!("the clock of Redis at {} is not to be followed", link.address)))
+    }
+
+    /// Sends the request, and answers when each of its sendings was sent.
+    async fn take(&mut self, budget: Duration) -> Result<(Answer, Vec<Instant>)> {
+        let terms = self.claim.terms.clone();
+        let life = budget.clamp(LEAST_LIFE, LIFE);
+        let mut sent: Vec<Instant> = Vec::with_capacity(1);
+        let mut tills: Vec<(i64, u64)> = Vec::with_capacity(1);
+        let limits = Limits { patience: patience(terms.ttl), budget };
+        let (names, link) = (&self.names, &self.link);
+        let keep = millis(refresh(terms.ttl) * 3);
+        let answer = link
+            .run(Script::Take, limits, |conn, cmd| {
+                let now = Instant::now();
+                let till = conn.server_ms(now) + i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
+                sent.push(now);
+                tills.push((till, conn.number));
+                cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+                cmd.arg(i32::from(self.claim.wait)).arg(link.post.contender()).arg(&self.id);
+                cmd.arg(terms.token.as_deref().unwrap_or_default()).arg(millis(terms.ttl)).arg(1).arg(keep);
+                cmd.arg(now.nanos()).arg(self.ticket).arg(till).arg(terms.label.as_deref().unwrap_or_default());
+            })
+            .await;
+        match answer {
+            Ok(answer) => {
+                // What was sent before the answered one on the same connection was done before it.
+                for (till, conn) in &tills {
+                    if *conn != answer.conn.number {
+                        self.doubt.add(*till, *conn);
+                    }
+                }
+                self.doubt.settled_on(answer.conn.number);
+                Ok((answer, sent))
+            }
+            Err(failure) => {
+                if failure.unknown {
+                    tills.iter().for_each(|(till, conn)| self.doubt.add(*till, *conn));
+                }
+                Err(failure.error)
+            }
+        }
+    }
+
+    /// `None`: ask again at once.
+    async fn refused(&mut self, parts: Vec<Value>, conn: &Arc<Conn>) -> Result<Option<Attempt>> {
+        match parts.as_slice() {
+            [Value::BulkString(what), Value::Int(now)] if what == b"L" => {
+                conn.set_clock(*now);
+                Ok(None)
+            }
+            [Value::BulkString(what), kind] if what == b"T" => {
+                let kind: String = redis::from_redis_value(kind.clone()).unwrap_or_default();
+                Err(Error::new(
+                    Kind::Backend,
+                    format!(
+                        "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
+                        show(&self.names.key)
+                    ),
+                ))
+            }
+            [Value::BulkString(what), Value::Int(left), Value::Int(foreign), ticket, Value::Int(now)]
+                if what == b"B" =>
+            {
+                conn.set_clock(*now);
+                self.queued |= self.claim.wait;
+                self.ticket = redis::from_redis_value(ticket.clone()).unwrap_or(0);
+                if self.claim.wait && *foreign == 1 && conn.tracking && self.watch(conn).await {
+                    return Ok(None);
+                }
+                Ok(Some(Attempt::Busy(self.wake(conn, *left, *foreign == 1))))
+            }
+            other => Err(unexpected(&Value::Array(other.to_vec()))),
+        }
+    }
+
+    /// Has the server tell when a key that isn't dlock's changes. True: it is gone already.
+    async fn watch(&self, conn: &Arc<Conn>) -> bool {
+        let Some(entry) = &self.entry else { return false };
+        // Before asking: what changes meanwhile is not missed.
+        self.link.post.watch(&self.names.key, &entry.mail);
+        let mut pipe = redis::pipe();
+        pipe.cmd("CLIENT").arg("CACHING").arg("YES").cmd("PTTL").arg(&self.names.key);
+        let mut mux = conn.mux.clone();
+        let asked = tokio::time::timeout(PATIENCE, mux.send_packed_commands(&pipe, 0, 2)).await;
+        matches!(asked.ok().and_then(Result::ok).as_deref(), Some([_, Value::Int(-2)]))
+    }
+
+    fn wake(&mut self, conn: &Conn, left_ms: i64, foreign: bool) -> Wake {
+        let refresh = refresh(self.claim.terms.ttl);
+        let until_free = match u64::try_from(left_ms) {
+            Ok(left) => Duration::from_millis(left + fastrand::u64(1..=10)).min(refresh),
+            Err(_) => refresh,
+        };
+        let told = conn.messages && (!foreign || conn.tracking);
+        let after = if told {
+            until_free
+        } else {
+            // Nobody tells: looked at again, less and less often.
+            self.polls = (self.polls + 1).min(6);
+            let pause = Duration::from_millis(5 << self.polls).min(Duration::from_millis(250));
+            until_free.min(pause.mul_f64(0.5 + fastrand::f64() / 2.0))
+        };
+        let mail = self.entry.as_ref().map(|entry| entry.mail.clone());
+        Wake { after, on: mail.map(|mail| -> BoxFuture<'static, ()> { Box::pin(mail.rung()) }) }
+    }
+
+    /// Enters at once with at least half the ttl left, else renews first; what is lost meanwhile is not entered.
+    async fn granted(&mut self, fence: u64, since: Instant) -> Attempt {
+        let ttl = self.claim.terms.ttl;
+        let mut since = since;
+        let entry = self.entry.take();
+        let doubt = std::mem::take(&mut self.doubt);
+        let held = Arc::new(Held::new(self.link.clone(), &self.claim, self.names.clone(), fence, entry, doubt));
+        if since.plus(ttl / 2).passed() && !mutant!("late-hand-over-not-renewed") {
+            match renew_one(&held, ttl).await {
+                Ok(Renewal::Kept { since: renewed, .. }) => since = renewed,
+                Ok(Renewal::Lost) => since = Instant::START,
+                Err(_) => {}
+            }
+        }
+        Attempt::Granted { grant: held, since, ttl }
+    }
+}
+
+impl Contender for Waiter {
+    fn attempt(&mut self, budget: Duration) -> BoxFuture<'_, Result<Attempt>> {
+        Box::pin(self.try_once(budget))
+    }
+
+    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            if self.entry.is_none() || !self.queued && self.doubt.is_none() {
+                self.entry = None;
+                return Ok(());
+            }
+            let user = self.claim.terms.token.as_deref().unwrap_or_default().to_owned();
+            let ghost = Ghost { names: self.names.clone(), claim: self.id.clone(), user, till: self.doubt.till() };
+            let limits =
+                Limits { patience: patience(self.claim.terms.ttl), budget: self.link.config.connect_timeout() };
+            match leave(&self.link, &ghost, limits).await {
+                Ok(left) => {
+                    self.doubt.settled_on(left.conn);
+                    if !self.doubt.is_none() && left.server_ms <= ghost.till {
+                        self.link.reap(ghost);
+                    }
+                }
+                Err(failure) if failure.error.is_temporary() => return Err(failure.error),
+                // Refused for good: nobody is kept waiting for that.
+                Err(_) => self.link.reap(ghost),
+            }
+            self.entry = None;
+            Ok(())
+        })
+    }
+}
+
+fn unexpected(value: &Value) -> Error {
+    Error::backend(format!("Redis answered what was not expected: {value:?}"))
+}

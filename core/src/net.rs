@@ -1,0 +1,146 @@
+//! Connections to servers: addresses, sockets that no child of fork keeps open, and the one TLS stack.
+
+use std::io::{Error, ErrorKind, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::config::{Config, Values, host_port};
+use crate::error;
+#[cfg(unix)]
+use crate::runtime::descriptors::Unshared;
+
+#[cfg(unix)]
+type Socket = Unshared<TcpStream>;
+#[cfg(not(unix))]
+type Socket = TcpStream;
+
+/// A connection, in clear or by TLS.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// One server and how it is reached.
+pub(crate) struct Address {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Address {
+    /// From `host` or `host:port` and the TLS options of the configuration.
+    ///
+    /// # Errors
+    /// `Invalid` for an address or a certificate that can't be used.
+    pub(crate) fn new(text: &str, default_port: u16, config: &Config) -> error::Result<Self> {
+        let (host, port) = host_port(text)?;
+        let values = config.values();
+        let tls = if values.flag("tls") == Some(true) { Some(tls(&host, values)?) } else { None };
+        Ok(Self { host, port: port.unwrap_or(default_port), tls })
+    }
+
+    /// Connects. The caller bounds the time.
+    pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>> {
+        let mut failed = Error::new(ErrorKind::NotFound, "the name has no address");
+        for address in tokio::net::lookup_host((&*self.host, self.port)).await? {
+            match socket(address).await {
+                Ok(socket) => {
+                    return Ok(match &self.tls {
+                        Some((tls, name)) => Box::new(tls.connect(name.clone(), socket).await?),
+                        None => Box::new(socket),
+                    });
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&crate::config::join_host(&self.host, Some(self.port)))
+    }
+}
+
+async fn socket(address: std::net::SocketAddr) -> Result<Socket> {
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_nodelay(true)?;
+        socket.set_keepalive(true)?;
+        Ok::<_, Error>(socket)
+    };
+    #[cfg(unix)]
+    return Unshared::open(open)?.convert(async |socket: TcpSocket| socket.connect(address).await).await;
+    #[cfg(not(unix))]
+    return open()?.connect(address).await;
+}
+
+/// The TLS options `ca`, `cert`, `key` and `sni`; without `ca` the system's certificates count.
+fn tls(host: &str, values: &Values) -> error::Result<(TlsConnector, ServerName<'static>)> {
+    let unusable = |option: &str, path: &str, why: &dyn std::fmt::Display| {
+        error::Error::invalid(format!("{option} {path}: {why}; name a readable PEM file"))
+    };
+    let certificates = |option, path: &str| -> error::Result<Vec<CertificateDer<'static>>> {
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        let read: Vec<_> = read.map_err(|why| unusable(option, path, &why))?;
+        if read.is_empty() { Err(unusable(option, path, &"no certificate in it")) } else { Ok(read) }
+    };
+    let mut roots = RootCertStore::empty();
+    match values.text("ca") {
+        Some(path) => {
+            for certificate in certificates("ca", path)? {
+                roots.add(certificate).map_err(|why| unusable("ca", path, &why))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|why| error::Error::invalid(format!("TLS can't be used: {why}")))?
+        .with_root_certificates(roots);
+    let config = match (values.text("cert"), values.text("key")) {
+        (Some(cert), Some(key)) => {
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable("key", key, &why))?;
+            let chain = certificates("cert", cert)?;
+            config.with_client_auth_cert(chain, secret).map_err(|why| unusable("cert", cert, &why))?
+        }
+        (None, None) => config.with_no_client_auth(),
+        _ => return Err(error::Error::invalid("cert and key belong together: give both, or neither")),
+    };
+    let name = values.text("sni").unwrap_or(host).to_owned();
+    let name = ServerName::try_from(name.clone())
+        .map_err(|_| error::Error::invalid(format!("{name} is no name that a certificate can be checked for")))?;
+    Ok((TlsConnector::from(Arc::new(config)), name))
+}
+
+#[cfg(unix)]
+impl AsyncRead for Unshared<TcpStream> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        Pin::new(self.owner()).poll_read(cx, buf)
+    }
+}
+
+#[cfg(unix)]
+impl AsyncWrite for Unshared<TcpStream> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(self.owner()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(self.owner()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(self.owner()).poll_shutdown(cx)
+    }
+}

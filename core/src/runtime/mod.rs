@@ -1,0 +1,202 @@
+//! The only runtime: when it starts, what a fork does to it, how work gets onto it and how it drains at exit.
+//!
+//! A forked child has none of its parent's threads. Everything that belongs to one process therefore lives in a
+//! [`PerProcess`] slot: the child sees an empty slot and makes its own; what the parent had is leaked, never dropped,
+//! since dropping it would wait for threads that don't exist.
+
+#![allow(unsafe_code)]
+
+#[cfg(unix)]
+pub(crate) mod descriptors;
+mod engine;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
+use std::time::Duration;
+
+use engine::Engine;
+use tokio::runtime::Handle;
+
+use crate::clock;
+
+static EPOCH: AtomicU32 = AtomicU32::new(1);
+
+/// Counts the forks that led to this process: what was made in another epoch belongs to another process.
+pub fn epoch() -> u32 {
+    EPOCH.load(Ordering::Acquire)
+}
+
+/// A value each process makes for itself, on first use.
+pub struct PerProcess<T> {
+    slot: AtomicPtr<Stamped<T>>,
+}
+
+struct Stamped<T> {
+    epoch: u32,
+    value: OnceLock<T>,
+}
+
+impl<T> PerProcess<T> {
+    /// An empty slot.
+    #[allow(clippy::new_without_default, reason = "a const constructor for statics")]
+    pub const fn new() -> Self {
+        Self { slot: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// This process's value, made now if there is none.
+    pub fn get(&'static self, make: impl FnOnce() -> T) -> &'static T {
+        self.stamped().value.get_or_init(make)
+    }
+
+    /// This process's value, if it was made.
+    pub fn peek(&'static self) -> Option<&'static T> {
+        // SAFETY: a non-null pointer came from `Box::into_raw` in `stamped` and is never freed.
+        let stamped = unsafe { self.slot.load(Ordering::Acquire).as_ref() }?;
+        if stamped.epoch == epoch() { stamped.value.get() } else { None }
+    }
+
+    fn stamped(&'static self) -> &'static Stamped<T> {
+        watch_forks();
+        loop {
+            let seen = self.slot.load(Ordering::Acquire);
+            // SAFETY: as in `peek`.
+            if let Some(stamped) = unsafe { seen.as_ref() }
+                && stamped.epoch == epoch()
+            {
+                return stamped;
+            }
+            let fresh = Box::into_raw(Box::new(Stamped { epoch: epoch(), value: OnceLock::new() }));
+            match self.slot.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: just made by `Box::into_raw`, and never freed once it is in the slot.
+                Ok(_) => return unsafe { &*fresh },
+                // SAFETY: it never got into the slot, so nobody else has it.
+                Err(_) => drop(unsafe { Box::from_raw(fresh) }),
+            }
+        }
+    }
+}
+
+static ENGINE: PerProcess<&'static Engine> = PerProcess::new();
+
+/// Work that must not be cut off by an orderly exit: releases under way.
+static PENDING: AtomicUsize = AtomicUsize::new(0);
+
+fn engine() -> &'static Engine {
+    ENGINE.get(|| {
+        PENDING.store(0, Ordering::Release);
+        Engine::start()
+    })
+}
+
+/// The runtime's handle. Starts its one thread on first use.
+pub fn handle() -> Handle {
+    #[cfg(feature = "testing")]
+    if let Some(handle) = crate::testing::runtime() {
+        return handle;
+    }
+    engine().runtime.handle().clone()
+}
+
+/// Runs this in the background.
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    #[cfg(feature = "testing")]
+    let work = crate::testing::within(work);
+    handle().spawn(work);
+}
+
+/// Runs a call in the background that somebody is to be told of.
+pub(crate) fn spawn_call(work: impl Future<Output = ()> + Send + 'static) {
+    #[cfg(feature = "testing")]
+    if crate::testing::runtime().is_some() {
+        return spawn(work);
+    }
+    let detached = engine().detach();
+    spawn(async move {
+        let _detached = detached;
+        work.await;
+    });
+}
+
+/// Runs this in the background, and has [`drain`] wait for it.
+pub(crate) fn spawn_pending(work: impl Future<Output = ()> + Send + 'static) {
+    spawn_call(pending(work));
+}
+
+/// Has [`drain`] wait for this, whoever runs it.
+pub(crate) fn pending<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    struct Pending;
+    impl Drop for Pending {
+        fn drop(&mut self) {
+            PENDING.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+    PENDING.fetch_add(1, Ordering::AcqRel);
+    let pending = Pending;
+    async move {
+        let _pending = pending;
+        work.await
+    }
+}
+
+/// Runs code of the user's on the pool of threads kept for it: never on the thread that renews leases.
+pub fn pool(work: impl FnOnce() + Send + 'static) {
+    handle().spawn_blocking(work);
+}
+
+/// Drives this on the calling thread, which must not be one of an asynchronous runtime.
+pub(crate) fn block_on<F: Future>(work: F) -> F::Output {
+    #[cfg(feature = "testing")]
+    if let Some(handle) = crate::testing::runtime() {
+        return handle.block_on(work);
+    }
+    engine().block_on(work)
+}
+
+/// Waits until the releases under way are done, for an orderly exit. False: the limit came first.
+pub fn drain(limit: Duration) -> bool {
+    let end = clock::Instant::now().plus(limit);
+    while ENGINE.peek().is_some() && PENDING.load(Ordering::Acquire) > 0 {
+        if end.passed() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// Has forks noticed from now on. Called by everything that makes something a child must not share.
+#[cfg(unix)]
+pub fn watch_forks() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handlers are `extern "C"` functions without captures that never unwind; `child` does only what
+        // is allowed between fork and exec in a multi-threaded program: atomics and close(2).
+        unsafe { libc::pthread_atfork(Some(fork::prepare), Some(fork::parent), Some(fork::child)) };
+    });
+}
+
+/// There is no fork here.
+#[cfg(not(unix))]
+pub fn watch_forks() {
+    let _: &Once;
+}
+
+#[cfg(unix)]
+mod fork {
+    use super::{EPOCH, Ordering};
+
+    pub(super) extern "C" fn prepare() {
+        super::descriptors::freeze();
+    }
+
+    pub(super) extern "C" fn parent() {
+        super::descriptors::thaw();
+    }
+
+    pub(super) extern "C" fn child() {
+        EPOCH.fetch_add(1, Ordering::AcqRel);
+        super::descriptors::close_all();
+        super::descriptors::thaw();
+    }
+}
