@@ -13,7 +13,7 @@
 #![warn(missing_docs)]
 
 #[macro_use]
-mod mutant;
+pub mod mutant;
 
 mod acquire;
 pub mod backend;

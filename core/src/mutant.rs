@@ -1,16 +1,83 @@
-//! Deliberate defects, chosen by name, that the safety tests must catch. They exist only under the feature `testing`:
+//! Deliberate defects, chosen by name, that the safety tests must catch. They exist only under the feature `mutants`:
 //! elsewhere [`mutant!`] is the constant `false`.
 
 /// Whether the deliberate defect of this name is switched on.
 macro_rules! mutant {
     ($name:literal) => {{
-        #[cfg(feature = "testing")]
+        #[cfg(feature = "mutants")]
         {
-            $crate::testing::mutant_is($name)
+            $crate::mutant::is($name)
         }
-        #[cfg(not(feature = "testing"))]
+        #[cfg(not(feature = "mutants"))]
         {
             false
         }
     }};
+}
+
+/// Every deliberate defect of this build, and what it breaks. A process has the one that the variable `DLOCK_MUTANT`
+/// names; a simulation the one that it was given.
+#[cfg(feature = "mutants")]
+pub const MUTANTS: &[(&str, &str)] = &[
+    ("validity-from-receipt", "a lease counts from the reply, not from the request"),
+    ("never-expires", "a lease is not compared with the clock"),
+    ("never-lost", "a loss is not told before the lease ends"),
+    ("loss-ignored", "the backend's word that a lease is gone is not heard"),
+    ("late-grant-entered", "a grant that was over when it came is handed out"),
+    ("no-withdrawal", "an acquire that ended otherwise leaves its place and its grant behind"),
+    ("no-drift", "clocks that run at different rates are not allowed for"),
+    ("loss-told-late", "a loss is told when the lease is over, not before"),
+    ("unknown-is-lost", "a renewal without an answer ends the lease"),
+    ("turn-before-release", "the turn in the gate is passed on before the release is settled"),
+    ("release-once", "a release without an answer is not repeated"),
+    ("renew-after-release", "a lease is renewed while it is given back"),
+    ("drop-forgets", "a dropped lease is not given back"),
+    ("no-safety-net", "a waiter counts on being woken"),
+    ("waits-for-cleanup", "a caller is kept until everything is cleaned up"),
+    #[cfg(feature = "redis")]
+    ("redis-handed-over-from-receipt", "a handed-over lock counts from the message, not from the request"),
+    #[cfg(feature = "redis")]
+    ("redis-handed-over-late-not-renewed", "a lock handed over late is entered with what is left of it"),
+    #[cfg(feature = "redis")]
+    ("redis-unwanted-grant-kept", "what is handed to a claim that has ended stays with it"),
+    #[cfg(feature = "redis")]
+    ("redis-no-reaper", "a request that may still arrive is forgotten"),
+    #[cfg(feature = "redis")]
+    ("redis-release-forgets-doubt", "a repeated release that finds nothing is a loss"),
+    #[cfg(feature = "redis")]
+    ("redis-take-overwrites", "an acquire doesn't look whether there is an owner"),
+    #[cfg(feature = "redis")]
+    ("redis-take-again-is-busy", "an acquire that is repeated doesn't know its own lock"),
+    #[cfg(feature = "redis")]
+    ("redis-take-barges", "an acquire doesn't look whether others wait"),
+    #[cfg(feature = "redis")]
+    ("redis-late-take-accepted", "a request that arrives after its caller has gone is served"),
+    #[cfg(feature = "redis")]
+    ("redis-only-releases-promote", "a waiter that finds the lock free doesn't have it given to the first"),
+    #[cfg(feature = "redis")]
+    ("redis-dead-contender-served", "a contender that was not heard of for long is given the lock"),
+    #[cfg(feature = "redis")]
+    ("redis-release-without-owner-check", "a release deletes whatever is there"),
+    #[cfg(feature = "redis")]
+    ("redis-renew-without-owner-check", "a renewal prolongs whatever is there"),
+    #[cfg(feature = "redis")]
+    ("redis-fence-not-floored", "fences begin anew when the server has lost its data"),
+];
+
+/// What the processes of a test are started with.
+#[cfg(feature = "mutants")]
+pub(crate) fn is(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    #[cfg(feature = "testing")]
+    if let Some(simulated) = crate::testing::mutant() {
+        return simulated == name;
+    }
+    let chosen = CHOSEN.get_or_init(|| {
+        let chosen = std::env::var("DLOCK_MUTANT").ok().filter(|name| !name.is_empty());
+        if let Some(name) = &chosen {
+            assert!(MUTANTS.iter().any(|(known, _)| known == name), "there is no deliberate defect {name}");
+        }
+        chosen
+    });
+    chosen.as_deref() == Some(name)
 }

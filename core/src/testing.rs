@@ -12,31 +12,13 @@ use crate::client::Client;
 use crate::clock::virtual_time;
 use crate::config::Config;
 use crate::error::Result;
+pub use crate::mutant::MUTANTS;
 
 thread_local! {
     static RUNTIME: RefCell<Option<Handle>> = const { RefCell::new(None) };
     static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
     static PROCESS: RefCell<Option<Process>> = const { RefCell::new(None) };
 }
-
-/// Every deliberate defect of this build, and what it breaks.
-pub const MUTANTS: &[(&str, &str)] = &[
-    ("validity-from-receipt", "a lease counts from the reply, not from the request"),
-    ("never-expires", "a lease is not compared with the clock"),
-    ("never-lost", "a loss is not told before the lease ends"),
-    ("loss-ignored", "the backend's word that a lease is gone is not heard"),
-    ("late-grant-entered", "a grant that was over when it came is handed out"),
-    ("no-withdrawal", "an acquire that ended otherwise leaves its place and its grant behind"),
-    ("no-drift", "clocks that run at different rates are not allowed for"),
-    ("loss-told-late", "a loss is told when the lease is over, not before"),
-    ("unknown-is-lost", "a renewal without an answer ends the lease"),
-    ("turn-before-release", "the turn in the gate is passed on before the release is settled"),
-    ("release-once", "a release without an answer is not repeated"),
-    ("renew-after-release", "a lease is renewed while it is given back"),
-    ("drop-forgets", "a dropped lease is not given back"),
-    ("no-safety-net", "a waiter counts on being woken"),
-    ("waits-for-cleanup", "a caller is kept until everything is cleaned up"),
-];
 
 /// Runs this in virtual time, on this thread alone, with everything random drawn from the seed: the same seed gives the
 /// same run.
@@ -181,6 +163,6 @@ pub(crate) fn runtime() -> Option<Handle> {
     RUNTIME.with_borrow(Clone::clone)
 }
 
-pub(crate) fn mutant_is(name: &str) -> bool {
-    MUTANT.get() == Some(name)
+pub(crate) fn mutant() -> Option<&'static str> {
+    MUTANT.get()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// What a backend can do: its capabilities, and what its fixture can do to it.
 pub(crate) const OF_BACKENDS: &[&str] =
-    &["fence", "ttl", "fifo", "shared", "permits", "handoff", "processes", "fork", "local", "files"];
+    &["fence", "ttl", "fifo", "shared", "permits", "handoff", "processes", "fork", "local", "outside", "files", "keys"];
 /// What an interpreter can do.
 pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes"];
 

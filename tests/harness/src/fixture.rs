@@ -2,46 +2,35 @@
 //! from outside.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use dlock::backend::Driver;
+use dlock_harness::server::{Redis, RedisOptions};
 
-/// What the suite has to know of one driver.
-struct Kit {
-    driver: &'static str,
-    /// The URL of a place that nobody has used, by the job's folder and the case's name.
-    url: fn(&Path, &str) -> String,
-    /// Does `server VERB KEY` to that place.
-    server: fn(&Path, &str, &[&str]) -> Result<(), String>,
-    /// What its `server` steps add to the words of [`OF_BACKENDS`](crate::case::OF_BACKENDS).
-    words: &'static [&'static str],
+/// One driver's own part.
+enum Kit {
+    Memory,
+    File,
+    /// A database each case.
+    Redis(Redis, Mutex<Vec<String>>),
 }
-
-const KITS: &[Kit] = &[
-    Kit {
-        driver: "memory",
-        url: |folder, case| format!("memory://{}-{case}", folder.file_name().unwrap_or_default().to_string_lossy()),
-        server: |_, _, words| Err(format!("nothing outside can do {words:?} to memory")),
-        words: &[],
-    },
-    Kit {
-        driver: "file",
-        url: |folder, case| format!("file://{}", folder.join(case).display()),
-        server: files,
-        words: &["files"],
-    },
-];
 
 /// One driver under test by one language.
 pub(crate) struct Fixture {
     driver: &'static Driver,
-    kit: &'static Kit,
+    kit: Kit,
     folder: PathBuf,
 }
 
 impl Fixture {
+    /// Starts what the driver needs. A server ends with this value.
     pub(crate) fn new(driver: &'static Driver, folder: &Path) -> Result<Self, String> {
-        let kit = KITS.iter().find(|kit| kit.driver == driver.name);
-        let kit = kit.ok_or(format!("the driver {} has no kit in tests/harness/src/fixture.rs", driver.name))?;
+        let kit = match driver.name {
+            "memory" => Kit::Memory,
+            "file" => Kit::File,
+            "redis" => Kit::Redis(Redis::start(&RedisOptions::new().args(&["--databases", "2000"]))?, Mutex::default()),
+            other => return Err(format!("the driver {other} has no kit in tests/harness/src/fixture.rs")),
+        };
         Ok(Self { driver, kit, folder: folder.to_owned() })
     }
 
@@ -49,13 +38,38 @@ impl Fixture {
         self.driver.name
     }
 
-    /// The URL for a case; case names are made of letters, digits, `-` and one `/`.
+    /// The URL of a place that nobody has used, for a case; case names are made of letters, digits, `-` and one `/`.
     pub(crate) fn url(&self, case: &str) -> String {
-        (self.kit.url)(&self.folder, &place(case))
+        let case = place(case);
+        match &self.kit {
+            Kit::Memory => {
+                format!("memory://{}-{case}", self.folder.file_name().unwrap_or_default().to_string_lossy())
+            }
+            Kit::File => format!("file://{}", self.folder.join(case).display()),
+            Kit::Redis(server, cases) => {
+                let mut cases = cases.lock().unwrap_or_else(PoisonError::into_inner);
+                let database = cases.iter().position(|known| *known == case).unwrap_or_else(|| {
+                    cases.push(case);
+                    cases.len() - 1
+                });
+                format!("redis://{}/{database}", server.addr())
+            }
+        }
     }
 
+    /// Of the URL what follows the scheme.
+    pub(crate) fn address(&self, case: &str) -> String {
+        let url = self.url(case);
+        url.split_once("://").map(|(_, address)| address.to_owned()).unwrap_or_default()
+    }
+
+    /// What others do to the backend.
     pub(crate) fn server(&self, case: &str, words: &[&str]) -> Result<(), String> {
-        (self.kit.server)(&self.folder, &place(case), words)
+        match &self.kit {
+            Kit::Memory => Err(format!("nothing outside can do {words:?} to memory")),
+            Kit::File => files(&self.folder.join(place(case)), words),
+            Kit::Redis(..) => keys(&self.url(case), words),
+        }
     }
 
     /// Whether it is so: a word of [`OF_BACKENDS`](crate::case::OF_BACKENDS).
@@ -71,7 +85,10 @@ impl Fixture {
             "processes" => can.processes,
             "fork" => can.fork,
             "local" => can.local,
-            other => self.kit.words.contains(&other),
+            "outside" => !matches!(self.kit, Kit::Memory),
+            "files" => matches!(self.kit, Kit::File),
+            "keys" => matches!(self.kit, Kit::Redis(..)),
+            _ => false,
         }
     }
 }
@@ -81,16 +98,30 @@ fn place(case: &str) -> String {
 }
 
 /// What others may do to a directory of lock files.
-fn files(folder: &Path, case: &str, words: &[&str]) -> Result<(), String> {
-    let dir = folder.join(case);
+fn files(dir: &Path, words: &[&str]) -> Result<(), String> {
     let done = match words {
         ["remove", key] => std::fs::remove_file(dir.join(format!("{key}.lock"))),
         ["replace", key] => {
             let path = dir.join(format!("{key}.lock"));
             std::fs::remove_file(&path).and_then(|()| std::fs::write(&path, ""))
         }
-        ["wipe"] => std::fs::remove_dir_all(&dir),
+        ["wipe"] => std::fs::remove_dir_all(dir),
         other => return Err(format!("a directory of lock files can't {other:?}")),
     };
     done.map_err(|error| error.to_string())
+}
+
+/// What others may do to the keys of a database: the words of [`files`], or any command of the server's.
+fn keys(url: &str, words: &[&str]) -> Result<(), String> {
+    let words = match words {
+        ["remove", key] => vec!["DEL", *key],
+        ["replace", key] => vec!["SET", *key, "somebody-else", "PX", "300"],
+        ["wipe"] => vec!["FLUSHDB"],
+        command => command.to_vec(),
+    };
+    let done = redis::Client::open(url).and_then(|client| client.get_connection()).and_then(|mut connection| {
+        let (name, rest) = words.split_first().expect("a verb");
+        redis::cmd(name).arg(rest).query::<redis::Value>(&mut connection)
+    });
+    done.map(drop).map_err(|error| error.to_string())
 }

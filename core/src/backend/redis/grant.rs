@@ -100,6 +100,7 @@ impl Held {
             }
         };
         let again = answer.sent > 1 || self.unanswered.load(Ordering::Acquire);
+        let again = again && !mutant!("redis-release-forgets-doubt");
         let found: String = super::read(answer.value).map_err(|failure| failure.error)?;
         let mut doubt = std::mem::take(&mut *self.doubt.lock().unwrap_or_else(PoisonError::into_inner));
         doubt.settled_on(answer.conn.number);
@@ -108,7 +109,7 @@ impl Held {
             self.link.reap(Ghost { names: names.clone(), claim, user, till: doubt.till() });
         }
         // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
-        if found == "A" && !(again && !mutant!("release-forgets-doubt")) {
+        if found == "A" && !again {
             return Ok(Renewal::Lost);
         }
         Ok(Renewal::Kept { since: sent, ttl: self.ttl })

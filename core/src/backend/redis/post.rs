@@ -128,7 +128,7 @@ impl Post {
                 let (fence, since) = (number()?, Instant::from_nanos(number()?));
                 let key = parts.next()?;
                 let Some(mail) = mail else {
-                    return (!mutant!("unwanted-grant-kept")).then(|| Ghost::new(key, claim));
+                    return (!mutant!("redis-unwanted-grant-kept")).then(|| Ghost::new(key, claim));
                 };
                 *locked(&mail.handed) = Some(Handed { fence, since });
                 mail.bell.notify_one();

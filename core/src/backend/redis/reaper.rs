@@ -28,7 +28,7 @@ impl Ghost {
 impl Link {
     /// Takes it back in the background.
     pub(super) fn reap(self: &Arc<Self>, ghost: Ghost) {
-        if !mutant!("no-reaper") {
+        if !mutant!("redis-no-reaper") {
             runtime::spawn(settle(self.clone(), ghost));
         }
     }

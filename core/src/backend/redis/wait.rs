@@ -60,7 +60,7 @@ impl Waiter {
         let link = self.link.clone();
         let entry = self.entry.get_or_insert_with(|| link.post.enter(self.claim.nonce));
         if let Some(handed) = entry.mail.take() {
-            let since = if mutant!("handed-over-from-receipt") { Instant::now() } else { handed.since };
+            let since = if mutant!("redis-handed-over-from-receipt") { Instant::now() } else { handed.since };
             return Ok(self.granted(handed.fence, since).await);
         }
         // Twice at most: a server whose clock has moved refuses the first as late, and tells its time.
@@ -192,7 +192,7 @@ impl Waiter {
         let entry = self.entry.take();
         let doubt = std::mem::take(&mut self.doubt);
         let held = Arc::new(Held::new(self.link.clone(), &self.claim, self.names.clone(), fence, entry, doubt));
-        if since.plus(ttl / 2).passed() && !mutant!("late-hand-over-not-renewed") {
+        if since.plus(ttl / 2).passed() && !mutant!("redis-handed-over-late-not-renewed") {
             match renew_one(&held, ttl).await {
                 Ok(Renewal::Kept { since: renewed, .. }) => since = renewed,
                 Ok(Renewal::Lost) => since = Instant::START,
