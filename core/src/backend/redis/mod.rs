@@ -99,8 +99,11 @@ fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
 
 fn authority(values: &Values) -> String {
     let user = values.text("username").map(|user| format!("{}@", encode(user))).unwrap_or_default();
-    let hosts: Vec<_> =
-        values.list("addrs").unwrap_or_default().iter().filter_map(|addr| host_port(addr).ok()).collect();
+    let addrs = values.list("addrs").unwrap_or_default();
+    let mut hosts: Vec<_> = addrs.iter().filter_map(|addr| host_port(addr).ok()).collect();
+    if hosts.is_empty() {
+        hosts.push(("localhost".to_owned(), Some(PORT)));
+    }
     let db = values.count("db").map(|db| format!("/{db}")).unwrap_or_default();
     format!("{user}{}{db}", write_hosts(&hosts))
 }
