@@ -86,7 +86,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         },
         facts(mux.clone(), push)
     );
-    let facts = facts.map_err(|error| Refused::Error(of_request(&error, &address).error))?;
+    let facts = facts.map_err(|error| Refused::Error(of_request(&error, &address).0))?;
     if let Some(policy) = facts.evicts {
         let note = format!(
             "Redis at {address} may remove a held lock when it has no memory left: its maxmemory-policy is {policy}; \

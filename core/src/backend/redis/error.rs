@@ -3,6 +3,7 @@
 
 use redis::{ErrorKind, RedisError};
 
+use super::link::Sent;
 use crate::error::Error;
 
 /// A request that wasn't answered with a value.
@@ -10,19 +11,14 @@ use crate::error::Error;
 pub(super) struct Failure {
     /// What the caller is told.
     pub(super) error: Error,
-    /// Whether the server may have done it all the same.
-    pub(super) unknown: bool,
+    /// The sendings that the server may have done all the same.
+    pub(super) unanswered: Vec<Sent>,
 }
 
 impl Failure {
     /// It was not sent, or was refused.
     pub(super) fn refused(error: Error) -> Self {
-        Self { error, unknown: false }
-    }
-
-    /// It may have been done.
-    pub(super) fn unknown(error: Error) -> Self {
-        Self { error, unknown: true }
+        Self { error, unanswered: Vec::new() }
     }
 }
 
@@ -31,13 +27,12 @@ pub(super) fn no_script(error: &RedisError) -> bool {
     error.code() == Some("NOSCRIPT")
 }
 
-/// What a request failed with.
-pub(super) fn of_request(error: &RedisError, address: &str) -> Failure {
+/// What a request failed with, and whether it may have been done all the same.
+pub(super) fn of_request(error: &RedisError, address: &str) -> (Error, bool) {
     if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
-        return Failure::refused(of_server(error, address));
+        return (of_server(error, address), false);
     }
-    let why = if error.is_timeout() { "it gave no answer in time".to_owned() } else { error.to_string() };
-    Failure::unknown(Error::unavailable(format!("the connection to Redis at {address} failed: {why}")))
+    (Error::unavailable(format!("the connection to Redis at {address} failed: {error}")), true)
 }
 
 /// What connecting failed with.
@@ -86,6 +81,7 @@ fn of_server(error: &RedisError, address: &str) -> Error {
         "BUSY" => (true, "a script has been running there for too long"),
         "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => (true, "it is not ready to serve"),
         "MOVED" | "ASK" | "CROSSSLOT" => (false, "it is part of a cluster, which this backend doesn't do yet"),
+        _ if said.contains("max number of clients") => (true, "it has as many clients as maxclients allows"),
         _ => (false, "an answer that was not expected"),
     };
     Error::backend(format!("Redis at {address} refused: {said} ({remedy})")).temporary(temporary)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::link::{Limits, Link};
+use super::link::{Limits, Link, Sent};
 use super::name::Names;
 use super::post::Entry;
 use super::reaper::Ghost;
@@ -13,7 +13,6 @@ use super::script::Script;
 use super::wait::{millis, patience};
 use crate::backend::{BoxFuture, Grant, Renewal};
 use crate::claim::Claim;
-use crate::clock::Instant;
 use crate::error::Result;
 
 /// Requests to acquire that have no answer and may still be done.
@@ -24,8 +23,9 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    pub(super) fn add(&mut self, till: i64, conn: u64) {
-        self.requests.push((till, conn));
+    /// `life`: for how many milliseconds from its sending it is accepted.
+    pub(super) fn add(&mut self, sent: &Sent, life: i64) {
+        self.requests.push((sent.server_ms + life, sent.conn));
     }
 
     /// Something later was answered on this connection, so what was sent there before is done.
@@ -80,7 +80,6 @@ impl Held {
     }
 
     async fn give(&self) -> Result<Renewal> {
-        let sent = Instant::now();
         let limits = Limits { patience: patience(self.ttl), budget: self.link.config.connect_timeout() };
         let names = &self.names;
         let answer = self
@@ -93,13 +92,13 @@ impl Held {
         let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => {
-                if failure.unknown {
+                if !failure.unanswered.is_empty() {
                     self.unanswered.store(true, Ordering::Release);
                 }
                 return Err(failure.error);
             }
         };
-        let again = answer.sent > 1 || self.unanswered.load(Ordering::Acquire);
+        let again = !answer.unanswered.is_empty() || self.unanswered.load(Ordering::Acquire);
         let again = again && !mutant!("redis-release-forgets-doubt");
         let found: String = super::read(answer.value).map_err(|failure| failure.error)?;
         let mut doubt = std::mem::take(&mut *self.doubt.lock().unwrap_or_else(PoisonError::into_inner));
@@ -112,7 +111,7 @@ impl Held {
         if found == "A" && !again {
             return Ok(Renewal::Lost);
         }
-        Ok(Renewal::Kept { since: sent, ttl: self.ttl })
+        Ok(Renewal::Kept { since: answer.sent.at, ttl: self.ttl })
     }
 }
 
@@ -120,10 +119,8 @@ impl Held {
 pub(super) async fn renew(link: &Arc<Link>, due: &[(&Held, Duration)]) -> Vec<Result<Renewal>> {
     let shortest = due.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
     let limits = Limits { patience: patience(shortest), budget: link.config.connect_timeout().min(shortest) };
-    let mut sent: Vec<Instant> = Vec::with_capacity(1);
     let answer = link
         .run(Script::Renew, limits, |_, cmd| {
-            sent.push(Instant::now());
             cmd.arg(due.len() * 2);
             for (held, _) in due {
                 cmd.arg(&held.names.key).arg(&held.names.fence);
@@ -133,8 +130,7 @@ pub(super) async fn renew(link: &Arc<Link>, due: &[(&Held, Duration)]) -> Vec<Re
             }
         })
         .await;
-    let found =
-        answer.and_then(|answer| Ok((sent[answer.which.min(sent.len() - 1)], super::read::<Vec<i64>>(answer.value)?)));
+    let found = answer.and_then(|answer| Ok((answer.sent.at, super::read::<Vec<i64>>(answer.value)?)));
     match found {
         Ok((since, found)) if found.len() == due.len() => {
             let renewal = |(ours, (_, ttl)): (i64, &(&Held, Duration))| {

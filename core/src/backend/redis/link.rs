@@ -52,14 +52,24 @@ pub(super) struct Conn {
     pub(super) tasks: Vec<tokio::task::AbortHandle>,
 }
 
+/// One sending of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) at: Instant,
+    /// What the server's clock showed, in milliseconds.
+    pub(super) server_ms: i64,
+    /// The number of the connection.
+    pub(super) conn: u64,
+}
+
 /// What a request was answered with.
 pub(super) struct Answer {
     pub(super) value: Value,
     pub(super) conn: Arc<Conn>,
-    /// Which of the sendings was answered, from 0.
-    pub(super) which: usize,
-    /// How often it was sent.
-    pub(super) sent: usize,
+    /// The sending that was answered.
+    pub(super) sent: Sent,
+    /// Those that were not, and may still be done.
+    pub(super) unanswered: Vec<Sent>,
 }
 
 /// How long a request is waited for.
@@ -79,39 +89,31 @@ impl Link {
         Self { address, config, post, state, next, probing }
     }
 
-    /// Runs a script. `args` is asked for the keys and arguments each time it is sent: a request without an answer is
-    /// sent again on another connection, which every script allows.
+    /// Runs a script. `args` adds keys and arguments each time it is sent: a request without an answer is sent again on
+    /// another connection, which every script allows.
     pub(super) async fn run(
         self: &Arc<Self>,
         script: Script,
         limits: Limits,
-        mut args: impl FnMut(&Conn, &mut Cmd) + Send,
+        args: impl Fn(&Sent, &mut Cmd) + Sync,
     ) -> Result<Answer, Failure> {
-        self.ask(limits, |conn, full| {
-            let mut cmd = match &conn.hashes[script as usize] {
-                Some(hash) if !full => {
-                    let mut cmd = Cmd::with_capacity(20, 768);
-                    cmd.arg("EVALSHA").arg(hash);
-                    cmd
-                }
-                _ => {
-                    let mut cmd = Cmd::new();
-                    cmd.arg("EVAL").arg(script.text());
-                    cmd
-                }
+        self.ask(limits, |conn, sent, full| {
+            let mut cmd = Cmd::with_capacity(20, 768);
+            match &conn.hashes[script as usize] {
+                Some(hash) if !full => cmd.arg("EVALSHA").arg(hash),
+                _ => cmd.arg("EVAL").arg(script.text()),
             };
-            args(conn, &mut cmd);
+            args(sent, &mut cmd);
             cmd
         })
         .await
     }
 
-    /// Sends what `make` makes, again in full where the server doesn't know the script, and again on another
-    /// connection after the patience.
+    /// Sends what `make` makes, and again on another connection when there is no answer for the patience.
     pub(super) async fn ask(
         self: &Arc<Self>,
         limits: Limits,
-        mut make: impl FnMut(&Conn, bool) -> Cmd + Send,
+        make: impl Fn(&Conn, &Sent, bool) -> Cmd + Sync,
     ) -> Result<Answer, Failure> {
         let end = Instant::now().plus(limits.budget);
         let conn = tokio::select! {
@@ -119,84 +121,47 @@ impl Link {
             conn = self.conn(None) => conn.map_err(Failure::refused)?,
             () = clock::sleep_until(end) => return Err(Failure::refused(self.silent("no connection was made in time"))),
         };
-        let first = make(&conn, false);
-        let mut first = std::pin::pin!(exchange(conn.mux.clone(), first));
-        let mut answered = tokio::select! {
+        let under_way = Mutex::new(Vec::new());
+        let mut first = std::pin::pin!(exchange(conn.clone(), &make, &under_way));
+        let answered = tokio::select! {
             biased;
-            answer = &mut first => Some(answer),
+            answered = &mut first => Some(answered),
             () = clock::sleep(limits.patience.min(limits.budget)) => None,
         };
-        if let Some(Err(error)) = &answered
-            && no_script(error)
-        {
-            let full = make(&conn, true);
-            answered = tokio::select! {
-                biased;
-                answer = exchange(conn.mux.clone(), full) => Some(answer),
-                () = clock::sleep_until(end) => None,
-            };
-            return self.settled(answered, conn, 1, 2);
-        }
-        if answered.is_some() || limits.budget <= limits.patience {
-            if answered.is_none() {
+        let answered = match answered {
+            None if limits.budget <= limits.patience => {
                 self.probe();
+                None
             }
-            return self.settled(answered, conn, 0, 1);
-        }
-        // Silence: the server may be slow, or the connection dead. Whichever answers first is right.
-        let mut sent = 1;
-        let other = async {
-            let fresh = self.conn(Some(conn.number)).await.ok()?;
-            let again = make(&fresh, false);
-            sent = 2;
-            let mut answer = exchange(fresh.mux.clone(), again).await;
-            if answer.as_ref().is_err_and(no_script) {
-                let full = make(&fresh, true);
-                sent = 3;
-                answer = exchange(fresh.mux.clone(), full).await;
-            }
-            Some((answer, fresh))
-        };
-        let mut other = Box::pin(other);
-        let (answer, conn, of_other) = tokio::select! {
-            biased;
-            answer = &mut first => (Some(answer), conn.clone(), false),
-            answer = &mut other => match answer {
-                Some((answer, fresh)) => {
+            // Silence: the server may be slow, or the connection dead. Whichever answers first is right.
+            None => tokio::select! {
+                biased;
+                answered = &mut first => Some(answered),
+                Some(answered) = async {
+                    let fresh = self.conn(Some(conn.number)).await.ok()?;
+                    let answered = exchange(fresh, &make, &under_way).await;
                     conn.dead.store(true, Ordering::Release);
-                    (Some(answer), fresh, true)
-                }
-                // No other connection either.
-                None => tokio::select! {
-                    biased;
-                    answer = &mut first => (Some(answer), conn.clone(), false),
-                    () = clock::sleep_until(end) => (None, conn.clone(), false),
-                },
+                    Some(answered)
+                } => Some(answered),
+                () = clock::sleep_until(end) => None,
             },
-            () = clock::sleep_until(end) => (None, conn.clone(), false),
+            answered => answered,
         };
-        drop(other);
-        self.settled(answer, conn, if of_other { sent - 1 } else { 0 }, sent)
-    }
-
-    fn settled(
-        &self,
-        answer: Option<Result<Value, RedisError>>,
-        conn: Arc<Conn>,
-        which: usize,
-        sent: usize,
-    ) -> Result<Answer, Failure> {
-        match answer {
-            Some(Ok(value)) => Ok(Answer { value, conn, which, sent }),
-            Some(Err(error)) => {
-                let mut failure = of_request(&error, &self.address.to_string());
-                if failure.unknown {
+        let mut unanswered = std::mem::take(&mut *locked(&under_way));
+        let Some(Exchanged { value, conn, sent }) = answered else {
+            return Err(Failure { error: self.silent("no answer came in time"), unanswered });
+        };
+        unanswered.retain(|other: &Sent| other.at != sent.at || other.conn != sent.conn);
+        match value {
+            Ok(value) => Ok(Answer { value, conn, sent, unanswered }),
+            Err(error) => {
+                let (error, unknown) = of_request(&error, &self.address.to_string());
+                if unknown {
                     self.lost(&conn);
+                    unanswered.push(sent);
                 }
-                failure.unknown |= sent > 1 && which > 0;
-                Err(failure)
+                Err(Failure { error, unanswered })
             }
-            None => Err(Failure::unknown(self.silent("no answer came in time"))),
         }
     }
 
@@ -215,7 +180,7 @@ impl Link {
         let link = self.clone();
         runtime::spawn(async move {
             let limits = Limits { patience: PATIENCE, budget: link.config.connect_timeout() };
-            let _ = link.ask(limits, |_, _| redis::cmd("PING")).await;
+            let _ = link.ask(limits, |_, _, _| redis::cmd("PING")).await;
             link.probing.store(false, Ordering::Release);
         });
     }
@@ -272,16 +237,37 @@ impl Link {
     }
 }
 
-async fn exchange(mut mux: MultiplexedConnection, cmd: Cmd) -> Result<Value, RedisError> {
-    mux.send_packed_command(&cmd).await.and_then(Value::extract_error)
+/// One sending and what came of it.
+struct Exchanged {
+    value: Result<Value, RedisError>,
+    conn: Arc<Conn>,
+    sent: Sent,
+}
+
+/// Sends it, and again in full where the server doesn't know the script.
+async fn exchange(
+    conn: Arc<Conn>,
+    make: &(impl Fn(&Conn, &Sent, bool) -> Cmd + Sync),
+    under_way: &Mutex<Vec<Sent>>,
+) -> Exchanged {
+    let mut mux = conn.mux.clone();
+    let mut full = false;
+    loop {
+        let at = Instant::now();
+        let sent = Sent { at, server_ms: ms(at) + conn.offset.load(Ordering::Acquire), conn: conn.number };
+        let cmd = make(&conn, &sent, full);
+        locked(under_way).push(sent);
+        let value = mux.send_packed_command(&cmd).await.and_then(Value::extract_error);
+        if !full && value.as_ref().is_err_and(no_script) {
+            locked(under_way).retain(|other| other.at != at || other.conn != conn.number);
+            full = true;
+            continue;
+        }
+        return Exchanged { value, conn, sent };
+    }
 }
 
 impl Conn {
-    /// What the server's clock shows at a time of ours, in milliseconds.
-    pub(super) fn server_ms(&self, at: Instant) -> i64 {
-        ms(at) + self.offset.load(Ordering::Acquire)
-    }
-
     /// Takes in what the server's clock shows now.
     pub(super) fn set_clock(&self, server_ms: i64) {
         self.offset.store(server_ms - ms(Instant::now()), Ordering::Release);

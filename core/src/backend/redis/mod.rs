@@ -132,7 +132,7 @@ impl Redis {
     async fn run_on(&self, script: Script, name: &str) -> Result<Answer> {
         let names = Names::new(name);
         let limits = Limits { patience: PATIENCE, budget: self.link.config.connect_timeout() };
-        let keys = |_: &link::Conn, cmd: &mut redis::Cmd| {
+        let keys = |_: &link::Sent, cmd: &mut redis::Cmd| {
             cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
         };
         self.link.run(script, limits, keys).await.map_err(|failure| failure.error)
@@ -187,7 +187,7 @@ impl Backend for Redis {
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let limits = Limits { patience: PATIENCE, budget: self.link.config.connect_timeout() };
-            let answer = self.link.ask(limits, |_, _| redis::cmd("PING")).await;
+            let answer = self.link.ask(limits, |_, _, _| redis::cmd("PING")).await;
             answer.map(drop).map_err(|failure| failure.error)
         })
     }

@@ -65,11 +65,10 @@ impl Waiter {
         }
         // Twice at most: a server whose clock has moved refuses the first as late, and tells its time.
         for _ in 0..3 {
-            let (answer, sent) = self.take(budget).await?;
+            let answer = self.take(budget).await?;
             match answer.value {
                 Value::Int(fence) => {
-                    let since = sent[answer.which.min(sent.len() - 1)];
-                    return Ok(self.granted(u64::try_from(fence).unwrap_or(0), since).await);
+                    return Ok(self.granted(u64::try_from(fence).unwrap_or(0), answer.sent.at).await);
                 }
                 Value::Array(parts) => match self.refused(parts, &answer.conn).await? {
                     Some(attempt) => return Ok(attempt),
@@ -81,42 +80,27 @@ impl Waiter {
         Err(Error::unavailable(format!("the clock of Redis at {} is not to be followed", link.address)))
     }
 
-    /// Sends the request, and answers when each of its sendings was sent.
-    async fn take(&mut self, budget: Duration) -> Result<(Answer, Vec<Instant>)> {
-        let terms = self.claim.terms.clone();
-        let life = budget.clamp(LEAST_LIFE, LIFE);
-        let mut sent: Vec<Instant> = Vec::with_capacity(1);
-        let mut tills: Vec<(i64, u64)> = Vec::with_capacity(1);
+    /// Sends the request.
+    async fn take(&mut self, budget: Duration) -> Result<Answer> {
+        let terms = &self.claim.terms;
+        let life = i64::try_from(budget.clamp(LEAST_LIFE, LIFE).as_millis()).unwrap_or(i64::MAX);
         let limits = Limits { patience: patience(terms.ttl), budget };
-        let (names, link) = (&self.names, &self.link);
-        let keep = millis(refresh(terms.ttl) * 3);
-        let answer = link
-            .run(Script::Take, limits, |conn, cmd| {
-                let now = Instant::now();
-                let till = conn.server_ms(now) + i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
-                sent.push(now);
-                tills.push((till, conn.number));
-                cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
-                cmd.arg(i32::from(self.claim.wait)).arg(link.post.contender()).arg(&self.id);
-                cmd.arg(terms.token.as_deref().unwrap_or_default()).arg(millis(terms.ttl)).arg(1).arg(keep);
-                cmd.arg(now.nanos()).arg(self.ticket).arg(till).arg(terms.label.as_deref().unwrap_or_default());
-            })
-            .await;
-        match answer {
+        let (names, keep) = (&self.names, millis(refresh(terms.ttl) * 3));
+        let answer = self.link.run(Script::Take, limits, |sent, cmd| {
+            cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+            cmd.arg(i32::from(self.claim.wait)).arg(self.link.post.contender()).arg(&self.id);
+            cmd.arg(terms.token.as_deref().unwrap_or_default()).arg(millis(terms.ttl)).arg(1).arg(keep);
+            cmd.arg(sent.at.nanos()).arg(self.ticket).arg(sent.server_ms + life);
+            cmd.arg(terms.label.as_deref().unwrap_or_default());
+        });
+        match answer.await {
             Ok(answer) => {
-                // What was sent before the answered one on the same connection was done before it.
-                for (till, conn) in &tills {
-                    if *conn != answer.conn.number {
-                        self.doubt.add(*till, *conn);
-                    }
-                }
-                self.doubt.settled_on(answer.conn.number);
-                Ok((answer, sent))
+                answer.unanswered.iter().for_each(|sent| self.doubt.add(sent, life));
+                self.doubt.settled_on(answer.sent.conn);
+                Ok(answer)
             }
             Err(failure) => {
-                if failure.unknown {
-                    tills.iter().for_each(|(till, conn)| self.doubt.add(*till, *conn));
-                }
+                failure.unanswered.iter().for_each(|sent| self.doubt.add(sent, life));
                 Err(failure.error)
             }
         }
