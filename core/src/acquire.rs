@@ -57,7 +57,8 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
     let core = &site.core;
     let claim = Claim::new(core.number, terms.clone(), wait != Some(Duration::ZERO));
     let mut turn = None;
-    if core.capability.local {
+    let local = core.capability.local;
+    if local || !claim.wait {
         if let Some(taken) = site.slot.try_turn() {
             match core.backend.try_now(&claim) {
                 Some(Ok(Attempt::Granted { grant, since, ttl })) => {
@@ -70,7 +71,8 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
                 _ => turn = Some(taken),
             }
         }
-        if !claim.wait {
+        // Held or waited for in this very process, or asked already.
+        if !claim.wait && (local || turn.is_none()) {
             drop(turn);
             return Op::ready(Err(busy(core, &claim, Duration::ZERO, "")));
         }

@@ -257,10 +257,8 @@ impl Core {
                 first.age = first.age.or(known.age);
             }
         }
-        if self.capability.local {
-            // Elsewhere the backend's queue has one entry a process.
-            all.extend(slot.waiting().iter().map(|(claim, since)| here(claim, false, Instant::now() - *since)));
-        }
+        // A backend's queue has at the most one entry a process: these are not in it.
+        all.extend(slot.waiting().iter().map(|(claim, since)| here(claim, false, Instant::now() - *since)));
         Ok(all)
     }
 }

@@ -1,10 +1,15 @@
 """What the tests share: a client of each backend, and programs run in processes of their own."""
 
+import itertools
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
 import uuid
+from pathlib import Path
 
 import dlock
 import pytest
@@ -19,9 +24,45 @@ def is_free(client, key, wait=0):
     return obtained
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(scope="session")
+def redis_address():
+    """A Redis server of this test run's own, without persistence."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
+        options = {"bind": "127.0.0.1", "port": port, "dir": folder, "databases": 2000, "logfile": "log"}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        with subprocess.Popen(["redis-server", *words, "--save", ""]) as server:
+            try:
+                for _ in range(500):
+                    try:
+                        socket.create_connection(("127.0.0.1", port)).close()
+                        break
+                    except ConnectionRefusedError:
+                        time.sleep(0.02)
+                else:
+                    raise RuntimeError(f"redis-server doesn't answer:\n{Path(folder, 'log').read_text()}")
+                yield f"127.0.0.1:{port}"
+            finally:
+                server.kill()
+
+
+DATABASES = itertools.count()
+
+
+@pytest.fixture
+def redis_url(redis_address):
+    """The URL of a database nobody else uses."""
+    return f"redis://{redis_address}/{next(DATABASES)}"
+
+
+@pytest.fixture(params=["memory", "file", "redis"])
 def url(request, tmp_path):
     """The URL of a backend nobody else uses."""
+    if request.param == "redis":
+        return request.getfixturevalue("redis_url")
     return f"memory://{uuid.uuid4().hex}" if request.param == "memory" else f"file://{tmp_path}"
 
 

@@ -72,7 +72,7 @@ def test_bad_yaml_names_file_and_line(run, tmp_path):
 
 def test_secrets_are_not_shown(run):
     for url in [
-        "redis://user:hunter2@host/0",
+        "redis://user:hunter2@host/x",
         "file://user:hunter2@/x",
         "memory://user:hunter2@x",
         "x://:hunter2@[::1",
@@ -81,6 +81,11 @@ def test_secrets_are_not_shown(run):
             dlock.connect(url)
         assert "hunter2" not in str(caught.value)
         assert "hunter2" not in repr(caught.value)
+    client = dlock.connect("redis://user:hunter2@127.0.0.1:1/0")
+    assert "hunter2" not in repr(client)
+    with pytest.raises(dlock.BackendError) as refused:
+        client.ping()
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

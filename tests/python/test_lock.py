@@ -324,7 +324,8 @@ def test_max_hold(client):
     with pytest.raises(dlock.LockLost, match="max_hold"), client.lock("k", max_hold=0.2) as lease:
         assert lease.lost.wait(5)
     print("told after", time.monotonic() - began)
-    assert is_free(client, "k")
+    # Given back in the background: nobody is kept waiting for the end of what is lost.
+    assert is_free(client, "k", wait=5)
 
 
 def test_retry_instead_of_waiting(client):
@@ -402,7 +403,7 @@ def test_capability(client):
     capability = client.capability
     assert capability.fence
     assert capability.min_ttl == 0.1
-    assert client.backend in ("memory", "file")
+    assert client.backend in ("memory", "file", "redis")
     client.ping()
 
 
