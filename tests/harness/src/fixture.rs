@@ -12,7 +12,7 @@ enum Kit {
     Memory,
     File,
     /// A database each case.
-    Redis(Redis, Mutex<Vec<String>>),
+    Redis(Box<Redis>, Mutex<Vec<String>>),
 }
 
 /// One driver under test by one language.
@@ -28,7 +28,10 @@ impl Fixture {
         let kit = match driver.name {
             "memory" => Kit::Memory,
             "file" => Kit::File,
-            "redis" => Kit::Redis(Redis::start(&RedisOptions::new().args(&["--databases", "2000"]))?, Mutex::default()),
+            "redis" => Kit::Redis(
+                Box::new(Redis::start(&RedisOptions::new().args(&["--databases", "2000"]))?),
+                Mutex::default(),
+            ),
             other => return Err(format!("the driver {other} has no kit in tests/harness/src/fixture.rs")),
         };
         Ok(Self { driver, kit, folder: folder.to_owned() })

@@ -1,9 +1,10 @@
 -- Shared by the scripts that need more than their first lines. KEYS are always K F Q D, see README.md.
 local K, F, Q, D = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local QKEEP, FKEEP = 60000, 604800000
--- While a foreign owner was seen within WATCH: every TURNS-th time the key is not handed on but left free for PAUSE,
--- and not again before GAP has passed. All in milliseconds.
-local WATCH, TURNS, PAUSE, GAP = 60000, 8, 20, 100
+-- Clients that only look now and then would never find free what is handed from one to the next. So one in TURNS times
+-- it is left free for PAUSE instead, if the last time is longer ago than RARE, or than OFTEN while another client was
+-- seen within WATCH. All in milliseconds.
+local WATCH, TURNS, PAUSE, OFTEN, RARE = 60000, 8, 20, 100, 1000
 
 local function clock()
   local t = redis.call('TIME')
@@ -49,18 +50,21 @@ local function step(now, claim, user, block, label)
   return stop - block + 1
 end
 
--- how long the key is to be left free for others, nil: not at all; `noted` is what D tells of them
-local function pause(ms, noted, giving)
-  local watch, turns, free = string.match(noted, '^(%d+) (%d+) (%d+)$')
-  watch, turns, free = tonumber(watch), tonumber(turns), tonumber(free)
+-- How long the key is to be left free for others, nil: not at all. `noted` is what D tells of them: until when they
+-- are watched for, and when it was or will have been left free.
+local function pause(now, noted, giving)
+  local ms = math.floor(now / 1000)
+  if not noted then
+    if giving then redis.call('HSET', D, '*', '0 ' .. int(ms)) end
+    return nil
+  end
+  local watch, free = string.match(noted, '^(%d+) (%d+)$')
+  watch, free = tonumber(watch), tonumber(free)
   -- a clock that went back must not make it long
   if not giving then return ms < free and free - ms <= PAUSE and free - ms or nil end
-  if ms >= watch then return nil end
-  turns = turns + 1
-  local due = turns >= TURNS and ms >= free + GAP
-  if due then turns, free = 0, ms + PAUSE end
-  redis.call('HSET', D, '*', table.concat({int(watch), turns, int(free)}, ' '))
-  return due and PAUSE or nil
+  if now % TURNS ~= 0 or ms < free + (ms < watch and OFTEN or RARE) then return nil end
+  redis.call('HSET', D, '*', int(watch) .. ' ' .. int(ms + PAUSE))
+  return PAUSE
 end
 
 -- Names the next owner. `self`: the caller's claim, whose grant is the reply and not a message. `giving`: the key is
@@ -70,13 +74,10 @@ local function promote(now, self, giving)
   while true do
     local first = redis.call('ZPOPMIN', Q)
     local cid = first[1]
-    if not cid then
-      redis.call('DEL', D)
-      return nil
-    end
+    if not cid then return nil end
     local noted = redis.call('HMGET', D, cid, '*')
     local d = noted[1]
-    local free = d and noted[2] and pause(ms, noted[2], giving)
+    local free = d and pause(now, noted[2], giving)
     if free and (not giving or tell(cid, 'W ' .. string.match(d, '^(%S+)') .. ' ' .. K)) then
       redis.call('ZADD', Q, first[2], cid)
       return nil, free

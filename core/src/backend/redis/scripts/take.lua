@@ -45,6 +45,6 @@ elseif v and string.sub(v, 1, 6) ~= 'dlock:' then
 end
 if foreign == 1 and wait then
   local noted = redis.call('HGET', D, '*')
-  redis.call('HSET', D, '*', int(ms + WATCH) .. (noted and string.match(noted, ' .*$') or ' 0 0'))
+  redis.call('HSET', D, '*', int(ms + WATCH) .. (noted and string.match(noted, ' .*$') or ' 0'))
 end
 return {'B', redis.call('PTTL', K), foreign, ticket, ms}

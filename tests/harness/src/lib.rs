@@ -1,0 +1,8 @@
+//! What the tests of network backends share: a proxy that does what networks do, servers that are started, stopped and
+//! made to fail, and histories of what processes did with locks, with a judge of them.
+
+mod resp;
+
+pub mod history;
+pub mod proxy;
+pub mod server;

@@ -1,0 +1,70 @@
+//! A program's wall clock, set forwards and back while it runs.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// The clock of one program.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// Not in memory as the rest: what is mounted there is often closed to libraries.
+    folder: TempDir,
+    offset: File,
+}
+
+impl Clock {
+    pub(super) fn new() -> Result<Self, String> {
+        let folder = TempDir::new().map_err(|error| error.to_string())?;
+        let make = || {
+            let offset = File::options().read(true).write(true).create_new(true).open(folder.path().join("offset"))?;
+            offset.write_all_at(&0_i64.to_ne_bytes(), 0)?;
+            Ok(offset)
+        };
+        let offset = make().map_err(|error: std::io::Error| error.to_string())?;
+        std::fs::write(folder.path().join("clock.so"), library()?).map_err(|error| error.to_string())?;
+        Ok(Self { folder, offset })
+    }
+
+    /// Has the program go by this clock.
+    pub(super) fn put(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", self.path("clock.so")).env("DLOCK_TEST_CLOCK", self.path("offset"));
+    }
+
+    pub(super) fn step(&self, by: Duration, forwards: bool) -> std::io::Result<()> {
+        let mut now = [0; 8];
+        self.offset.read_exact_at(&mut now, 0)?;
+        let by = i64::try_from(by.as_nanos()).map_err(std::io::Error::other)?;
+        let now = i64::from_ne_bytes(now) + if forwards { by } else { -by };
+        self.offset.write_all_at(&now.to_ne_bytes(), 0)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// The library, compiled once in this process.
+fn library() -> Result<&'static [u8], String> {
+    static LIBRARY: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
+    LIBRARY.get_or_init(compile).as_deref().map_err(Clone::clone)
+}
+
+fn compile() -> Result<Vec<u8>, String> {
+    let folder = TempDir::new().map_err(|error| error.to_string())?;
+    let path = |name: &str| folder.path().join(name);
+    let run = |source: &Path, library: &Path| {
+        std::fs::write(source, include_str!("clock.c"))?;
+        let flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"];
+        Command::new("cc").args(flags).arg(library).arg(source).output()
+    };
+    let done = run(&path("clock.c"), &path("clock.so")).map_err(|error| format!("cc: {error}"))?;
+    if !done.status.success() {
+        return Err(format!("cc can't compile clock.c: {}", String::from_utf8_lossy(&done.stderr)));
+    }
+    std::fs::read(path("clock.so")).map_err(|error| error.to_string())
+}

@@ -1,0 +1,23 @@
+//! Servers for tests: started for one, and ended with it.
+//!
+//! ```text
+//! let mut server = Redis::start(&RedisOptions::new().appendonly("always").password("secret").clock())?;
+//! server.url(); server.addr(); server.tls(); server.unix_path(); server.pid(); server.log();
+//! server.command(&["SET", "k", "1"]); let n: i64 = server.get(&["INCR", "k"]); server.try_command::<i64>(&["GET", "k"])?;
+//! server.keys("*"); server.info("server", "redis_version");
+//! server.pause(); server.resume(); server.kill(); server.restart()?; server.step_clock(by, forwards);
+//! let canned = Canned::start(server.addr(), |words| (words[0] == b"EVALSHA").then(|| b"-OOM no\r\n".to_vec()))?;
+//! ```
+
+mod canned;
+mod certs;
+#[cfg(target_os = "linux")]
+mod clock;
+mod options;
+mod process;
+mod redis;
+
+pub use self::canned::Canned;
+pub use self::certs::Certs;
+pub use self::options::RedisOptions;
+pub use self::redis::Redis;

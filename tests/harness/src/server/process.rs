@@ -1,0 +1,115 @@
+//! A server's process, folder and port. It ends with whoever started it, however that ends.
+
+#![allow(unsafe_code, reason = "what a child does before exec has no safe form")]
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Once, OnceLock};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use tempfile::TempDir;
+
+/// A process with a group of its own. Dropped, all of the group is killed.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    pid: Pid,
+}
+
+type Order = (Command, Sender<io::Result<Child>>);
+
+impl Process {
+    pub(super) fn start(mut command: Command) -> io::Result<Self> {
+        command.process_group(0);
+        #[cfg(target_os = "linux")]
+        {
+            let parent = rustix::process::getpid();
+            let bind = move || {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                // It may have died before that.
+                if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+            };
+            // SAFETY: system calls only.
+            unsafe { command.pre_exec(bind) };
+        }
+        let (answer, answered) = channel();
+        let sent = starter().send((command, answer));
+        let child = sent.ok().and_then(|()| answered.recv().ok()).ok_or(io::ErrorKind::BrokenPipe)??;
+        Ok(Self { pid: Pid::from_child(&child), child })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(self.pid, signal)?)
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            let _ = kill_process_group(self.pid, Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A thread that starts processes and never ends. The kernel ends a child with the *thread* that started it, and those
+/// of tests are short.
+fn starter() -> &'static Sender<Order> {
+    static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
+    STARTER.get_or_init(|| {
+        let (orders, ordered) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in ordered {
+                // Whoever ordered it waits for it.
+                let _ = answer.send(command.spawn());
+            }
+        });
+        orders
+    })
+}
+
+const PREFIX: &str = "dlock-test-";
+
+/// A folder in memory, where there is such a thing.
+pub(super) fn folder() -> io::Result<TempDir> {
+    static SWEPT: Once = Once::new();
+    let make =
+        |root: &Path| tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir_in(root);
+    let roots = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
+    SWEPT.call_once(|| roots.iter().for_each(|root| sweep(root)));
+    make(&roots[0]).or_else(|_| make(&roots[1]))
+}
+
+/// Removes the folders of those that were killed.
+fn sweep(root: &Path) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok());
+        if let Some(pid) = owner.and_then(Pid::from_raw)
+            && test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A free port below those that the system gives out: it stays free for a server that is away for a while.
+pub(super) fn port() -> io::Result<u16> {
+    let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+    let ports = (0..1000).map(|n| 20_000 + (seed.wrapping_add(n) % 10_000) as u16);
+    let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    free.next().ok_or(io::ErrorKind::AddrInUse.into())
+}

@@ -1,0 +1,282 @@
+//! A redis-server of one test.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{Connection, FromRedisValue, RedisResult, Value};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+#[cfg(target_os = "linux")]
+use super::clock::Clock;
+use super::process::{self, Process};
+use super::{Certs, RedisOptions};
+
+/// How long a server may take to start, and to answer one command.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A running server. Dropped, its process and its folder are gone.
+pub struct Redis {
+    options: RedisOptions,
+    port: u16,
+    tls: Option<(u16, Certs)>,
+    #[cfg(target_os = "linux")]
+    clock: Option<Clock>,
+    connection: Mutex<Option<Connection>>,
+    // Dropped in this order.
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("port", &self.port).field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Starts one, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it can't be started or doesn't answer in time, with the end of its log.
+    pub fn start(options: &RedisOptions) -> Result<Self, String> {
+        let mut tries = 5;
+        loop {
+            tries -= 1;
+            match Self::start_once(options) {
+                // Two tests may find the same port free.
+                Err(error) if options.port.is_none() && tries > 0 && error.contains("Address already in use") => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn start_once(options: &RedisOptions) -> Result<Self, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let folder = process::folder().map_err(text)?;
+        let port = options.port.map_or_else(process::port, Ok).map_err(text)?;
+        let mut redis = Self {
+            options: options.clone(),
+            port,
+            tls: None,
+            #[cfg(target_os = "linux")]
+            clock: options.clock.then(Clock::new).transpose()?,
+            connection: Mutex::new(None),
+            process: None,
+            folder,
+        };
+        if options.tls {
+            redis.tls = Some((process::port().map_err(text)?, Certs::make(redis.folder.path())?));
+        }
+        redis.restart().map(|()| redis)
+    }
+
+    /// Starts it again, after killing it if it runs: same port, same folder, same clock.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.kill();
+        let mut server = Process::start(self.line()).map_err(|error| format!("redis-server: {error}"))?;
+        let end = Instant::now() + PATIENCE;
+        // Somebody else's server on the same port would answer too.
+        let ours = format!("process_id:{}\r\n", server.id());
+        let ping = |redis: &Self| {
+            redis.try_command::<Value>(&["PING"]).and_then(|_| redis.try_command::<String>(&["INFO", "server"]))
+        };
+        loop {
+            let why = match ping(self) {
+                Ok(info) if info.contains(&ours) => break,
+                Ok(_) => "another server has its port".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if let Some(status) = server.ended() {
+                return Err(format!("redis-server ended with {status}: {}", self.log()));
+            }
+            if Instant::now() >= end {
+                return Err(format!("redis-server doesn't answer ({why}): {}", self.log()));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        self.process = Some(server);
+        Ok(())
+    }
+
+    fn line(&self) -> Command {
+        let mut line = Command::new("redis-server");
+        line.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let port = self.port.to_string();
+        line.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]);
+        line.arg("--dir").arg(self.folder.path()).arg("--logfile").arg(self.log_path());
+        if let Some(fsync) = &self.options.fsync {
+            line.args(["--appendonly", "yes", "--appendfsync", fsync]);
+        }
+        if let Some(password) = &self.options.password {
+            line.args(["--requirepass", password]);
+        }
+        if self.options.unix {
+            line.arg("--unixsocket").arg(self.unix_path());
+        }
+        if let Some((port, certs)) = &self.tls {
+            line.args(["--tls-port", &port.to_string(), "--tls-auth-clients", "optional"]);
+            line.arg("--tls-ca-cert-file").arg(&certs.ca);
+            line.arg("--tls-cert-file").arg(&certs.server_cert).arg("--tls-key-file").arg(&certs.server_key);
+        }
+        line.args(&self.options.args);
+        #[cfg(target_os = "linux")]
+        if let Some(clock) = &self.clock {
+            clock.put(&mut line);
+        }
+        line
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// The end of what it has logged.
+    pub fn log(&self) -> String {
+        let text = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address.
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Its URL, with the password.
+    pub fn url(&self) -> String {
+        format!("redis://{}{}", self.user(), self.addr())
+    }
+
+    fn user(&self) -> String {
+        self.options.password.as_ref().map_or(String::new(), |password| format!(":{password}@"))
+    }
+
+    /// Its port for TLS, its URL there and the certificates.
+    ///
+    /// # Panics
+    /// Without [`RedisOptions::tls`].
+    pub fn tls(&self) -> (u16, String, &Certs) {
+        let (port, certs) = self.tls.as_ref().expect("it was started with TLS");
+        (*port, format!("rediss://{}localhost:{port}", self.user()), certs)
+    }
+
+    /// Its socket file, if it was started with one.
+    pub fn unix_path(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Does this command, and gives the reply.
+    ///
+    /// # Panics
+    /// On an error, also one that the server replies.
+    pub fn command(&self, words: &[&str]) -> Value {
+        self.get(words)
+    }
+
+    /// The same, as text, a number or a list of them.
+    ///
+    /// # Panics
+    /// On an error, also one that the server replies.
+    pub fn get<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_command(words).unwrap_or_else(|error| panic!("{}: {error}", words.join(" ")))
+    }
+
+    /// Does this command on a connection that is kept, and made again when it is lost: the command may then be done
+    /// twice.
+    ///
+    /// # Errors
+    /// Those of the server and of the connection.
+    pub fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = kept.as_mut() {
+            match command.query(connection) {
+                Err(error) if error.is_io_error() && !error.is_timeout() => *kept = None,
+                other => return other,
+            }
+        }
+        let connection = redis::Client::open(self.url())?.get_connection_with_timeout(PATIENCE)?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.set_write_timeout(Some(PATIENCE))?;
+        command.query(kept.insert(connection))
+    }
+
+    /// The keys that match, in order.
+    ///
+    /// # Panics
+    /// As for [`command`](Self::command).
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut keys: Vec<String> = self.get(&["KEYS", pattern]);
+        keys.sort();
+        keys
+    }
+
+    /// A field of INFO.
+    ///
+    /// # Panics
+    /// As for [`command`](Self::command).
+    pub fn info(&self, section: &str, field: &str) -> Option<String> {
+        let info: String = self.get(&["INFO", section]);
+        info.lines().find_map(|line| Some(line.split_once(':').filter(|(name, _)| *name == field)?.1.to_owned()))
+    }
+
+    /// Stops it as a whole; connections stay, and nothing answers.
+    ///
+    /// # Panics
+    /// If it isn't running.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// If it isn't running.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("the server runs");
+        process.signal(signal).expect("a process of ours takes signals");
+    }
+
+    /// Kills it with SIGKILL, if it runs. Its folder stays.
+    pub fn kill(&mut self) {
+        *self.connection.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        self.process = None;
+    }
+
+    /// Sets its wall clock, at once and for as long as this exists.
+    ///
+    /// # Panics
+    /// Without [`RedisOptions::clock`], and on a time that is no clock's.
+    #[cfg(target_os = "linux")]
+    pub fn step_clock(&self, by: Duration, forwards: bool) {
+        let clock = self.clock.as_ref().expect("it was started with a clock of its own");
+        clock.step(by, forwards).expect("the clock's file can be written");
+    }
+}

@@ -1,0 +1,209 @@
+//! `dlock-soak`: processes in several languages share locks while faults are done to them and to their server; what they
+//! wrote down is checked afterwards.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
+
+mod fleet;
+mod nemesis;
+mod place;
+mod progress;
+mod redis;
+mod report;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use dlock_harness::history::record::{self, AS_RECORDER};
+use dlock_harness::history::resource::Resource;
+use dlock_harness::history::{History, Plan, check};
+
+use crate::fleet::Fleet;
+use crate::nemesis::{Kill, Nemesis, Schedule, Stop, locked};
+use crate::place::Place;
+use crate::worker::Job;
+
+/// The word by which this program is its own Rust worker.
+const AS_WORKER: &str = "as-rust-worker";
+
+/// Shares locks among processes in several languages, does faults to them, and checks what they wrote down.
+///
+/// Ends with 1 on a violation, or if something the run is about was never seen.
+#[derive(Debug, Parser)]
+#[command(name = "dlock-soak", max_term_width = 110)]
+struct Options {
+    /// Where the locks are: a URL, or `redis`: a server and proxies are started, and faults done to them as well.
+    #[arg(long)]
+    url: String,
+    /// How many processes of each language: rust, python (blocking), asyncio.
+    #[arg(long, value_name = "LANGUAGE=N,…", default_value = "rust=2,python=2,asyncio=2")]
+    processes: String,
+    /// Threads or tasks in each process.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    threads: u32,
+    /// Keys that all share.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    keys: usize,
+    /// The run ends after so many calls, and all faults.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    operations: u64,
+    /// The ttl, in seconds or as 300ms.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    ttl: Duration,
+    /// Decides about everything but the machine's timing. Default: another one each time.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many faults are done. 0: none.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    faults: u64,
+    /// How late a loss may be told.
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = duration)]
+    slack: Duration,
+    /// The Python that has dlock installed.
+    #[arg(long, value_name = "PATH", default_value = ".venv/bin/python")]
+    python: PathBuf,
+    /// Keeps the histories here. Default: only those of a failed run, in a new folder.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// The folder of tests.
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
+    tests: PathBuf,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is no time: 1s, 300ms"))?;
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}
+
+fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args().collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, AS_WORKER, job] => return worker::main(job),
+        [_, AS_RECORDER, path] => {
+            return ExitCode::from(u8::from(record::serve(std::io::stdin(), Path::new(path)).is_err()));
+        }
+        _ => {}
+    }
+    let options = Options::parse();
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    match run(&options, seed) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            println!("dlock-soak: {why} (seed {seed})");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options, seed: u64) -> Result<bool, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut folder = tempfile::Builder::new().prefix("dlock-soak-").tempdir().map_err(text)?;
+    let mut fleet = Fleet::new(folder.path()).map_err(text)?;
+    let store = Resource::start().map_err(text)?;
+    let crews = crews(options)?;
+    let place = Place::new(&options.url, crews.len(), options.keys)?;
+    for (at, (language, command)) in crews.into_iter().enumerate() {
+        let job = Job {
+            url: place.url(at),
+            name: String::new(),
+            seed: seed ^ ((at as u64 + 1) << 40),
+            keys: place.keys.clone(),
+            ttl_ms: u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX),
+            threads: options.threads,
+            store: store.address().to_string(),
+            patience_ms: place.patience_ms(),
+        };
+        fleet.add(language, command, job);
+        fleet.start(at)?;
+    }
+    let mut all: Vec<Box<dyn Nemesis>> = vec![Box::new(Stop::default()), Box::new(Kill::default())];
+    all.extend(place.faults());
+    let schedule = Schedule {
+        rng: fastrand::Rng::with_seed(seed),
+        ttl: options.ttl,
+        many: options.faults,
+        done: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+    };
+    let (fleet, begun) = (Mutex::new(fleet), Instant::now());
+    let trouble = std::thread::scope(|scope| {
+        let nemesis = scope.spawn(|| schedule.run(&mut all, &fleet));
+        let sampler = scope.spawn(|| place.sample(&folder.path().join("server.jsonl"), &schedule.over));
+        let watched = progress::watch(folder.path(), options, &schedule, &fleet, || nemesis.is_finished());
+        schedule.over.store(true, Ordering::Release);
+        let faults = nemesis.join().unwrap_or_else(|_| Err("the faults' thread panicked".to_owned()));
+        let sampled = sampler.join().unwrap_or_else(|_| Err("the sampler's thread panicked".to_owned()));
+        let mut trouble: Vec<_> = [watched, faults, sampled].into_iter().filter_map(Result::err).collect();
+        trouble.extend(locked(&fleet).finish());
+        trouble
+    });
+    drop(fleet);
+    let took = begun.elapsed();
+    let leftovers = place.leftovers(options.ttl)?;
+    let plan = Plan {
+        slack: options.slack,
+        recovery: Some(place.recovery(options.ttl)),
+        leftovers,
+        required: place.required(options.faults),
+        forbidden: ["error internal", "error invalid", "error unsupported"].map(str::to_owned).into(),
+        ..Plan::default()
+    };
+    let history = read(folder.path())?;
+    let begun = Instant::now();
+    let verdict = check(&history, &plan);
+    let checked = begun.elapsed();
+    let good = report::print(&verdict, &trouble, store.damage(), took, checked);
+    if let Some(keep) = &options.keep {
+        report::keep(folder.path(), keep).map_err(text)?;
+        println!("the histories are in {}", keep.display());
+    } else if !good {
+        folder.disable_cleanup(true);
+        println!("the histories are in {}", folder.path().display());
+    }
+    if !good {
+        println!("again: {}", report::again(seed));
+    }
+    Ok(good)
+}
+
+/// Each process: its language and its command.
+fn crews(options: &Options) -> Result<Vec<(&'static str, Vec<PathBuf>)>, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let script = options.tests.join("run/worker.py").canonicalize().map_err(|error| error.to_string())?;
+    // Not canonicalized: it is by the path it was called that Python finds its packages.
+    let python = std::path::absolute(&options.python).map_err(|error| error.to_string())?;
+    let mut all = Vec::new();
+    for part in options.processes.split(',') {
+        let (name, many) = part.split_once('=').ok_or(format!("{part:?}: LANGUAGE=N"))?;
+        let many: usize = many.parse().map_err(|_| format!("{part:?}: LANGUAGE=N"))?;
+        let one = match name {
+            "rust" => ("rust", vec![own.clone(), AS_WORKER.into()]),
+            "python" => ("python", vec![python.clone(), script.clone(), "sync".into()]),
+            "asyncio" => ("asyncio", vec![python.clone(), script.clone(), "asyncio".into()]),
+            _ => return Err(format!("there is no language {name}; there are: rust, python, asyncio")),
+        };
+        all.extend(std::iter::repeat_n(one, many));
+    }
+    if all.is_empty() { Err("no processes".to_owned()) } else { Ok(all) }
+}
+
+/// All files of the run, as one history.
+fn read(folder: &Path) -> Result<History, String> {
+    let mut history = History::default();
+    for entry in std::fs::read_dir(folder).map_err(|error| error.to_string())? {
+        let path = entry.map_err(|error| error.to_string())?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            history.read(&path)?;
+        }
+    }
+    Ok(history)
+}

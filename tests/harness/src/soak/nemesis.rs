@@ -1,0 +1,127 @@
+//! What is done to the workers and their server, one thing at a time, as a seed says.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dlock_harness::history::Phase;
+use rustix::process::Signal;
+
+use crate::fleet::Fleet;
+
+/// A kind of fault.
+pub(crate) trait Nemesis: Send {
+    /// Its name in the history.
+    fn name(&self) -> &'static str;
+    /// Whom it is done to next: the name is written down before anything is done.
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String;
+    /// Does it.
+    fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String>;
+    /// Undoes it.
+    fn end(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String>;
+    /// Whether it is over as soon as it is done.
+    fn is_short(&self) -> bool {
+        false
+    }
+}
+
+pub(crate) fn locked(fleet: &Mutex<Fleet>) -> MutexGuard<'_, Fleet> {
+    fleet.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// SIGSTOP and SIGCONT of a worker.
+#[derive(Default)]
+pub(crate) struct Stop(usize);
+
+impl Nemesis for Stop {
+    fn name(&self) -> &'static str {
+        "stop"
+    }
+
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String {
+        self.0 = rng.usize(..fleet.slots.len());
+        fleet.name(self.0)
+    }
+
+    fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
+        locked(fleet).signal(self.0, Signal::STOP)
+    }
+
+    fn end(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
+        locked(fleet).signal(self.0, Signal::CONT)
+    }
+}
+
+/// SIGKILL of a worker; another one takes its place.
+#[derive(Default)]
+pub(crate) struct Kill(usize);
+
+impl Nemesis for Kill {
+    fn name(&self) -> &'static str {
+        "kill"
+    }
+
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String {
+        self.0 = rng.usize(..fleet.slots.len());
+        fleet.name(self.0)
+    }
+
+    fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
+        locked(fleet).kill(self.0)
+    }
+
+    fn end(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
+        locked(fleet).start(self.0)
+    }
+
+    fn is_short(&self) -> bool {
+        true
+    }
+}
+
+/// The schedule.
+pub(crate) struct Schedule {
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) ttl: Duration,
+    pub(crate) many: u64,
+    pub(crate) done: AtomicU64,
+    pub(crate) over: AtomicBool,
+}
+
+impl Schedule {
+    /// Does so many faults, or as many as there is time for.
+    pub(crate) fn run(&self, all: &mut [Box<dyn Nemesis>], fleet: &Mutex<Fleet>) -> Result<(), String> {
+        let mut rng = self.rng.clone();
+        while self.done.load(Ordering::Relaxed) < self.many {
+            if !self.pause(self.ttl.mul_f64(rng.f64() * 0.6)) {
+                break;
+            }
+            let fault = &mut all[rng.usize(..all.len())];
+            let target = {
+                let mut fleet = locked(fleet);
+                let target = fault.choose(&fleet, &mut rng);
+                fleet.note(fault.name(), &target, Phase::Begin);
+                target
+            };
+            // Mostly short enough for a lease to survive, sometimes longer than any.
+            let share = if rng.u8(..10) < 7 { rng.f64() * 0.4 } else { 0.8 + rng.f64() };
+            let lasts = if fault.is_short() { Duration::ZERO } else { self.ttl.mul_f64(share) };
+            let name = fault.name();
+            fault.begin(fleet).map_err(|error| format!("{name} of {target}: {error}"))?;
+            self.pause(lasts);
+            fault.end(fleet).map_err(|error| format!("the end of {name} of {target}: {error}"))?;
+            locked(fleet).note(name, &target, Phase::End);
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// False: the run is over.
+    fn pause(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while Instant::now() < end && !self.over.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(2).min(end.saturating_duration_since(Instant::now())));
+        }
+        !self.over.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,133 @@
+//! Where the locks of a run are, and what can be done to it.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dlock::Client;
+use dlock_harness::history::{Line, Phase, Verb, now};
+
+use crate::nemesis::Nemesis;
+use crate::redis::Server;
+
+/// By this word a Redis server is started.
+const REDIS: &str = "redis";
+
+pub(crate) struct Place {
+    /// Ours, if we started one.
+    server: Option<Server>,
+    urls: Vec<String>,
+    /// What all workers share.
+    pub(crate) keys: Vec<String>,
+    /// A client that nothing is done to.
+    client: Client,
+}
+
+impl Place {
+    pub(crate) fn new(url: &str, processes: usize, keys: usize) -> Result<Self, String> {
+        let server = (url == REDIS).then(|| Server::start(processes)).transpose()?;
+        let (url, urls) = match &server {
+            None => (url.to_owned(), vec![url.to_owned()]),
+            Some(server) => {
+                let urls = server.proxies.iter().map(|proxy| format!("redis://{}", proxy.addr())).collect();
+                (server.redis.url(), urls)
+            }
+        };
+        let client = Client::connect(&url).map_err(|error| error.to_string())?;
+        client.ping().wait().map_err(|error| error.to_string())?;
+        if !client.capability().processes {
+            return Err(format!("{url}: its locks don't exclude other processes"));
+        }
+        // Keys of this run alone, so that several may run beside each other.
+        let mark = format!("soak-{}-{}", std::process::id(), now());
+        let keys = (0..keys.max(1)).map(|number| format!("{mark}-{number}")).collect();
+        Ok(Self { server, urls, keys, client })
+    }
+
+    /// For the worker in this slot.
+    pub(crate) fn url(&self, at: usize) -> String {
+        self.urls[at % self.urls.len()].clone()
+    }
+
+    /// The longest time a call without a deadline takes.
+    pub(crate) fn patience_ms(&self) -> u64 {
+        let longest = self.client.config().connect_timeout().max(Duration::from_secs(5));
+        u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Besides those done to the workers.
+    pub(crate) fn faults(&self) -> Vec<Box<dyn Nemesis>> {
+        self.server.as_ref().map_or(Vec::new(), Server::faults)
+    }
+
+    /// How long a lock may be free while somebody waits for it.
+    pub(crate) fn recovery(&self, ttl: Duration) -> Duration {
+        // A waiter whose grant nobody saw keeps the lock for a ttl of its own.
+        let ttls = if self.client.capability().local { 1 } else { 2 };
+        ttl * ttls + Duration::from_secs(2)
+    }
+
+    /// Counters without which a run shows nothing.
+    pub(crate) fn required(&self, faults: u64) -> Vec<String> {
+        let always = ["contended acquires", "expiries while held", "stale releases", "stale renews", "loss reports"];
+        let mut required: Vec<_> = always.map(str::to_owned).into();
+        required.extend(["drops", "cancelled acquires", "timed-out acquires", "busy tries"].map(str::to_owned));
+        let kinds = self.faults();
+        // With fewer, chance may leave one out.
+        if faults >= 20 * (kinds.len() as u64 + 1) {
+            required.extend(["fault stop", "fault kill"].map(str::to_owned));
+            required.extend(kinds.iter().map(|kind| format!("fault {}", kind.name())));
+            required.extend(self.server.iter().flat_map(|_| ["unknown outcomes", "reconnects"].map(str::to_owned)));
+        }
+        required
+    }
+
+    /// Asks the server again and again who owns the keys, where it can tell.
+    pub(crate) fn sample(&self, path: &Path, over: &AtomicBool) -> Result<(), String> {
+        if self.client.capability().local {
+            return Ok(());
+        }
+        let mut file = std::fs::File::create(path).map_err(|error| error.to_string())?;
+        let mut opened = vec![1; self.server.as_ref().map_or(0, |server| server.proxies.len())];
+        while !over.load(Ordering::Acquire) {
+            for (number, opened) in opened.iter_mut().enumerate() {
+                let now_opened = self.server.as_ref().map_or(0, |server| server.proxies[number].counts().opened);
+                for _ in *opened..now_opened {
+                    let (p, f, ph) = (format!("proxy-{number}").into(), Some(Verb::Reconnect), Some(Phase::Ok));
+                    let line = Line { t: now(), p, f, ph, ..Line::default() };
+                    file.write_all(line.text().as_bytes()).map_err(|error| error.to_string())?;
+                }
+                *opened = now_opened.max(*opened);
+            }
+            for key in &self.keys {
+                let t = now();
+                let Ok(holders) = self.client.holders(key).wait() else { continue };
+                let owner = holders.iter().find(|holder| holder.held);
+                let Some(tok) = owner.map_or(Some(String::new()), |owner| owner.token.clone()) else { continue };
+                let (k, tok, srv) = (key.as_str().into(), tok.into(), "owner".into());
+                let line = Line { t, t2: now(), k, tok, srv, ..Line::default() };
+                file.write_all(line.text().as_bytes()).map_err(|error| error.to_string())?;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// The keys that somebody still has when all have gone and a ttl has passed.
+    pub(crate) fn leftovers(&self, ttl: Duration) -> Result<Vec<String>, String> {
+        let end = Instant::now() + ttl + Duration::from_secs(1);
+        loop {
+            let mut left = Vec::new();
+            for key in &self.keys {
+                if !self.client.holders(key).wait().map_err(|error| error.to_string())?.is_empty() {
+                    left.push(key.clone());
+                }
+            }
+            if left.is_empty() || Instant::now() >= end {
+                return Ok(left);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Watches a run until it has done what it was asked for, and says how far it is.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::Options;
+use crate::fleet::Fleet;
+use crate::nemesis::{Schedule, locked};
+
+const EVERY: Duration = Duration::from_secs(5);
+/// With nothing written for so long, the run is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+/// By which the lines of calls that came back are known.
+const RETURNS: [&str; 3] = [r#""ph":"ok""#, r#""ph":"fail""#, r#""ph":"unknown""#];
+
+/// Ends when all is done; with an error when a worker fell or nothing happens any more.
+pub(crate) fn watch(
+    folder: &Path,
+    options: &Options,
+    schedule: &Schedule,
+    fleet: &Mutex<Fleet>,
+    faults_done: impl Fn() -> bool,
+) -> Result<(), String> {
+    let (mut files, mut operations, begun) = (HashMap::new(), 0, Instant::now());
+    let (mut said, mut moved) = (begun, begun);
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let more = count(folder, &mut files).map_err(|error| error.to_string())?;
+        operations += more;
+        let faults = schedule.done.load(Ordering::Relaxed);
+        if more > 0 {
+            moved = Instant::now();
+        } else if moved.elapsed() > STUCK {
+            return Err(format!("no call came back for {STUCK:?}"));
+        }
+        if said.elapsed() > EVERY {
+            said = Instant::now();
+            eprintln!("{:5.0} s  {operations} operations  {faults} faults", begun.elapsed().as_secs_f64());
+        }
+        if let Some(why) = locked(fleet).fallen() {
+            return Err(why);
+        }
+        if operations >= options.operations && faults_done() {
+            return Ok(());
+        }
+    }
+}
+
+/// How many calls have come back since the last look.
+fn count(folder: &Path, files: &mut HashMap<PathBuf, u64>) -> std::io::Result<u64> {
+    let mut calls = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let named = path.file_name().is_some_and(|name| name.to_string_lossy().contains('-'));
+        if !named || path.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
+        let from = files.entry(path.clone()).or_default();
+        let mut file = File::open(&path)?;
+        file.seek(SeekFrom::Start(*from))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // The last line may not be whole yet.
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        *from += text.len() as u64;
+        calls += text.lines().filter(|line| RETURNS.iter().any(|mark| line.contains(mark))).count() as u64;
+    }
+    Ok(calls)
+}

@@ -1,0 +1,77 @@
+//! What is printed at the end of a run.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dlock_harness::history::Verdict;
+use dlock_harness::history::resource::Damage;
+
+/// How many violations are printed with their lines.
+const SHOWN: usize = 10;
+
+/// Prints everything, and says whether all is well.
+pub(crate) fn print(verdict: &Verdict, trouble: &[String], damage: Damage, took: Duration, checked: Duration) -> bool {
+    println!("{} holds in {:.1} s, checked in {:.2} s", verdict.holds, took.as_secs_f64(), checked.as_secs_f64());
+    for (name, count) in &verdict.counts {
+        println!("  {count:>9}  {name}");
+    }
+    println!("  {:>9}  writes to the resource, {} of them stale", damage.writes, damage.stale);
+    println!("  {:>9}  lost updates without a fence check, {} writes refused by it", damage.lost_open, damage.refused);
+    if let [.., latest] = verdict.lateness[..] {
+        let at = |share: usize| ms(verdict.lateness[(verdict.lateness.len() - 1) * share / 100]);
+        println!(
+            "losses told after their end: median {:.1} ms, 99 % {:.1} ms, at most {:.1} ms",
+            at(50),
+            at(99),
+            ms(latest)
+        );
+    }
+    for violation in verdict.violations.iter().take(SHOWN) {
+        println!("\n{:?} of {} at {}: {}", violation.class, violation.key, violation.t, violation.text);
+        violation.lines.iter().for_each(|line| println!("    {line}"));
+    }
+    if verdict.violations.len() > SHOWN {
+        println!("\nand {} violations more", verdict.violations.len() - SHOWN);
+    }
+    println!();
+    for name in &verdict.missing {
+        println!("never seen, so nothing is known of it: {name}");
+    }
+    for name in &verdict.present {
+        println!("must not be: {name}");
+    }
+    for one in trouble {
+        println!("{one}");
+    }
+    if damage.lost_guarded > 0 {
+        println!("{} updates were lost in spite of the fence check", damage.lost_guarded);
+    }
+    let (operations, faults, violations) = (verdict.operations, verdict.faults, verdict.violations.len());
+    println!("{operations} operations checked, {faults} faults, {violations} violations");
+    verdict.is_good() && trouble.is_empty() && damage.lost_guarded == 0
+}
+
+#[allow(clippy::cast_precision_loss, reason = "it is printed")]
+fn ms(nanos: u64) -> f64 {
+    nanos as f64 / 1e6
+}
+
+/// The command that does the same again, as far as timing allows.
+pub(crate) fn again(seed: u64) -> String {
+    let mut words: Vec<_> = std::env::args().collect();
+    if !words.iter().any(|word| word == "--seed" || word.starts_with("--seed=")) {
+        words.extend(["--seed".to_owned(), seed.to_string()]);
+    }
+    words.join(" ")
+}
+
+pub(crate) fn keep(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
