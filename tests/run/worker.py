@@ -205,6 +205,8 @@ class Worker:
     def valid_until(self, lease: dlock.Lease) -> int:
         """Until when it counts; not later than it does."""
         t, left = now(), lease.valid_for()
+        if left == 0:
+            return 0  # it was over before it could be looked at
         return NEVER if math.isinf(left) else t + int(left * 1e9)
 
     def validate(self, lease: dlock.Lease, of: int, renew: bool) -> None:

@@ -9,6 +9,7 @@ mod place;
 mod progress;
 mod redis;
 mod report;
+mod shards;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use dlock_harness::history::record::{self, AS_RECORDER};
-use dlock_harness::history::resource::Resource;
+use dlock_harness::history::resource::{Damage, Resource};
 use dlock_harness::history::{History, Plan, check};
 
 use crate::fleet::Fleet;
@@ -60,6 +61,9 @@ struct Options {
     /// How many faults are done. 0: none.
     #[arg(long, value_name = "N", default_value_t = 20)]
     faults: u64,
+    /// Splits the run into so many smaller ones side by side.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    shards: u64,
     /// How late a loss may be told.
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = duration)]
     slack: Duration,
@@ -69,6 +73,9 @@ struct Options {
     /// Keeps the histories here. Default: only those of a failed run, in a new folder.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Only checks the histories that were kept here.
+    #[arg(long, value_name = "DIR")]
+    check: Option<PathBuf>,
     /// The folder of tests.
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
     tests: PathBuf,
@@ -94,7 +101,21 @@ fn main() -> ExitCode {
     }
     let options = Options::parse();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    match run(&options, seed) {
+    if let Some(kept) = &options.check {
+        let verdict = read(kept).map(|history| check(&history, &Plan { slack: options.slack, ..Plan::default() }));
+        return match verdict {
+            Ok(verdict) if report::print(&verdict, &[], Damage::default(), Duration::ZERO, Duration::ZERO) => {
+                ExitCode::SUCCESS
+            }
+            Ok(_) => ExitCode::FAILURE,
+            Err(why) => {
+                println!("dlock-soak: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let ended = if options.shards > 1 { shards::run(&options, seed) } else { run(&options, seed) };
+    match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {

@@ -1,0 +1,46 @@
+//! Several smaller runs side by side, each with servers of its own: most of a run is waiting.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::Options;
+
+/// Runs them, prints what each found, and says whether all is well. The last line counts the runs.
+pub(crate) fn run(options: &Options, seed: u64) -> Result<bool, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let share = |all: u64| all.div_ceil(options.shards).to_string();
+    let start = |shard: u64| {
+        let mut command = Command::new(&own);
+        command.args(["--url", &options.url, "--processes", &options.processes]);
+        command.args(["--threads", &options.threads.to_string(), "--keys", &options.keys.to_string()]);
+        command.args(["--operations", &share(options.operations), "--faults", &share(options.faults)]);
+        command.args(["--ttl", &format!("{}ms", options.ttl.as_millis())]);
+        command.args(["--slack", &format!("{}ms", options.slack.as_millis())]);
+        command.args(["--seed", &seed.wrapping_add(shard).to_string()]);
+        command.arg("--python").arg(&options.python).arg("--tests").arg(&options.tests);
+        if let Some(keep) = &options.keep {
+            command.arg("--keep").arg(keep.join(shard.to_string()));
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|error| error.to_string())
+    };
+    let running: Vec<_> = (0..options.shards).map(start).collect::<Result<_, _>>()?;
+    let (mut sums, mut failed) = ([0_u64; 3], 0);
+    for (shard, child) in running.into_iter().enumerate() {
+        let Output { status, stdout, .. } = child.wait_with_output().map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&stdout);
+        println!("run {shard}, seed {}", seed.wrapping_add(shard as u64));
+        for line in text.lines() {
+            println!("  {line}");
+            let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+            if line.contains("operations checked,")
+                && let [operations, faults, violations] = numbers[..]
+            {
+                sums.iter_mut().zip([operations, faults, violations]).for_each(|(sum, one)| *sum += one);
+            }
+        }
+        failed += u64::from(!status.success());
+    }
+    let [operations, faults, violations] = sums;
+    println!("\n{operations} operations checked, {faults} faults, {violations} violations in {} runs", options.shards);
+    println!("{} passed, {failed} failed", options.shards - failed);
+    Ok(failed == 0)
+}
