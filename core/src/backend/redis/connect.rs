@@ -64,6 +64,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
     }
     let refused = |error: &RedisError| match error.kind() {
         ErrorKind::RESP3NotSupported => Refused::Protocol,
+        _ if push && no_hello(error) => Refused::Protocol,
         _ => Refused::Error(of_connect(error, &address)),
     };
     let (mux, driver) =
@@ -106,6 +107,12 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
     };
     conn.set_clock(facts.server_ms);
     Ok(Arc::new(conn))
+}
+
+/// Whether the server doesn't know HELLO, or not this version of the protocol.
+fn no_hello(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default().to_ascii_lowercase();
+    error.code() == Some("NOPROTO") || detail.contains("unknown command") && detail.contains("hello")
 }
 
 async fn stream(link: &Link) -> Result<Box<dyn Stream>, Refused> {

@@ -1,6 +1,8 @@
 //! What a Redis error means: which kind it is, whether trying again can help, whether the request was surely not
 //! applied, and what to do about it.
 
+use std::sync::Arc;
+
 use redis::{ErrorKind, RedisError};
 
 use super::link::Sent;
@@ -40,8 +42,21 @@ pub(super) fn of_connect(error: &RedisError, address: &str) -> Error {
     match error.kind() {
         ErrorKind::AuthenticationFailed => refused_login(address, error),
         ErrorKind::Server(_) | ErrorKind::Extension => of_server(error, address),
-        _ => of_io(&std::io::Error::other(error.to_string()), address),
+        _ => match cause(error) {
+            // The certificate that a server asks for is missed only after the handshake.
+            Some(io) if io.kind() == std::io::ErrorKind::InvalidData => of_io(io, address),
+            _ => Error::unavailable(format!(
+                "Redis at {address} can't be reached: {error}; is it stopping, or has it as many clients as maxclients \
+                 allows?"
+            )),
+        },
     }
+}
+
+/// The connection's own error, if it was that.
+fn cause(error: &RedisError) -> Option<&std::io::Error> {
+    let cause = std::error::Error::source(error)?;
+    cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?.downcast_ref()
 }
 
 /// What reaching the server failed with.

@@ -44,12 +44,10 @@ impl Doubt {
 
 pub(super) struct Held {
     link: Arc<Link>,
-    pub(super) names: Names,
-    pub(super) id: String,
-    /// The user's own token; empty: none.
-    pub(super) user: String,
+    claim: Claim,
+    id: Arc<str>,
+    names: Arc<Names>,
     fence: u64,
-    ttl: Duration,
     /// In the post until the release is confirmed: a message for it is for nobody else.
     _entry: Option<Entry>,
     doubt: Mutex<Doubt>,
@@ -60,33 +58,30 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn new(
         link: Arc<Link>,
-        claim: &Claim,
-        names: Names,
+        claim: Claim,
+        id: Arc<str>,
+        names: Arc<Names>,
         fence: u64,
         entry: Option<Entry>,
         doubt: Doubt,
     ) -> Self {
-        Self {
-            link,
-            names,
-            id: claim.id(),
-            user: claim.terms.token.as_deref().unwrap_or_default().to_owned(),
-            fence,
-            ttl: claim.terms.ttl,
-            _entry: entry,
-            doubt: Mutex::new(doubt),
-            unanswered: AtomicBool::new(false),
-        }
+        let unanswered = AtomicBool::new(false);
+        Self { link, claim, id, names, fence, _entry: entry, doubt: Mutex::new(doubt), unanswered }
+    }
+
+    /// The user's own token; empty: none.
+    fn user(&self) -> &str {
+        self.claim.terms.token.as_deref().unwrap_or_default()
     }
 
     async fn give(&self) -> Result<Renewal> {
-        let limits = Limits { patience: patience(self.ttl), budget: self.link.config.connect_timeout() };
+        let limits = Limits { patience: patience(self.claim.terms.ttl), budget: self.link.config.connect_timeout() };
         let names = &self.names;
         let answer = self
             .link
             .run(Script::Give, limits, |_, cmd| {
                 cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
-                cmd.arg(self.link.post.contender()).arg(&self.id).arg(&self.user);
+                cmd.arg(self.link.post.contender()).arg(&*self.id).arg(self.user());
             })
             .await;
         let answer = match answer {
@@ -104,14 +99,14 @@ impl Held {
         let mut doubt = std::mem::take(&mut *self.doubt.lock().unwrap_or_else(PoisonError::into_inner));
         doubt.settled_on(answer.conn.number);
         if !doubt.is_none() {
-            let (claim, user) = (self.id.clone(), self.user.clone());
+            let (claim, user) = (self.id.clone(), self.claim.terms.token.clone());
             self.link.reap(Ghost { names: names.clone(), claim, user, till: doubt.till() });
         }
         // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
         if found == "A" && !again {
             return Ok(Renewal::Lost);
         }
-        Ok(Renewal::Kept { since: answer.sent.at, ttl: self.ttl })
+        Ok(Renewal::Kept { since: answer.sent.at, ttl: self.claim.terms.ttl })
     }
 }
 
@@ -126,7 +121,7 @@ pub(super) async fn renew(link: &Arc<Link>, due: &[(&Held, Duration)]) -> Vec<Re
                 cmd.arg(&held.names.key).arg(&held.names.fence);
             }
             for (held, ttl) in due {
-                cmd.arg(&held.id).arg(&held.user).arg(millis(*ttl));
+                cmd.arg(&*held.id).arg(held.user()).arg(millis(*ttl));
             }
         })
         .await;

@@ -179,7 +179,9 @@ impl Link {
         }
         let link = self.clone();
         runtime::spawn(async move {
-            let limits = Limits { patience: PATIENCE, budget: link.config.connect_timeout() };
+            let budget = link.config.connect_timeout();
+            // Shorter than the budget, or it would never ask on another connection.
+            let limits = Limits { patience: PATIENCE.min(budget / 2), budget };
             let _ = link.ask(limits, |_, _, _| redis::cmd("PING")).await;
             link.probing.store(false, Ordering::Release);
         });

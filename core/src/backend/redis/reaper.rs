@@ -12,16 +12,17 @@ use crate::runtime;
 /// A claim that has ended, and until when by the server's clock a request of its may still be accepted.
 #[derive(Debug)]
 pub(super) struct Ghost {
-    pub(super) names: Names,
-    pub(super) claim: String,
-    pub(super) user: String,
+    pub(super) names: Arc<Names>,
+    pub(super) claim: Arc<str>,
+    /// The user's own token.
+    pub(super) user: Option<Arc<str>>,
     pub(super) till: i64,
 }
 
 impl Ghost {
     /// One whose grant came when nobody wanted it any longer.
     pub(super) fn new(key: &str, claim: &str) -> Self {
-        Self { names: Names::new(key), claim: claim.to_owned(), user: String::new(), till: 0 }
+        Self { names: Arc::new(Names::new(key)), claim: claim.into(), user: None, till: 0 }
     }
 }
 
@@ -72,7 +73,7 @@ pub(super) async fn leave(link: &Arc<Link>, ghost: &Ghost, limits: Limits) -> Re
     let answer = link
         .run(Script::Leave, limits, |_, cmd| {
             cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
-            cmd.arg(link.post.contender()).arg(&ghost.claim).arg(&ghost.user);
+            cmd.arg(link.post.contender()).arg(&*ghost.claim).arg(ghost.user.as_deref().unwrap_or_default());
         })
         .await?;
     let (_, server_ms): (String, i64) = super::read(answer.value)?;

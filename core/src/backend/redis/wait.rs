@@ -14,7 +14,7 @@ use super::script::Script;
 use crate::backend::{Attempt, BoxFuture, Contender, Renewal, Wake};
 use crate::claim::Claim;
 use crate::clock::Instant;
-use crate::error::{Error, Kind, Result, show};
+use crate::error::{Error, Result, show};
 
 /// The least time for which a request may be accepted, so that a clock that is not quite known refuses none.
 const LEAST_LIFE: Duration = Duration::from_millis(250);
@@ -24,8 +24,8 @@ const LIFE: Duration = Duration::from_secs(5);
 pub(super) struct Waiter {
     link: Arc<Link>,
     claim: Claim,
-    id: String,
-    names: Names,
+    id: Arc<str>,
+    names: Arc<Names>,
     entry: Option<Entry>,
     /// The place in the queue, once told.
     ticket: u64,
@@ -51,8 +51,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 impl Waiter {
     pub(super) fn new(link: Arc<Link>, claim: Claim) -> Self {
-        let names = Names::new(&claim.terms.name);
-        let id = claim.id();
+        let names = Arc::new(Names::new(&claim.terms.name));
+        let id = format!("{}.{}", link.post.contender(), claim.nonce).into();
         Self { link, claim, id, names, entry: None, ticket: 0, queued: false, doubt: Doubt::default(), polls: 0 }
     }
 
@@ -88,7 +88,7 @@ impl Waiter {
         let (names, keep) = (&self.names, millis(refresh(terms.ttl) * 3));
         let answer = self.link.run(Script::Take, limits, |sent, cmd| {
             cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
-            cmd.arg(i32::from(self.claim.wait)).arg(self.link.post.contender()).arg(&self.id);
+            cmd.arg(i32::from(self.claim.wait)).arg(self.link.post.contender()).arg(&*self.id);
             cmd.arg(terms.token.as_deref().unwrap_or_default()).arg(millis(terms.ttl)).arg(1).arg(keep);
             cmd.arg(sent.at.nanos()).arg(self.ticket).arg(sent.server_ms + life);
             cmd.arg(terms.label.as_deref().unwrap_or_default());
@@ -115,13 +115,10 @@ impl Waiter {
             }
             [Value::BulkString(what), kind] if what == b"T" => {
                 let kind: String = redis::from_redis_value(kind.clone()).unwrap_or_default();
-                Err(Error::new(
-                    Kind::Backend,
-                    format!(
-                        "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
-                        show(&self.names.key)
-                    ),
-                ))
+                Err(Error::backend(format!(
+                    "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
+                    show(&self.names.key)
+                )))
             }
             [Value::BulkString(what), Value::Int(left), Value::Int(foreign), ticket, Value::Int(now)]
                 if what == b"B" =>
@@ -175,7 +172,8 @@ impl Waiter {
         let mut since = since;
         let entry = self.entry.take();
         let doubt = std::mem::take(&mut self.doubt);
-        let held = Arc::new(Held::new(self.link.clone(), &self.claim, self.names.clone(), fence, entry, doubt));
+        let (link, claim, id) = (self.link.clone(), self.claim.clone(), self.id.clone());
+        let held = Arc::new(Held::new(link, claim, id, self.names.clone(), fence, entry, doubt));
         if since.plus(ttl / 2).passed() && !mutant!("redis-handed-over-late-not-renewed") {
             match renew_one(&held, ttl).await {
                 Ok(Renewal::Kept { since: renewed, .. }) => since = renewed,
@@ -198,7 +196,7 @@ impl Contender for Waiter {
                 self.entry = None;
                 return Ok(());
             }
-            let user = self.claim.terms.token.as_deref().unwrap_or_default().to_owned();
+            let user = self.claim.terms.token.clone();
             let ghost = Ghost { names: self.names.clone(), claim: self.id.clone(), user, till: self.doubt.till() };
             let limits =
                 Limits { patience: patience(self.claim.terms.ttl), budget: self.link.config.connect_timeout() };
