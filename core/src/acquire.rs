@@ -1,7 +1,7 @@
 //! The way to a lease, and the only wait loop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -42,6 +42,9 @@ struct Signs {
     mute: Notify,
     /// Whether anybody has said that the lock is busy.
     busy: AtomicBool,
+    /// Why it failed, told when only the withdrawal is left to do.
+    failed: OnceLock<Error>,
+    failing: Notify,
 }
 
 /// Acquires as the terms say.
@@ -146,6 +149,10 @@ impl Bid {
                     () = cancel.wished(2) => {}
                 }
             };
+            let failed = async {
+                signs.failing.notified().await;
+                clock::sleep(LATE).await;
+            };
             let grace = if claim.wait { LATE } else { core.config.connect_timeout() };
             if mutant!("waits-for-cleanup") {
                 std::future::pending::<()>().await;
@@ -154,6 +161,7 @@ impl Bid {
                 biased;
                 () = withdrawn => return cancelled(&claim.terms),
                 () = clock::sleep_until(deadline.plus(grace)) => {}
+                () = failed => return signs.failed.get().cloned().unwrap_or_else(|| cancelled(&claim.terms)),
                 () = signs.mute.notified() => signs.busy.store(false, Ordering::Relaxed),
             }
             if signs.busy.load(Ordering::Relaxed) {
@@ -182,11 +190,14 @@ impl Bid {
             let (grant, since, ttl) = match self.contest(contender.as_mut()).await {
                 Ok(granted) => granted,
                 Err(error) => {
+                    let error = told(error, &self.core, &self.claim);
+                    let _ = self.signs.failed.set(error.clone());
+                    self.signs.failing.notify_one();
                     if !mutant!("no-withdrawal") {
                         self.withdraw(contender.as_mut()).await;
                     }
                     drop(turn);
-                    return Err(told(error, &self.core, &self.claim));
+                    return Err(error);
                 }
             };
             let lease = Lease::new(&self.core, self.client.id(), self.claim.clone(), grant, since, ttl, turn);

@@ -46,6 +46,11 @@ impl Address {
         Ok(Self { host, port: port.unwrap_or(default_port), tls })
     }
 
+    /// What to look at besides, when it gives no answer.
+    pub(crate) fn hint(&self) -> &'static str {
+        if self.tls.is_some() { ", and has it TLS on this port" } else { "" }
+    }
+
     /// Connects. The caller bounds the time.
     pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>> {
         let mut failed = Error::new(ErrorKind::NotFound, "the name has no address");

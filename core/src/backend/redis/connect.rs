@@ -36,8 +36,9 @@ pub(super) async fn connect(link: &Arc<Link>, number: u64) -> Result<Arc<Conn>> 
         }),
         () = clock::sleep(limit) => Err(Error::unavailable(format!(
             "Redis at {} didn't complete a connection within {limit:?}; raise connect_timeout, or see whether it is \
-             overloaded or stopped",
-            link.address
+             overloaded or stopped{}",
+            link.address,
+            link.address.hint()
         ))),
     }
 }

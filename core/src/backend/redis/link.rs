@@ -167,8 +167,9 @@ impl Link {
 
     fn silent(&self, what: &str) -> Error {
         Error::unavailable(format!(
-            "Redis at {}: {what}; is it overloaded or stopped, or the network cut?",
-            self.address
+            "Redis at {}: {what}; is it overloaded or stopped, or the network cut{}?",
+            self.address,
+            self.address.hint()
         ))
     }
 

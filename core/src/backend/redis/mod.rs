@@ -70,7 +70,7 @@ fn capability() -> Capability {
         fork: true,
         local: false,
         min_ttl: Duration::from_millis(100),
-        guarantee: "one server's memory, and its clock: lost with its data, a failover or an eviction",
+        guarantee: "one server's memory and clock",
     }
 }
 

@@ -1,0 +1,24 @@
+//! What the Redis backend promises when replies are lost, networks part, servers stop and processes die: each test is a
+//! scenario against servers and proxies of its own.
+
+#![allow(clippy::print_stdout, reason = "measurements")]
+
+mod access;
+mod cancel;
+mod clock;
+mod common;
+mod data;
+mod foreign;
+mod handover;
+mod late;
+mod limits;
+mod mutants;
+mod outage;
+mod partition;
+mod peers;
+mod process;
+mod refusals;
+mod renewal;
+mod replies;
+mod storm;
+mod wire;

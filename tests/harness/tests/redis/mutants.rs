@@ -1,0 +1,74 @@
+//! Each deliberate defect of the engine and the backend is caught by the scenario that is there for it.
+
+use std::collections::VecDeque;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use dlock::mutant::MUTANTS;
+
+/// Which scenario fails under which defect.
+const CAUGHT: &[(&str, &str)] = &[
+    ("redis-handed-over-from-receipt", "handover::a_grant_that_comes_after_its_time_is_not_entered"),
+    ("redis-handed-over-late-not-renewed", "handover::a_lock_handed_over_late_is_renewed_before_it_is_entered"),
+    ("redis-unwanted-grant-kept", "late::what_is_handed_to_a_claim_that_has_ended_goes_on_at_once"),
+    ("redis-no-reaper", "late::a_request_overtaken_by_its_repetition_locks_nobody_out"),
+    ("redis-release-forgets-doubt", "replies::a_release_whose_reply_is_cut_off_is_released"),
+    ("redis-take-overwrites", "handover::a_held_lock_is_busy"),
+    ("redis-take-again-is-busy", "replies::an_acquire_whose_reply_is_cut_off_is_granted"),
+    ("redis-take-barges", "handover::nobody_is_overtaken"),
+    ("redis-late-take-accepted", "late::a_request_is_refused_after_its_time"),
+    ("redis-only-releases-promote", "process::a_lock_whose_holder_is_killed_goes_on_within_its_ttl"),
+    ("redis-dead-contender-served", "handover::a_contender_that_was_not_heard_of_is_passed_over"),
+    ("redis-release-without-owner-check", "data::a_stale_handle_changes_nothing_of_anothers"),
+    ("redis-renew-without-owner-check", "data::a_stale_handle_changes_nothing_of_anothers"),
+    ("redis-fence-not-floored", "outage::a_server_that_lost_its_data_is_noticed_and_fences_go_on"),
+    ("validity-from-receipt", "renewal::a_lease_counts_from_when_its_request_was_sent"),
+    ("late-grant-entered", "renewal::an_acquire_answered_after_its_time_is_not_entered"),
+    ("never-lost", "renewal::a_loss_is_told_before_the_lease_ends"),
+    ("never-expires", "renewal::a_lease_ends_in_time_though_the_watchdog_is_kept"),
+    ("no-withdrawal", "cancel::a_waiter_whose_time_is_up_leaves_the_queue"),
+    ("renew-after-release", "renewal::nothing_is_renewed_that_is_being_given_back"),
+    ("release-once", "replies::a_release_cut_before_the_server_is_repeated"),
+    ("loss-ignored", "renewal::a_deleted_key_is_a_loss_at_the_next_renewal"),
+    ("drop-forgets", "cancel::a_lease_that_is_dropped_is_given_back"),
+];
+
+/// Whether the scenario fails under the defect, and how it says so.
+fn caught(mutant: &str, scenario: &str) -> Result<String, String> {
+    let begun = Instant::now();
+    let mut line = Command::new(std::env::current_exe().unwrap());
+    let done = line.args(["--exact", scenario]).env("DLOCK_MUTANT", mutant).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    if !said.contains("running 1 test") {
+        return Err(format!("there is no scenario {scenario}"));
+    }
+    if done.status.success() {
+        return Err(format!("{mutant} survives {scenario}"));
+    }
+    let mut lines = said.lines().skip_while(|line| !line.contains("panicked at")).skip(1);
+    Ok(format!("{:>5.1} s  {}", begun.elapsed().as_secs_f64(), lines.next().unwrap_or("it was killed")))
+}
+
+#[test]
+fn every_defect_is_caught() {
+    let missing: Vec<_> = MUTANTS.iter().map(|(name, _)| *name).filter(|name| name.starts_with("redis-")).collect();
+    let missing: Vec<_> = missing.iter().filter(|name| !CAUGHT.iter().any(|(known, _)| known == *name)).collect();
+    assert!(missing.is_empty(), "no scenario for {missing:?}");
+    let (work, survivors) = (Mutex::new(VecDeque::from_iter(CAUGHT)), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some((mutant, scenario)) = work.lock().unwrap().pop_front() else { return };
+                    match caught(mutant, scenario) {
+                        Ok(how) => println!("{mutant:36} {scenario:76} {how}"),
+                        Err(why) => survivors.lock().unwrap().push(why),
+                    }
+                }
+            });
+        }
+    });
+    let survivors = survivors.into_inner().unwrap();
+    assert!(survivors.is_empty(), "{survivors:#?}");
+}
