@@ -1,0 +1,108 @@
+"""Workload a: one client, acquire and release."""
+
+import asyncio
+import statistics
+import threading
+import time
+
+import dlock
+import peers
+import raw
+from table import row
+
+ROUNDS = 11
+# About how long a slice lasts, in seconds.
+SLICE = 0.06
+
+OF = {"memory": "threading.Lock", "file": "flock in C", "redis": "the two commands in C"}
+OF_RUST = {"memory": "std Mutex", "file": "flock", "redis": "the two commands"}
+
+
+def run(backend, url, bench, shown=None):
+    """Measure it; `shown` is what the table calls the backend."""
+    shown = shown or backend
+    for program in bench.programs(backend):
+        for who, figures in bench.rust(program, "a", url).items():
+            row("a", shown, who, figures, OF_RUST[backend])
+    base, close = baseline(backend, url, bench)
+    for who, lock in blocking(backend, url, bench).items():
+        row("a", shown, who, beside(base, lambda count, lock=lock: pairs(lock, count)), OF[backend])
+    loop = asyncio.new_event_loop()
+    for who, lock in awaiting(backend, url, bench).items():
+        figures = beside(base, lambda count, lock=lock: loop.run_until_complete(awaited_pairs(lock, count)))
+        row("a", shown, who, figures, OF[backend])
+    loop.close()
+    close()
+
+
+def baseline(backend, url, bench):
+    """What gives the seconds of so many raw pairs, and what ends it."""
+    if backend == "redis":
+        pair = raw.Pair(bench.raw, url)
+        return pair.pairs, pair.close
+    if backend == "file":
+        path = f"{bench.folder}/raw.lock".encode()
+        return (lambda count: bench.raw.flock_pairs(path, count)), lambda: None
+    own = threading.Lock()
+    return (lambda count: pairs(own, count)), lambda: None
+
+
+def blocking(backend, url, bench):
+    """Locks for `with`, by whose they are."""
+    locks = {"python": dlock.connect(url).lock("bench-a")}
+    if backend == "file":
+        import filelock
+
+        locks["filelock"] = filelock.FileLock(f"{bench.folder}/peer.lock")
+    if backend == "redis" and bench.peers:
+        locks |= {who: make("peer-a") for who, make in peers.blocking(url).items()}
+    return locks
+
+
+def awaiting(backend, url, bench):
+    """Locks for `async with`."""
+    locks = {"asyncio": dlock.connect(url).lock("bench-a")}
+    if backend == "redis" and bench.peers:
+        locks |= {who: make("peer-a") for who, make in peers.awaiting(url).items()}
+    return locks
+
+
+def pairs(lock, count):
+    """Take and give so many times; return the seconds."""
+    began = time.perf_counter()
+    for _ in range(count):
+        with lock:
+            pass
+    return time.perf_counter() - began
+
+
+async def awaited_pairs(lock, count):
+    """The same in a task."""
+    began = time.perf_counter()
+    for _ in range(count):
+        async with lock:
+            pass
+    return time.perf_counter() - began
+
+
+def beside(base, subject):
+    """Slices of both in turns; which of them is first changes."""
+    enough_base, enough_subject = enough(base), enough(subject)
+    ratios, rates, bases = [], [], []
+    for turn in range(ROUNDS):
+        early = enough_base / base(enough_base) if turn % 2 == 0 else None
+        rate = enough_subject / subject(enough_subject)
+        bare = early or enough_base / base(enough_base)
+        ratios.append(rate / bare)
+        rates.append(rate)
+        bases.append(bare)
+    middle = statistics.median
+    return {"ratio": middle(ratios), "pairs_per_s": middle(rates), "base_per_s": middle(bases)}
+
+
+def enough(subject):
+    """How many fill a slice."""
+    count = 4
+    while (took := subject(count)) < SLICE / 8:
+        count *= 2
+    return max(4, int(count * SLICE / took))

@@ -1,0 +1,116 @@
+//! rslock in the workloads: as `dlock-bench`, in a runtime of two threads.
+
+#[path = "../../rust/base.rs"]
+mod base;
+#[path = "../../rust/multiplexed.rs"]
+#[allow(dead_code)]
+mod multiplexed;
+#[path = "../../rust/raw.rs"]
+#[allow(dead_code)]
+mod raw;
+#[path = "../../rust/slices.rs"]
+mod slices;
+#[path = "../../rust/tally.rs"]
+mod tally;
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use rslock::LockManager;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const TTL: Duration = Duration::from_secs(30);
+const LOCK: &str = "the lock is to be had";
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let told = match arguments[..] {
+        ["a", url] => alone(&runtime, url)?,
+        ["b", url, workers] => together(&runtime, url, workers.parse()?, false)?,
+        ["d", url, workers] => together(&runtime, url, workers.parse()?, true)?,
+        ["c", url, _, record, seconds, hold, think] => {
+            return processes(&runtime, url, record, [seconds.parse()?, hold.parse()?, think.parse()?]);
+        }
+        _ => return Err("a URL | b URL WORKERS | d URL WORKERS | c URL WHO RECORD SECONDS HOLD_US THINK_US".into()),
+    };
+    println!("{}", json!({ "rslock": told }));
+    Ok(())
+}
+
+async fn pair(lock: &LockManager, key: &str, visit: impl FnOnce()) {
+    let held = lock.acquire_no_guard(key, TTL).await.expect(LOCK);
+    visit();
+    lock.unlock(&held).await;
+}
+
+fn alone(runtime: &Runtime, url: &str) -> Outcome<Value> {
+    let lock = LockManager::new(vec![url]);
+    slices::alone(&mut base::Base::open(url)?, |count| {
+        let lock = lock.clone();
+        let slice = runtime.spawn(async move {
+            let begun = Instant::now();
+            for _ in 0..count {
+                pair(&lock, "peer-a", || ()).await;
+            }
+            begun.elapsed()
+        });
+        Ok(runtime.block_on(slice)?)
+    })
+}
+
+fn together(runtime: &Runtime, url: &str, workers: usize, apart: bool) -> Outcome<Value> {
+    let lock = LockManager::new(vec![url]);
+    let run: slices::Slice<'_> = Box::new(|| {
+        tally::tasks(runtime, workers, !apart, |worker, tally| {
+            let (lock, key) = (lock.clone(), format!("peer-{}", if apart { worker } else { 0 }));
+            async move {
+                let mut grants = 0;
+                while !tally.over() {
+                    let asked = Instant::now();
+                    pair(&lock, &key, || tally.visit(worker, asked)).await;
+                    grants += 1;
+                }
+                grants
+            }
+        })
+    });
+    slices::together(url, &base::many(url, workers, apart)?, &run)
+}
+
+fn processes(runtime: &Runtime, url: &str, record: &str, [seconds, hold, think]: [f64; 3]) -> Outcome<()> {
+    let lock = LockManager::new(vec![url]);
+    runtime.block_on(pair(&lock, "peer-c", || ()));
+    println!("ready");
+    std::io::stdin().read_exact(&mut [0])?;
+    let pause = |us: f64| std::thread::sleep(Duration::from_secs_f64(us / 1e6));
+    let (begun, mut longest, mut holds) = (Instant::now(), Duration::ZERO, Vec::new());
+    while begun.elapsed().as_secs_f64() < seconds {
+        let asked = Instant::now();
+        runtime.block_on(pair(&lock, "peer-c", || {
+            longest = longest.max(asked.elapsed());
+            holds.extend(nanos().to_le_bytes());
+            if hold > 0.0 {
+                pause(hold);
+            }
+            holds.extend(nanos().to_le_bytes());
+        }));
+        if think > 0.0 {
+            pause(think);
+        }
+    }
+    std::fs::write(record, &holds)?;
+    println!("{}", json!({ "longest_ms": longest.as_secs_f64() * 1e3 }));
+    Ok(())
+}
+
+/// A clock that all processes share.
+fn nanos() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,124 @@
+//! The raw baselines: of one client, and of many of one process that queue among themselves first.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
+use std::time::Instant;
+
+use crate::Outcome;
+use crate::multiplexed::Multiplexed;
+use crate::raw::Raw;
+use crate::slices::Slice;
+use crate::tally::threads;
+
+/// What the backend does at the least for one lock and unlock.
+pub(crate) enum Base {
+    Memory(Arc<Mutex<()>>),
+    File(File),
+    Redis(Raw),
+}
+
+impl Base {
+    pub(crate) fn open(url: &str) -> Outcome<Self> {
+        if url.starts_with("redis") {
+            return Ok(Self::Redis(Raw::lock(url, "raw")?));
+        }
+        match url.strip_prefix("file://") {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)?;
+                Ok(Self::File(File::create(format!("{folder}.raw"))?))
+            }
+            None => Ok(Self::Memory(Arc::default())),
+        }
+    }
+
+    pub(crate) fn pair(&mut self) -> Outcome<()> {
+        match self {
+            Self::Memory(own) => drop(black_box(own.lock())),
+            Self::File(file) => {
+                file.lock()?;
+                file.unlock()?;
+            }
+            Self::Redis(raw) => raw.pair()?,
+        }
+        Ok(())
+    }
+}
+
+/// First come, first served among threads; whoever has the turn takes and gives at the backend.
+pub(crate) struct Queue {
+    line: Mutex<Line>,
+    raw: Mutex<Raw>,
+}
+
+#[derive(Default)]
+struct Line {
+    taken: bool,
+    waiting: VecDeque<(Arc<AtomicBool>, Thread)>,
+}
+
+impl Queue {
+    pub(crate) fn new(url: &str) -> Outcome<Self> {
+        Ok(Self { line: Mutex::default(), raw: Mutex::new(Raw::lock(url, "raw")?) })
+    }
+
+    /// One turn. `visit` is called between, when the backend's lock was taken and before it is given.
+    pub(crate) fn turn(&self, visit: impl FnOnce()) {
+        let mut line = self.line.lock().expect("no worker panics");
+        if std::mem::replace(&mut line.taken, true) {
+            let called = Arc::new(AtomicBool::new(false));
+            line.waiting.push_back((called.clone(), std::thread::current()));
+            drop(line);
+            while !called.load(Ordering::Acquire) {
+                std::thread::park();
+            }
+        } else {
+            drop(line);
+        }
+        let mut raw = self.raw.lock().expect("no worker panics");
+        raw.take().expect("the server answers");
+        visit();
+        raw.give().expect("the server answers");
+        drop(raw);
+        let mut line = self.line.lock().expect("no worker panics");
+        match line.waiting.pop_front() {
+            Some((called, thread)) => {
+                drop(line);
+                called.store(true, Ordering::Release);
+                thread.unpark();
+            }
+            None => line.taken = false,
+        }
+    }
+}
+
+/// On one key a local queue over the raw commands, and with a key each one connection that all share; of local backends
+/// the language's own mutex.
+pub(crate) fn many(url: &str, workers: usize, apart: bool) -> Outcome<Slice<'static>> {
+    let redis = url.starts_with("redis");
+    if redis && apart {
+        let raw = Multiplexed::new(url, workers)?;
+        return Ok(Box::new(move || raw.slice()));
+    }
+    let queue = redis.then(|| Queue::new(url)).transpose()?;
+    let own: Vec<_> = (0..workers).map(|_| Mutex::new(())).collect();
+    Ok(Box::new(move || {
+        Ok(threads(workers, !apart, |worker, tally| {
+            let mut grants = 0;
+            while !tally.over() {
+                let asked = Instant::now();
+                if let Some(queue) = &queue {
+                    queue.turn(|| tally.visit(worker, asked));
+                } else {
+                    let _own = own[if apart { worker } else { 0 }].lock();
+                    tally.visit(worker, asked);
+                }
+                grants += 1;
+            }
+            grants
+        }))
+    }))
+}
