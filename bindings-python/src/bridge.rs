@@ -1,6 +1,7 @@
 //! How a running call meets the interpreter: a thread that waits without the GIL and minds signals, and code of the
 //! user's that runs on the core's pool, until the interpreter ends.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -43,7 +44,18 @@ pub(crate) fn wait<T: Send + 'static>(py: Python<'_>, mut op: Op<T>) -> PyResult
 
 #[cfg(target_os = "linux")]
 fn on_main_thread() -> bool {
-    rustix::thread::gettid() == rustix::process::getpid()
+    thread_local! {
+        /// In which process the question was asked, and the answer: a fork makes the thread that forks the main one.
+        static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    }
+    let epoch = runtime::epoch();
+    let (asked, known) = KNOWN.get();
+    if asked == epoch {
+        return known;
+    }
+    let is_main = rustix::thread::gettid() == rustix::process::getpid();
+    KNOWN.set((epoch, is_main));
+    is_main
 }
 
 #[cfg(not(target_os = "linux"))]

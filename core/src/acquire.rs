@@ -184,7 +184,7 @@ impl Bid {
         loop {
             let turn = match turn.take() {
                 Some(turn) => turn,
-                None => self.turn().await?,
+                None => Box::pin(self.turn()).await?,
             };
             let mut contender = self.core.backend.clone().contend(self.claim.clone());
             let (grant, since, ttl) = match self.contest(contender.as_mut()).await {
@@ -194,7 +194,7 @@ impl Bid {
                     let _ = self.signs.failed.set(error.clone());
                     self.signs.failing.notify_one();
                     if !mutant!("no-withdrawal") {
-                        self.withdraw(contender.as_mut()).await;
+                        Box::pin(self.withdraw(contender.as_mut())).await;
                     }
                     drop(turn);
                     return Err(error);
@@ -280,7 +280,7 @@ impl Bid {
                     silent = None;
                     pause = Duration::from_millis(10);
                     if !self.claim.wait || last {
-                        return Err(self.explained().await);
+                        return Err(Box::pin(self.explained()).await);
                     }
                     wake
                 }

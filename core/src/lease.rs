@@ -593,7 +593,7 @@ impl Inner {
                     tokio::select! {
                         biased;
                         () = settled => inner.outcome(inner.settled.load(Ordering::Acquire)),
-                        outcome = inner.clone().confirmed() => outcome,
+                        outcome = Box::pin(inner.clone().confirmed()) => outcome,
                     }
                 })
             }

@@ -49,7 +49,7 @@ impl Handover {
         let mut ticket = "0".to_owned();
         loop {
             match self.ask_to_take(&claim, &ticket)? {
-                Reply::Int(_) => return Ok(()),
+                Reply::Text(_) => return Ok(()),
                 Reply::List(busy) => {
                     let [_, Reply::Int(left), _, Reply::Text(place), _] = busy.as_slice() else {
                         return Err(format!("take got {busy:?}").into());
@@ -74,28 +74,11 @@ impl Handover {
 
     fn ask_to_take(&mut self, claim: &str, ticket: &str) -> Outcome<Reply> {
         let [k, f, q, d] = &self.keys;
-        let sent = dlock::clock::Instant::now().nanos().to_string();
-        let till = (now_ms() + self.offset + 5000).to_string();
-        self.raw.send(&[
-            "EVALSHA",
-            &self.take,
-            "4",
-            k,
-            f,
-            q,
-            d,
-            "1",
-            &self.contender,
-            claim,
-            "",
-            "30000",
-            "1",
-            "15000",
-            &sent,
-            ticket,
-            &till,
-            "",
-        ])?;
+        let sent = dlock::clock::Instant::now().nanos();
+        let till = format!("{:016}", (now_ms() + self.offset + 5000) * 1000);
+        let tail = format!(" {claim} 0 ");
+        let rest = format!("1 {} {claim} 0 15000 {sent} {ticket}", self.contender);
+        self.raw.send(&["EVALSHA", &self.take, "4", k, f, q, d, claim, "30000", &till, &tail, &rest])?;
         self.answer()
     }
 

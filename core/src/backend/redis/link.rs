@@ -116,10 +116,10 @@ impl Link {
         make: impl Fn(&Conn, &Sent, bool) -> Cmd + Sync,
     ) -> Result<Answer, Failure> {
         let end = Instant::now().plus(limits.budget);
-        let conn = tokio::select! {
-            biased;
-            conn = self.conn(None) => conn.map_err(Failure::refused)?,
-            () = clock::sleep_until(end) => return Err(Failure::refused(self.silent("no connection was made in time"))),
+        let conn = match self.live() {
+            Some(conn) => conn,
+            // In a box, like all that is rare: every call would have to make room for it.
+            None => Box::pin(self.connected(end)).await?,
         };
         let under_way = Mutex::new(Vec::new());
         let mut first = std::pin::pin!(exchange(conn.clone(), &make, &under_way));
@@ -134,17 +134,20 @@ impl Link {
                 None
             }
             // Silence: the server may be slow, or the connection dead. Whichever answers first is right.
-            None => tokio::select! {
-                biased;
-                answered = &mut first => Some(answered),
-                Some(answered) = async {
+            None => {
+                let other = Box::pin(async {
                     let fresh = self.conn(Some(conn.number)).await.ok()?;
                     let answered = exchange(fresh, &make, &under_way).await;
                     conn.dead.store(true, Ordering::Release);
                     Some(answered)
-                } => Some(answered),
-                () = clock::sleep_until(end) => None,
-            },
+                });
+                tokio::select! {
+                    biased;
+                    answered = &mut first => Some(answered),
+                    Some(answered) = other => Some(answered),
+                    () = clock::sleep_until(end) => None,
+                }
+            }
             answered => answered,
         };
         let mut unanswered = std::mem::take(&mut *locked(&under_way));
@@ -186,6 +189,22 @@ impl Link {
             let _ = link.ask(limits, |_, _, _| redis::cmd("PING")).await;
             link.probing.store(false, Ordering::Release);
         });
+    }
+
+    /// The connection, if there is one.
+    fn live(&self) -> Option<Arc<Conn>> {
+        match &*locked(&self.state) {
+            State::Live(conn) if !conn.dead.load(Ordering::Acquire) => Some(conn.clone()),
+            _ => None,
+        }
+    }
+
+    async fn connected(self: &Arc<Self>, end: Instant) -> Result<Arc<Conn>, Failure> {
+        tokio::select! {
+            biased;
+            conn = self.conn(None) => conn.map_err(Failure::refused),
+            () = clock::sleep_until(end) => Err(Failure::refused(self.silent("no connection was made in time"))),
+        }
     }
 
     /// The connection there is, or one made now; `other`: another than the one of this number. It is made once for all

@@ -56,13 +56,14 @@ fn broken(mut text: String) -> String {
     change(mutant!("redis-take-overwrites"), "'NX', 'PX'", "'PX'");
     change(mutant!("redis-take-again-is-busy"), "if ours then", "if false then");
     change(mutant!("redis-take-barges"), "redis.call('EXISTS', KEYS[3]) == 0\n  and", "true and");
-    change(mutant!("redis-late-take-accepted"), "now <= ARGV[10] * 1000 and", "");
-    change(mutant!("redis-late-take-accepted"), "if ms > till then", "if false then");
+    change(mutant!("redis-late-take-accepted"), "f <= ARGV[3] and", "");
+    change(mutant!("redis-late-take-accepted"), "if ms > ARGV[3] / 1000 then", "if false then");
     change(mutant!("redis-only-releases-promote"), "if v == false then", "if false then");
     change(mutant!("redis-dead-contender-served"), "if tonumber(dead) >= ms then", "if true then");
     change(mutant!("redis-release-without-owner-check"), "redis.pcall('GET', KEYS[1]) == ARGV[2]", "true");
     change(mutant!("redis-release-without-owner-check"), "if v ~= token then return false, v end", "");
     change(mutant!("redis-renew-without-owner-check"), "local ours = redis", "local ours = true or redis");
     change(mutant!("redis-fence-not-floored"), "t[1] * 1000000 + t[2]", "t[1] * 0 + 1");
+    change(mutant!("redis-fence-not-floored"), "'%010d%06d', t[1], t[2]", "'%016d', 1");
     text
 }

@@ -67,8 +67,10 @@ impl Waiter {
         for _ in 0..3 {
             let answer = self.take(budget).await?;
             match answer.value {
-                Value::Int(fence) => {
-                    return Ok(self.granted(u64::try_from(fence).unwrap_or(0), answer.sent.at).await);
+                Value::BulkString(fence) => {
+                    let fence = std::str::from_utf8(&fence).ok().and_then(|fence| fence.parse().ok());
+                    let fence = fence.ok_or_else(|| Error::backend("Redis answered with no fencing token"))?;
+                    return Ok(self.granted(fence, answer.sent.at).await);
                 }
                 Value::Array(parts) => match self.refused(parts, &answer.conn).await? {
                     Some(attempt) => return Ok(attempt),
@@ -86,12 +88,16 @@ impl Waiter {
         let life = i64::try_from(budget.clamp(LEAST_LIFE, LIFE).as_millis()).unwrap_or(i64::MAX);
         let limits = Limits { patience: patience(terms.ttl), budget };
         let (names, keep) = (&self.names, millis(refresh(terms.ttl) * 3));
+        let (user, label) = (terms.token.as_deref().unwrap_or_default(), terms.label.as_deref().unwrap_or_default());
+        let token = terms.token.as_deref().unwrap_or(&self.id);
+        let (id, contender, wait, ticket) = (&self.id, self.link.post.contender(), self.claim.wait, self.ticket);
+        let tail = format!(" {id} {} {user}{label}", user.len());
         let answer = self.link.run(Script::Take, limits, |sent, cmd| {
+            let till = format!("{:016}", (sent.server_ms + life) * 1000);
+            let stamp = sent.at.nanos();
+            let rest = format!("{} {contender} {id} {} {keep} {stamp} {ticket}", u8::from(wait), user.len());
             cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
-            cmd.arg(i32::from(self.claim.wait)).arg(self.link.post.contender()).arg(&*self.id);
-            cmd.arg(terms.token.as_deref().unwrap_or_default()).arg(millis(terms.ttl)).arg(1).arg(keep);
-            cmd.arg(sent.at.nanos()).arg(self.ticket).arg(sent.server_ms + life);
-            cmd.arg(terms.label.as_deref().unwrap_or_default());
+            cmd.arg(token).arg(millis(terms.ttl)).arg(till).arg(&tail).arg(rest);
         });
         match answer.await {
             Ok(answer) => {
@@ -126,7 +132,7 @@ impl Waiter {
                 conn.set_clock(*now);
                 self.queued |= self.claim.wait;
                 self.ticket = redis::from_redis_value(ticket.clone()).unwrap_or(0);
-                if self.claim.wait && *foreign == 1 && conn.tracking && self.watch(conn).await {
+                if self.claim.wait && *foreign == 1 && conn.tracking && Box::pin(self.watch(conn)).await {
                     return Ok(None);
                 }
                 Ok(Some(Attempt::Busy(self.wake(conn, *left, *foreign == 1))))
@@ -175,7 +181,7 @@ impl Waiter {
         let (link, claim, id) = (self.link.clone(), self.claim.clone(), self.id.clone());
         let held = Arc::new(Held::new(link, claim, id, self.names.clone(), fence, entry, doubt));
         if since.plus(ttl / 2).passed() && !mutant!("redis-handed-over-late-not-renewed") {
-            match renew_one(&held, ttl).await {
+            match Box::pin(renew_one(&held, ttl)).await {
                 Ok(Renewal::Kept { since: renewed, .. }) => since = renewed,
                 Ok(Renewal::Lost) => since = Instant::START,
                 Err(_) => {}

@@ -4,8 +4,8 @@ use dlock_harness::proxy::{Action, Direction};
 
 use crate::common::{LONG, client, lock, ms, proxy, released, server};
 
-/// A request to acquire: 18 words.
-pub(crate) const TAKE: &str = "*18\r\n$7\r\nEVALSHA";
+/// A request to acquire: 12 words.
+pub(crate) const TAKE: &str = "*12\r\n$7\r\nEVALSHA";
 /// A release, or a withdrawal: 10 words.
 pub(crate) const GIVE: &str = "*10\r\n$7\r\nEVALSHA";
 /// A renewal of one lease: 8 words.

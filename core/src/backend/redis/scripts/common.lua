@@ -24,7 +24,7 @@ local function last()
   local f = redis.call('GET', F)
   if not f then return nil end
   local fence, claim, n, rest = string.match(f, '^(%d+) (%S+) (%d+) (.*)$')
-  return tonumber(fence), claim, rest and string.sub(rest, 1, tonumber(n))
+  return fence, claim, rest and string.sub(rest, 1, tonumber(n))
 end
 
 -- whether the key is this claim's: under a user's token, which others may use as well, the last grant tells
@@ -36,18 +36,16 @@ local function mine(token, claim)
   return granted == claim, v
 end
 
--- reserves `block` fences for a claim, returns the first
-local function step(now, claim, user, block, label)
-  local stop = now + block - 1
-  local tail = table.concat({'', claim, #user, user .. label}, ' ')
-  local old = redis.call('SET', F, int(stop) .. tail, 'PX', FKEEP, 'GET')
-  local o = old and tonumber(string.match(old, '^(%d+)'))
-  if o and o >= now then
-    stop = o + block
-    local keep = FKEEP + math.max(0, math.ceil((stop - now) / 1000))
-    redis.call('SET', F, int(stop) .. tail, 'PX', int(keep))
+-- the next fence, and what F is to tell of its grant
+local function step(now, tail)
+  local f = string.format('%016.0f', now)
+  local old = redis.call('SET', F, f .. tail, 'PX', FKEEP, 'GET')
+  if old and old >= f then
+    local next = tonumber(string.match(old, '^%d+')) + 1
+    f = string.format('%016.0f', next)
+    redis.call('SET', F, f .. tail, 'PX', int(FKEEP + math.ceil((next - now) / 1000)))
   end
-  return stop - block + 1
+  return f
 end
 
 -- How long the key is to be left free for others, nil: not at all. `noted` is what D tells of them: until when they
@@ -84,13 +82,12 @@ local function promote(now, self, giving)
     end
     redis.call('HDEL', D, cid)
     if d then
-      local claim, sent, dead, ttl, block, n, rest = string.match(d, '^(%S+) x (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+      local claim, sent, dead, ttl, n, rest = string.match(d, '^(%S+) x (%d+) (%d+) (%d+) 1 (%d+) (.*)$')
       if tonumber(dead) >= ms then
-        local user, label = string.sub(rest, 1, tonumber(n)), string.sub(rest, tonumber(n) + 1)
-        local f = step(now, claim, user, tonumber(block), label)
-        redis.call('SET', K, user ~= '' and user or claim, 'PX', ttl)
+        local f = step(now, table.concat({'', claim, n, rest}, ' '))
+        redis.call('SET', K, n == '0' and claim or string.sub(rest, 1, tonumber(n)), 'PX', ttl)
         if claim == self then return claim, f end
-        if tell(cid, table.concat({'G', claim, int(f), sent, K}, ' ')) then return claim, f end
+        if tell(cid, table.concat({'G', claim, f, sent, K}, ' ')) then return claim, f end
         redis.call('DEL', K)
       end
     end

@@ -1,27 +1,29 @@
--- ARGV: wait cid claim user-token ttl block keep sent ticket till label
-local wait, cid, claim, user, ttl, block = ARGV[1] == '1', ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local keep, sent, ticket, till, label = tonumber(ARGV[7]), ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
-local token = user ~= '' and user or claim
+-- ARGV: token · ttl · until when it may be done · what F tells of it: ` <claim> <n> <user's token><label>` · and, in
+-- one text, whether to queue, cid, claim, n, life of its place, stamp, ticket
+local token, ttl, tail = ARGV[1], ARGV[2], ARGV[4]
+local wait, cid, claim, n, keep, sent, ticket =
+  string.match(ARGV[5], '^(%d) (%S+) (%S+) (%d+) (%d+) (%d+) (%d+)$')
+wait = wait == '1'
 local now = clock()
 local ms = math.floor(now / 1000)
-if ms > till then return {'L', ms} end
+if ms > ARGV[3] / 1000 then return {'L', ms} end
 local empty = redis.call('EXISTS', Q) == 0
-if empty and redis.call('SET', K, token, 'NX', 'PX', ttl) then return step(now, claim, user, block, label) end
+if empty and redis.call('SET', K, token, 'NX', 'PX', ttl) then return step(now, tail) end
 local ours, v = mine(token, claim)
 if ours then
   -- asked again, or the message was lost
   extend(ttl)
   drop(cid, claim)
   local fence, granted = last()
-  if granted == claim then return fence - block + 1 end
-  return step(now, claim, user, block, label)
+  return granted == claim and fence or step(now, tail)
 end
 if type(v) == 'table' and not redisson() then return {'T', redis.call('TYPE', K).ok} end
-if ticket == '0' then ticket = int(now) end
+local refresh = ticket ~= '0'
+if not refresh then ticket = int(now) end
 if wait then
   redis.call('ZADD', Q, 'NX', ticket, cid)
-  redis.call('HSET', D, cid, table.concat({claim, 'x', sent, int(ms + keep), ttl, block, #user, user .. label}, ' '))
-  if empty or ARGV[9] ~= '0' then
+  redis.call('HSET', D, cid, table.concat({claim, 'x', sent, int(ms + keep), ttl, 1, string.sub(tail, #claim + 3)}, ' '))
+  if empty or refresh then
     redis.call('PEXPIRE', Q, QKEEP)
     redis.call('PEXPIRE', D, QKEEP)
   end
@@ -32,7 +34,7 @@ if v == false then
   if who == claim then return f end
   if not who then
     if f then return {'B', f, 0, ticket, ms} end
-    if redis.call('SET', K, token, 'NX', 'PX', ttl) then return step(now, claim, user, block, label) end
+    if redis.call('SET', K, token, 'NX', 'PX', ttl) then return step(now, tail) end
   end
   v = redis.pcall('GET', K)
 end
