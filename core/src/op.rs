@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -151,10 +151,7 @@ impl<T: Send + 'static> Op<T> {
         let canceller = self.canceller();
         match std::mem::replace(&mut self.state, Stage::Spent) {
             Stage::Done(result) => f(result),
-            Stage::Cold(mut work, _) => match first_step(&mut work) {
-                Some(result) => f(result),
-                None => runtime::spawn_call(async move { f(work.await) }),
-            },
+            Stage::Cold(work, _) => runtime::spawn_call(async move { f(work.await) }),
             Stage::Hot(result) => runtime::spawn_call(async move { f(result.await.unwrap_or_else(|_| Err(spent()))) }),
             Stage::Spent => f(Err(spent())),
         }
@@ -205,11 +202,7 @@ impl<T: Send + 'static> Op<T> {
         if !matches!(self.state, Stage::Cold(..)) {
             return;
         }
-        if let Stage::Cold(mut work, _) = std::mem::replace(&mut self.state, Stage::Spent) {
-            if let Some(result) = first_step(&mut work) {
-                self.state = Stage::Done(result);
-                return;
-            }
+        if let Stage::Cold(work, _) = std::mem::replace(&mut self.state, Stage::Spent) {
             let (tell, told) = oneshot::channel();
             runtime::spawn_call(async move { drop(tell.send(work.await)) });
             self.state = Stage::Hot(told);
@@ -308,16 +301,6 @@ impl Cancel {
             }
             next.await;
         }
-    }
-}
-
-/// The first step of a call, on the caller's thread: so calls take their places in a queue in the order they are made.
-fn first_step<T>(work: &mut BoxFuture<'static, Result<T>>) -> Option<Result<T>> {
-    let runtime = runtime::handle();
-    let _context = runtime.enter();
-    match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => Some(result),
-        Poll::Pending => None,
     }
 }
 

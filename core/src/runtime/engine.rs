@@ -7,12 +7,14 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
+
+use crate::backend::BoxFuture;
 
 /// For how long nobody may have waited before the background thread drives. A thread that makes one call after the
 /// other finds the runtime free each time.
@@ -35,11 +37,14 @@ struct Shared {
     background: AtomicBool,
     /// Asks it to leave.
     leave: Notify,
+    /// Calls that were handed over and not yet begun, in their order: many are begun by one wake-up.
+    inbox: Mutex<Vec<BoxFuture<'static, ()>>>,
+    arrived: Notify,
     thread: OnceLock<Thread>,
 }
 
 /// One call that nobody's thread waits for.
-pub(super) struct Detached(Arc<Shared>);
+struct Detached(Arc<Shared>);
 
 impl Engine {
     /// Starts it, with its background thread.
@@ -55,6 +60,7 @@ impl Engine {
         let engine: &'static Self = Box::leak(Box::new(Self { runtime, shared: Arc::default() }));
         let thread = std::thread::Builder::new().name("dlock".to_owned()).spawn(|| engine.background()).expect(HELP);
         let _ = engine.shared.thread.set(thread.thread().clone());
+        engine.runtime.spawn(engine.begin());
         engine
     }
 
@@ -76,8 +82,35 @@ impl Engine {
         self.runtime.block_on(work)
     }
 
-    /// Has the runtime driven for as long as this lives.
-    pub(super) fn detach(&self) -> Detached {
+    /// Runs this, and has the runtime driven until it is done. What is handed over by one thread begins in its order.
+    pub(super) fn submit(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let detached = self.detach();
+        let work = Box::pin(async move {
+            let _detached = detached;
+            work.await;
+        });
+        let mut inbox = self.shared.inbox();
+        inbox.push(work);
+        let first = inbox.len() == 1;
+        drop(inbox);
+        if first {
+            self.shared.arrived.notify_one();
+        }
+    }
+
+    /// Begins what is handed over.
+    fn begin(&self) -> impl Future<Output = ()> + use<> {
+        let shared = self.shared.clone();
+        async move {
+            loop {
+                shared.arrived.notified().await;
+                let calls = std::mem::take(&mut *shared.inbox());
+                calls.into_iter().for_each(|call| drop(tokio::spawn(call)));
+            }
+        }
+    }
+
+    fn detach(&self) -> Detached {
         let shared = &self.shared;
         shared.detached.fetch_add(1, Ordering::SeqCst);
         if !shared.background.load(Ordering::SeqCst)
@@ -108,6 +141,12 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Vec<BoxFuture<'static, ()>>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -111,11 +111,7 @@ pub(crate) fn spawn_call(work: impl Future<Output = ()> + Send + 'static) {
     if crate::testing::runtime().is_some() {
         return spawn(work);
     }
-    let detached = engine().detach();
-    spawn(async move {
-        let _detached = detached;
-        work.await;
-    });
+    engine().submit(work);
 }
 
 /// Runs this in the background, and has [`drain`] wait for it.
