@@ -1,5 +1,5 @@
 //! Deliberate defects, chosen by name, that the safety tests must catch. They exist only under the feature `mutants`:
-//! elsewhere [`mutant!`] is the constant `false`.
+//! elsewhere `mutant!` is the constant `false`.
 
 /// Whether the deliberate defect of this name is switched on.
 macro_rules! mutant {
