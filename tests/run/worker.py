@@ -199,14 +199,16 @@ class Worker:
             self.pen.write(w=self.number, op=op, ph="fail", f=verb, k=key, err=kind)
             return None, 0
         vu = self.valid_until(lease)
+        if vu is None:
+            vu = t  # it was over before it could be looked at
         self.end(op, verb, key, 0, t=t, tok=lease.token, fence=lease.fence, vu=vu, auto=renew)
         return lease, op
 
-    def valid_until(self, lease: dlock.Lease) -> int:
-        """Until when it counts; not later than it does."""
+    def valid_until(self, lease: dlock.Lease) -> int | None:
+        """Until when it counts; not later than it does. None: it doesn't, and since when can't be told."""
         t, left = now(), lease.valid_for()
         if left == 0:
-            return 0  # it was over before it could be looked at
+            return None
         return NEVER if math.isinf(left) else t + int(left * 1e9)
 
     def validate(self, lease: dlock.Lease, of: int, renew: bool) -> None:
