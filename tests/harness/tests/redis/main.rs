@@ -13,6 +13,7 @@ mod handover;
 mod late;
 mod limits;
 mod mutants;
+mod old;
 mod outage;
 mod partition;
 mod peers;
