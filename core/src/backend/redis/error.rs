@@ -103,6 +103,11 @@ fn of_server(error: &RedisError, address: &str) -> Error {
 }
 
 fn refused_login(address: &str, error: &RedisError) -> Error {
+    if error.code() == Some("NOAUTH") {
+        return Error::backend(format!(
+            "Redis at {address} asks for a password, and none is given (redis://:password@…)"
+        ));
+    }
     let said = error.detail().unwrap_or("authentication failed");
     Error::backend(format!("Redis at {address} refused the login: {said} (check username and password)"))
 }
