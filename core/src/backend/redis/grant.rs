@@ -142,11 +142,6 @@ pub(super) async fn renew(link: &Arc<Link>, due: &[(&Held, Duration)]) -> Vec<Re
     }
 }
 
-pub(super) async fn renew_one(held: &Held, ttl: Duration) -> Result<Renewal> {
-    let mut answers = renew(&held.link, &[(held, ttl)]).await;
-    answers.pop().unwrap_or_else(|| Err(crate::error::Error::unavailable("no answer")))
-}
-
 impl Grant for Held {
     fn fences(&self) -> Option<Range<u64>> {
         Some(self.fence..self.fence + 1)

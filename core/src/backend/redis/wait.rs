@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::grant::{Doubt, Held, renew_one};
+use super::grant::{Doubt, Held};
 use super::link::{Answer, Conn, Limits, Link, PATIENCE};
 use super::name::Names;
 use super::post::Entry;
 use super::reaper::{Ghost, leave};
 use super::script::Script;
-use crate::backend::{Attempt, BoxFuture, Contender, Renewal, Wake};
+use crate::backend::{Attempt, BoxFuture, Contender, Wake};
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::error::{Error, Result, show};
@@ -61,7 +61,10 @@ impl Waiter {
         let entry = self.entry.get_or_insert_with(|| link.post.enter(self.claim.nonce));
         if let Some(handed) = entry.mail.take() {
             let since = if mutant!("redis-handed-over-from-receipt") { Instant::now() } else { handed.since };
-            return Ok(self.granted(handed.fence, since).await);
+            // Later than that it may have ended, and been granted to this very claim again with another fence: asked for.
+            if !self.is_late(since) || mutant!("redis-handed-over-late-not-renewed") {
+                return Ok(self.granted(handed.fence, since));
+            }
         }
         // Twice at most: a server whose clock has moved refuses the first as late, and tells its time.
         for _ in 0..3 {
@@ -70,7 +73,7 @@ impl Waiter {
                 Value::BulkString(fence) => {
                     let fence = std::str::from_utf8(&fence).ok().and_then(|fence| fence.parse().ok());
                     let fence = fence.ok_or_else(|| Error::backend("Redis answered with no fencing token"))?;
-                    return Ok(self.granted(fence, answer.sent.at).await);
+                    return Ok(self.granted(fence, answer.sent.at));
                 }
                 Value::Array(parts) => match self.refused(parts, &answer.conn).await? {
                     Some(attempt) => return Ok(attempt),
@@ -172,22 +175,17 @@ impl Waiter {
         Wake { after, on: mail.map(|mail| -> BoxFuture<'static, ()> { Box::pin(mail.rung()) }) }
     }
 
-    /// Enters at once with at least half the ttl left, else renews first; what is lost meanwhile is not entered.
-    async fn granted(&mut self, fence: u64, since: Instant) -> Attempt {
-        let ttl = self.claim.terms.ttl;
-        let mut since = since;
+    /// Whether less than half of the ttl is left of what counts from then.
+    fn is_late(&self, since: Instant) -> bool {
+        since.plus(self.claim.terms.ttl / 2).passed()
+    }
+
+    fn granted(&mut self, fence: u64, since: Instant) -> Attempt {
         let entry = self.entry.take();
         let doubt = std::mem::take(&mut self.doubt);
         let (link, claim, id) = (self.link.clone(), self.claim.clone(), self.id.clone());
-        let held = Arc::new(Held::new(link, claim, id, self.names.clone(), fence, entry, doubt));
-        if since.plus(ttl / 2).passed() && !mutant!("redis-handed-over-late-not-renewed") {
-            match Box::pin(renew_one(&held, ttl)).await {
-                Ok(Renewal::Kept { since: renewed, .. }) => since = renewed,
-                Ok(Renewal::Lost) => since = Instant::START,
-                Err(_) => {}
-            }
-        }
-        Attempt::Granted { grant: held, since, ttl }
+        let held = Held::new(link, claim, id, self.names.clone(), fence, entry, doubt);
+        Attempt::Granted { grant: Arc::new(held), since, ttl: self.claim.terms.ttl }
     }
 }
 
