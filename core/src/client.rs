@@ -146,7 +146,19 @@ impl Client {
         &self.0.config
     }
 
-    /// Which keys this process holds and waits for.
+    /// What this process's clients of the same configuration are called in the backend's queue and at the beginning of
+    /// their tokens: `dlock:<host>:<pid>:<128 random bits>:<number>`. Another one in a child of fork.
+    ///
+    /// # Errors
+    /// `Invalid` when the client was closed.
+    pub fn identity(&self) -> Result<String> {
+        Ok(crate::claim::contender(self.core()?.number))
+    }
+
+    /// Which keys this process holds (true) and waits for (false).
+    ///
+    /// # Errors
+    /// `Invalid` when the client was closed.
     pub fn query(&self) -> Result<Vec<(String, bool)>> {
         Ok(self.core()?.gate.query())
     }
