@@ -75,12 +75,12 @@ impl Held {
     }
 
     async fn give(&self) -> Result<Renewal> {
-        let limits = Limits { patience: patience(self.claim.terms.ttl), budget: self.link.config.connect_timeout() };
+        let limits = self.link.limits(patience(self.claim.terms.ttl));
         let names = &self.names;
         let answer = self
             .link
             .run(Script::Give, limits, |_, cmd| {
-                cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+                names.add_to(cmd);
                 cmd.arg(self.link.post.contender()).arg(&*self.id).arg(self.user());
             })
             .await;

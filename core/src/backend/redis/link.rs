@@ -84,6 +84,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
+    /// For a request that is asked elsewhere as well after so long.
+    pub(super) fn limits(&self, patience: Duration) -> Limits {
+        Limits { patience, budget: self.config.connect_timeout() }
+    }
+
     pub(super) fn new(address: Address, config: Config, post: Arc<Post>) -> Self {
         let (state, next, probing) = (Mutex::new(State::Idle), AtomicU64::new(1), AtomicBool::new(false));
         Self { address, config, post, state, next, probing }

@@ -20,7 +20,7 @@ use redis::{FromRedisValue, Value};
 
 use self::error::Failure;
 use self::grant::Held;
-use self::link::{Answer, Limits, Link, PATIENCE};
+use self::link::{Answer, Link, PATIENCE};
 use self::name::Names;
 use self::post::Post;
 use self::script::Script;
@@ -131,9 +131,9 @@ impl Redis {
 
     async fn run_on(&self, script: Script, name: &str) -> Result<Answer> {
         let names = Names::new(name);
-        let limits = Limits { patience: PATIENCE, budget: self.link.config.connect_timeout() };
+        let limits = self.link.limits(PATIENCE);
         let keys = |_: &link::Sent, cmd: &mut redis::Cmd| {
-            cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+            names.add_to(cmd);
         };
         self.link.run(script, limits, keys).await.map_err(|failure| failure.error)
     }
@@ -186,7 +186,7 @@ impl Backend for Redis {
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let limits = Limits { patience: PATIENCE, budget: self.link.config.connect_timeout() };
+            let limits = self.link.limits(PATIENCE);
             let answer = self.link.ask(limits, |_, _, _| redis::cmd("PING")).await;
             answer.map(drop).map_err(|failure| failure.error)
         })

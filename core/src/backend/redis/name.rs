@@ -39,6 +39,11 @@ impl Names {
         let side = |kind: char| format!("dlock:{kind}:{{{tag}}}{tail}");
         Self { key: key.to_owned(), fence: side('f'), queue: side('q'), details: side('d') }
     }
+
+    /// Adds them to a script's call, in the order in which every script but the renewal has them.
+    pub(super) fn add_to(&self, cmd: &mut redis::Cmd) {
+        cmd.arg(4).arg(&self.key).arg(&self.fence).arg(&self.queue).arg(&self.details);
+    }
 }
 
 /// What stands in the braces of the side keys, so that they share the key's slot, and what follows them, so that no two

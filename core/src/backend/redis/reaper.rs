@@ -72,7 +72,7 @@ pub(super) async fn leave(link: &Arc<Link>, ghost: &Ghost, limits: Limits) -> Re
     let names = &ghost.names;
     let answer = link
         .run(Script::Leave, limits, |_, cmd| {
-            cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+            names.add_to(cmd);
             cmd.arg(link.post.contender()).arg(&*ghost.claim).arg(ghost.user.as_deref().unwrap_or_default());
         })
         .await?;

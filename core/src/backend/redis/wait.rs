@@ -66,7 +66,7 @@ impl Waiter {
                 return Ok(self.granted(handed.fence, since));
             }
         }
-        // Twice at most: a server whose clock has moved refuses the first as late, and tells its time.
+        // A server whose clock has moved refuses the first as late, and tells its time; a foreign key may be gone again.
         for _ in 0..3 {
             let answer = self.take(budget).await?;
             match answer.value {
@@ -99,7 +99,7 @@ impl Waiter {
             let till = format!("{:016}", (sent.server_ms + life) * 1000);
             let stamp = sent.at.nanos();
             let rest = format!("{} {contender} {id} {} {keep} {stamp} {ticket}", u8::from(wait), user.len());
-            cmd.arg(4).arg(&names.key).arg(&names.fence).arg(&names.queue).arg(&names.details);
+            names.add_to(cmd);
             cmd.arg(token).arg(millis(terms.ttl)).arg(till).arg(&tail).arg(rest);
         });
         match answer.await {
@@ -202,8 +202,7 @@ impl Contender for Waiter {
             }
             let user = self.claim.terms.token.clone();
             let ghost = Ghost { names: self.names.clone(), claim: self.id.clone(), user, till: self.doubt.till() };
-            let limits =
-                Limits { patience: patience(self.claim.terms.ttl), budget: self.link.config.connect_timeout() };
+            let limits = self.link.limits(patience(self.claim.terms.ttl));
             match leave(&self.link, &ghost, limits).await {
                 Ok(left) => {
                     self.doubt.settled_on(left.conn);
