@@ -7,13 +7,26 @@ SHELL := /bin/bash
 # Seeds the simulator plays; what runs by default is what has to pass.
 SIM_SEEDS ?= 20000
 # What `make test` runs, in this order: parts of this Makefile named test-…, or lint.
-STEPS ?= rust behaviour python soak examples
+STEPS ?= rust behaviour python node c soak install examples
 
 CARGO ?= cargo
+NODE ?= node
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV := $(CURDIR)/.venv
 PY := .venv/bin/python
 TOOLS := .venv/.tools
 BUILT := .venv/.dlock
+
+# Node's tools and a Node 24 beside the machine's own, the addon, the C library and the C programs of the tests.
+NODE_TOOLS := node_modules/.dlock
+NODE24 := .tools/node24/bin/node
+ADDON := bindings-node/dlock.node
+DYLIB := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
+C_LIB := $(TARGET)/release/libdlock_c.a
+C_DIR := $(TARGET)/c
+C_PROGRAMS := $(C_DIR)/run $(C_DIR)/worker
+# How the harness finds what speaks the other languages.
+SPEAKERS := --python $(PY) --node $(NODE) --c-dir $(C_DIR)
 
 # The caller's Python, pip and dlock settings are not ours: tests and demo see the same world everywhere.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE CONDA_PREFIX PIP_TARGET PIP_PREFIX PIP_USER
@@ -23,7 +36,8 @@ export VIRTUAL_ENV := $(VENV)
 export PYO3_PYTHON := $(VENV)/bin/python
 export PROTOC := $(VENV)/bin/protoc
 
-.PHONY: help setup build demo test test-rust test-sim test-behaviour test-python test-soak test-examples lint fmt bench clean
+.PHONY: help setup build build-node build-c install demo test test-rust test-sim test-behaviour test-python test-node test-c \
+  test-soak test-install test-examples header lint fmt bench clean
 
 ##@ To begin with
 help: ## This page.
@@ -31,17 +45,17 @@ help: ## This page.
 	  /^##@ /  { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 } \
 	  /^##  /  { printf "%24s%s\n", "", substr($$0, 5) }' $(firstword $(MAKEFILE_LIST))
-	@printf '\nNeeded: Linux or macOS, Rust %s or newer, Python 3.10 or newer, a C compiler, make. The rest goes into\n' \
+	@printf '\nNeeded: Linux or macOS, Rust %s or newer, Python 3.10 or newer, a C compiler, make; for Node 20 or newer. The rest\n' \
 	  "$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)"
-	@printf '.venv and target, both of this folder. Missing Debian packages are installed only by root with apt; else named.\n'
+	@printf 'goes into .venv, .tools, node_modules and target, all of this folder. Missing Debian packages are installed only by root with apt; else named.\n'
 	@printf 'Times are for two cores: the first number after a fresh clone, the second when nothing changed.\n\n'
 
 demo: $(BUILT) ## See it work: four processes, one counter, without and with the lock.
 ##  Needs no server. 2 min, then 5 s.
 	@$(PY) examples/demo.py
 
-test: $(BUILT) ## Every test: Rust, simulator, behaviours in every language, Python, soak, examples.
-##  Starts the servers it needs. 12 min, then 9 min. Closes with the sum of what passed and failed.
+test: $(BUILT) ## Every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
+##  Starts the servers it needs. 25 min, then 15 min. Closes with the sum of what passed and failed.
 	@$(PY) .ci/steps.py $(patsubst test-lint,lint,$(addprefix test-,$(STEPS)))
 
 ##@ While working
@@ -52,7 +66,19 @@ setup: ## Toolchain check, missing packages, .venv with the pinned tools.
 build: $(BUILT) ## The Python extension, optimised, into .venv (`.venv/bin/python` imports dlock).
 ##  2 min, then nothing.
 
-lint: $(BUILT) ## rustfmt, clippy, rustdoc, ruff, mypy --strict, stubs against the built module.
+build-node: $(ADDON) ## The addon, optimised, into bindings-node (a script in this folder can import 'dlock-rs').
+##  2 min, then nothing.
+
+build-c: $(C_LIB) ## libdlock_c.so and libdlock_c.a, optimised, into target/release.
+##  2 min, then nothing.
+
+install: $(C_LIB) ## Library, header and dlock.pc for C: `make install PREFIX=/usr/local DESTDIR=`; also LIBDIR, INCLUDEDIR.
+	@.ci/install-c
+
+header: $(TOOLS) ## Writes bindings-c/include/dlock.h anew from the Rust behind it.
+	DLOCK_WRITE_HEADER=1 $(CARGO) test -q -p dlock-c --test header
+
+lint: $(BUILT) $(NODE_TOOLS) $(ADDON) ## rustfmt, clippy, rustdoc, ruff, mypy --strict, stubs against the built module, tsc --strict.
 ##  1 min, then 10 s. Changes nothing.
 	@.ci/lint
 
@@ -62,14 +88,14 @@ fmt: $(TOOLS) ## Formats Rust and Python, and repairs what ruff can.
 	$(PY) -m ruff format --quiet .
 
 bench: export CARGO_TARGET_DIR := $(CURDIR)/target
-bench: $(BUILT) ## The workloads beside their raw baselines, as a table of ratios.
+bench: $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## The workloads beside their raw baselines, as a table of ratios.
 ##  5 min on a quiet machine; figures of a busy one mean nothing.
 	$(CARGO) build --release -p dlock-harness
 	$(PY) tests/bench/bench.py
 
 clean: ## Removes target, .venv and all caches; the next target builds anew.
 	$(CARGO) clean
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tools node_modules dist bindings-node/prebuilt bindings-node/*.node .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f bindings-python/python/dlock/_dlock*.so
 	find examples tests bindings-python -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -80,17 +106,32 @@ test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SE
 test-sim: $(TOOLS) ## The simulator alone; `make test-sim SIM_SEEDS=100000` to look longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture
 
-test-behaviour: $(BUILT) ## The texts in tests/cases through every language and backend, as a table.
-	$(CARGO) run -p dlock-harness --bin dlock-suite -- --python $(PY)
+test-behaviour: $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases through every language and backend, as a table.
+	$(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS)
 
 test-python: $(BUILT) ## What only exists in Python: the lock protocol, asyncio, signals, fork, exits.
 	$(PY) -m pytest tests/python
 
-test-soak: $(BUILT) ## Processes of every language share locks on a Redis that fails; what they did is checked.
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- --python $(PY) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
+test-node: $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promises, signals, workers, exits; on the machine's Node and on Node 24.
+	$(NODE) --test tests/node/
+	$(NODE24) --test tests/node/
 
-test-examples: $(BUILT) ## Everything in examples/ and the README's Python, run as a reader would.
-	$(PY) .ci/examples.py
+test-c: $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sanitizers.
+	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
+
+test-soak: $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis that fails; what they did is checked.
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url file $(MIXED)
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED)
+
+test-install: $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Each package installed as a user would, in a place of its own: npm, make install, pip.
+	NODE24=$(CURDIR)/$(NODE24) .ci/check-install
+
+test-examples: $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Everything in examples/ and what the README shows, run as a reader would.
+	$(PY) .ci/examples.py --node $(NODE) --lib-dir $(TARGET)/release
+
+# Ten processes in five languages on one key, each entry checked.
+MIXED := --processes rust=2,python=2,asyncio=2,node=2,c=2 --keys 1 --entries 10000 --faults 0
 
 # Whatever isn't whole is made again: a .venv that was moved or lost its Python, a module that was deleted.
 ifeq ($(shell test "$$(cat .venv/.home 2>/dev/null)" = '$(CURDIR)' && env -u PYTHONHOME .venv/bin/python -c 'print(1)' 2>/dev/null),)
@@ -103,9 +144,30 @@ endif
 $(TOOLS): requirements-dev.txt .ci/setup
 	@.ci/setup && touch $@
 
+$(NODE_TOOLS): package.json package-lock.json
+	@.ci/setup node && touch $@
+
+$(NODE24): .ci/setup
+	@.ci/setup node24 && touch $@
+
 # The package itself is installed as a link, so a change of a .py or .pyi needs no build.
-RUST := $(shell find core/src bindings-python/src -type f 2>/dev/null)
-$(BUILT): $(TOOLS) $(RUST) Cargo.toml $(wildcard Cargo.lock) core/Cargo.toml bindings-python/Cargo.toml pyproject.toml
+ENGINE := $(shell find core/src -type f 2>/dev/null) Cargo.toml Cargo.lock core/Cargo.toml
+$(BUILT): $(TOOLS) $(ENGINE) $(shell find bindings-python/src -type f) bindings-python/Cargo.toml pyproject.toml
 	@echo "building the extension (optimised, so that demo and tests share it)"
 	.venv/bin/maturin develop --release
 	@touch $@
+
+$(ADDON): $(ENGINE) $(shell find bindings-node/src -type f) bindings-node/Cargo.toml bindings-node/build.rs
+	@echo "building the addon (optimised)"
+	$(CARGO) build --release -p dlock-node
+	@cp $(TARGET)/release/libdlock_node.$(DYLIB) $@
+
+$(C_LIB): $(ENGINE) $(shell find bindings-c/src -type f) bindings-c/Cargo.toml bindings-c/build.rs
+	@echo "building the C library (optimised)"
+	$(CARGO) build --release -p dlock-c
+	@touch $@
+
+C_FLAGS := -std=c99 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -Ibindings-c/include
+$(C_PROGRAMS): $(C_DIR)/%: tests/run/%.c $(C_LIB) bindings-c/include/dlock.h
+	@mkdir -p $(C_DIR)
+	$(or $(CC),cc) $(C_FLAGS) -o $@ $< -L$(TARGET)/release -Wl,-rpath,$(TARGET)/release -ldlock_c -lpthread
