@@ -233,6 +233,10 @@ impl Lease {
     /// Has `f` called once when the lease is lost, at once if it was: on a thread that must not be kept, so code of
     /// the user's goes on from there to [`runtime::pool`]. Not called when the lease is released.
     pub fn on_lost(&self, f: impl FnOnce() + Send + 'static) {
+        if self.0.epoch != runtime::epoch() {
+            // A thread that isn't here may have locked the hooks for ever; and nothing loses this copy any more.
+            return;
+        }
         self.0.watched.store(true, Ordering::SeqCst);
         if self.0.is_lost() {
             return f();
@@ -428,6 +432,10 @@ impl Inner {
     }
 
     async fn lost(&self) -> bool {
+        if self.epoch != runtime::epoch() {
+            // As in `on_lost`.
+            return true;
+        }
         loop {
             let mut changed = std::pin::pin!(self.next_change());
             changed.as_mut().enable();

@@ -1,9 +1,7 @@
 //! A lock: a key and how to hold it. No I/O, and no memory of being held: that is the lease's.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use arc_swap::ArcSwapOption;
 
 use crate::acquire;
 use crate::claim::Terms;
@@ -20,7 +18,8 @@ pub struct Lock {
     client: Client,
     terms: Arc<Terms>,
     fault: Option<Error>,
-    site: ArcSwapOption<Site>,
+    /// Where it was when it was used first. In a child of fork of no use, and leaked with what it leads to.
+    site: OnceLock<Arc<Site>>,
 }
 
 /// Where the lock is in this process: its client's core and its key's place in the gate.
@@ -42,7 +41,7 @@ macro_rules! options {
 
 impl Lock {
     pub(crate) fn new(client: Client, terms: Terms) -> Self {
-        let mut lock = Self { client, terms: Arc::new(terms), fault: None, site: ArcSwapOption::empty() };
+        let mut lock = Self { client, terms: Arc::new(terms), fault: None, site: OnceLock::new() };
         let prefixed = match lock.client.config().prefix() {
             Some(prefix) => format!("{prefix}{}", lock.terms.key),
             None => lock.terms.key.to_string(),
@@ -151,7 +150,7 @@ impl Lock {
 
     fn with(mut self, change: impl FnOnce(&mut Terms)) -> Self {
         change(Arc::make_mut(&mut self.terms));
-        self.site = ArcSwapOption::empty();
+        self.leave();
         self
     }
 
@@ -163,10 +162,7 @@ impl Lock {
     /// Does this where the lock is in this process.
     fn here<T: Send + 'static>(&self, act: impl FnOnce(&Arc<Site>) -> Op<T>) -> Op<T> {
         // The common case counts no reference.
-        if let Some(site) = self.site.load().as_ref()
-            && site.core.epoch == runtime::epoch()
-            && !self.client.closed().fired()
-        {
+        if let Some(site) = self.known() {
             return act(site);
         }
         match self.site() {
@@ -175,22 +171,34 @@ impl Lock {
         }
     }
 
+    fn known(&self) -> Option<&Arc<Site>> {
+        self.site.get().filter(|site| site.core.epoch == runtime::epoch() && !self.client.closed().fired())
+    }
+
     fn site(&self) -> Result<Arc<Site>> {
-        if let Some(site) = self.site.load_full() {
-            if site.core.epoch != runtime::epoch() {
-                // The parent's is leaked, see `Client::core`.
-                std::mem::forget(self.site.swap(None));
-                std::mem::forget(site);
-            } else if !self.client.closed().fired() {
-                return Ok(site);
-            }
+        if let Some(site) = self.known() {
+            return Ok(site.clone());
         }
         self.check()?;
         let core = self.client.core()?;
         let slot = core.gate.slot(&self.terms.name);
         let site = Arc::new(Site { core, slot });
-        self.site.store(Some(site.clone()));
+        // There is one already in a child of fork, which looks it up each time.
+        let _ = self.site.set(site.clone());
         Ok(site)
+    }
+
+    /// Forgets where it was: leaked in a child of fork, where it may be locked for ever.
+    fn leave(&mut self) {
+        if let Some(site) = self.site.take().filter(|site| site.core.epoch != runtime::epoch()) {
+            std::mem::forget(site);
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -200,7 +208,7 @@ impl Clone for Lock {
             client: self.client.clone(),
             terms: self.terms.clone(),
             fault: self.fault.clone(),
-            site: ArcSwapOption::empty(),
+            site: OnceLock::new(),
         }
     }
 }

@@ -61,6 +61,12 @@ impl Config {
         Self::typed(DRIVERS, backend, options)
     }
 
+    /// What a value of this option must be; `None` where there is no such backend or option.
+    pub fn want(backend: &str, name: &str) -> Option<Want> {
+        let driver = option::driver(DRIVERS, backend).ok()?;
+        option(driver, name).map(|opt| opt.want)
+    }
+
     pub(crate) fn typed(
         drivers: Drivers,
         backend: &str,
