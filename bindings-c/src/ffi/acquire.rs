@@ -1,0 +1,139 @@
+//! Acquires: on the caller's thread, or in the background with a callback.
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::time::Duration;
+
+use dlock::{Canceller, Op as Call, Result, runtime};
+
+use super::client::Client;
+use super::error::{Error, Status};
+use super::lease::Lease;
+use super::options::{Options, lock};
+use super::{Handled, Out, User, caught, find, free, guard, keep};
+use crate::handle::{self, Table};
+
+/// An acquire in the background.
+pub struct Op {
+    canceller: Canceller,
+    epoch: u32,
+}
+
+impl Handled for Op {
+    const NAME: &'static str = "acquire";
+
+    fn table() -> &'static Table<Self> {
+        static TABLE: Table<Op> = Table::new(handle::Kind::Op);
+        &TABLE
+    }
+}
+
+/// How an acquire in the background ended: with DLOCK_OK and a lease, which is the callback's to free from here on, or with
+/// another status and an error, which is freed after the callback has returned. The other one is NULL.
+pub type Acquired =
+    Option<unsafe extern "C" fn(user: *mut c_void, status: Status, lease: *mut Lease, error: *mut Error)>;
+
+unsafe fn acquired(
+    client: *mut Client,
+    key: *const c_char,
+    options: *const Options,
+    lease: *mut *mut Lease,
+    err: *mut *mut Error,
+    acquire: impl FnOnce(&dlock::Lock) -> Call<dlock::Lease>,
+) -> Status {
+    let acquire = || {
+        let out = Out::needed("lease", lease)?;
+        // SAFETY: as the caller promises.
+        let lock = unsafe { lock(client, key, options) }?;
+        out.put(keep(Lease::from(acquire(&lock).wait()?)));
+        Ok(())
+    };
+    // SAFETY: as the caller promises.
+    unsafe { guard(err, acquire) }
+}
+
+/// Acquires a lock, waiting as the options say; options may be NULL: DLOCK_OPTIONS_INIT. No signal ends the wait: for that
+/// there is dlock_acquire_async. DLOCK_TIMEOUT: busy until the deadline.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlock_acquire(
+    client: *mut Client,
+    key: *const c_char,
+    options: *const Options,
+    lease: *mut *mut Lease,
+    err: *mut *mut Error,
+) -> Status {
+    // SAFETY: as this function's.
+    unsafe { acquired(client, key, options, lease, err, dlock::Lock::acquire) }
+}
+
+/// As dlock_acquire, but tries only once, whatever the options say. DLOCK_TIMEOUT: busy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlock_try_acquire(
+    client: *mut Client,
+    key: *const c_char,
+    options: *const Options,
+    lease: *mut *mut Lease,
+    err: *mut *mut Error,
+) -> Status {
+    // SAFETY: as this function's.
+    unsafe { acquired(client, key, options, lease, err, |lock| lock.acquire_for(Some(Duration::ZERO))) }
+}
+
+/// Begins to acquire a lock and returns at once. What can't be used is told by the return value, every other outcome by the
+/// callback: it runs exactly once if this returns DLOCK_OK, and never if not; on a thread of the library's pool, maybe
+/// before this returns, also after dlock_cancel. op may be NULL; else it gets what dlock_cancel takes, which ends by itself
+/// when the callback returns.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlock_acquire_async(
+    client: *mut Client,
+    key: *const c_char,
+    options: *const Options,
+    callback: Acquired,
+    user: *mut c_void,
+    op: *mut *mut Op,
+    err: *mut *mut Error,
+) -> Status {
+    let begin = || {
+        let callback = callback.ok_or_else(|| dlock::Error::invalid("callback is NULL: pass a function"))?;
+        // SAFETY: as this function's.
+        let lock = unsafe { lock(client, key, options) }?;
+        lock.check()?;
+        let call = lock.acquire();
+        // Both before the call can end: its end is the handle's.
+        let handle = keep(Op { canceller: call.canceller(), epoch: runtime::epoch() });
+        if let Ok(out) = Out::needed("op", op) {
+            out.put(handle);
+        }
+        let (user, handle) = (User::new(user), User::new(handle.cast()));
+        let end = move |result: Result<dlock::Lease>| {
+            let (status, lease, error) = match result {
+                Ok(lease) => (Status::DLOCK_OK, keep(Lease::from(lease)), ptr::null_mut()),
+                Err(error) => (error.kind().into(), ptr::null_mut(), keep(Error::from(error))),
+            };
+            // SAFETY: the caller passed a function that takes these.
+            unsafe { callback(user.pointer(), status, lease, error) };
+            free(error);
+            free::<Op>(handle.pointer().cast());
+        };
+        drop(call.on_done(move |result| runtime::pool(move || caught((), || end(result)))));
+        Ok(())
+    };
+    // SAFETY: as this function's.
+    unsafe { guard(err, begin) }
+}
+
+/// Ends an acquire in the background: its callback is told DLOCK_CANCELLED within 250 ms, at once by a second call, or
+/// DLOCK_OK if it had the lock already. DLOCK_INVALID once the callback has returned, and in a child of fork.
+#[unsafe(no_mangle)]
+pub extern "C" fn dlock_cancel(op: *mut Op) -> Status {
+    let cancel = || {
+        let op = find(op)?;
+        if op.epoch != runtime::epoch() {
+            return Err(dlock::Error::invalid("the acquire was begun before a fork and belongs to the parent"));
+        }
+        op.canceller.cancel();
+        Ok(())
+    };
+    // SAFETY: no error is asked for.
+    unsafe { guard(ptr::null_mut(), cancel) }
+}

@@ -1,0 +1,169 @@
+//! Lists: who holds a key and waits for it, and what this process holds; and breaking a lock.
+
+use std::ffi::{CString, c_char};
+use std::ptr;
+use std::time::Duration;
+
+use super::client::Client;
+use super::error::{Error, Status};
+use super::{Handled, Out, c_text, caught, find, free, guard, keep, millis, text};
+use crate::handle::{self, Table};
+
+/// Somebody who holds a key or waits for it. What the backend can't tell is NULL, -1, or a fence of 0.
+#[repr(C)]
+pub struct Holder {
+    /// The key.
+    pub key: *const c_char,
+    /// The owner's token.
+    pub token: *const c_char,
+    /// The owner's free text.
+    pub label: *const c_char,
+    /// The owner's host.
+    pub host: *const c_char,
+    /// The owner's process.
+    pub pid: i64,
+    /// The fencing token.
+    pub fence: i64,
+    /// How long it has held, or waited.
+    pub age_ms: i64,
+    /// How long the backend still keeps the lock with no renewal.
+    pub ttl_ms: i64,
+    /// 1: it holds the lock; 0: it waits.
+    pub held: i32,
+}
+
+/// What dlock_holders and dlock_query give.
+#[derive(Default)]
+pub struct List {
+    items: Vec<Holder>,
+    /// What the items point to.
+    texts: Vec<CString>,
+}
+
+// SAFETY: the items point to texts of the same list, which stay as they are until it is dropped.
+unsafe impl Send for List {}
+// SAFETY: as above.
+unsafe impl Sync for List {}
+
+impl Handled for List {
+    const NAME: &'static str = "list";
+
+    fn table() -> &'static Table<Self> {
+        static TABLE: Table<List> = Table::new(handle::Kind::List);
+        &TABLE
+    }
+}
+
+impl List {
+    fn text(&mut self, text: Option<String>) -> *const c_char {
+        let Some(text) = text.map(c_text) else { return ptr::null() };
+        let pointer = text.as_ptr();
+        self.texts.push(text);
+        pointer
+    }
+
+    fn add(&mut self, key: &str, holder: dlock::Holder) {
+        let time = |time: Option<Duration>| time.map_or(-1, millis);
+        let item = Holder {
+            key: self.text(Some(key.to_owned())),
+            token: self.text(holder.token),
+            label: self.text(holder.label),
+            host: self.text(holder.host),
+            pid: holder.pid.map_or(-1, i64::from),
+            fence: holder.fence.map_or(0, u64::cast_signed),
+            age_ms: time(holder.age),
+            ttl_ms: time(holder.ttl),
+            held: holder.held.into(),
+        };
+        self.items.push(item);
+    }
+}
+
+unsafe fn listed(
+    list: *mut *mut List,
+    err: *mut *mut Error,
+    fill: impl FnOnce(&mut List) -> dlock::Result<()>,
+) -> Status {
+    let make = || {
+        let out = Out::needed("list", list)?;
+        let mut all = List::default();
+        fill(&mut all)?;
+        out.put(keep(all));
+        Ok(())
+    };
+    // SAFETY: as the caller promises.
+    unsafe { guard(err, make) }
+}
+
+/// Who holds the key and who waits for it, holder first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlock_holders(
+    client: *mut Client,
+    key: *const c_char,
+    list: *mut *mut List,
+    err: *mut *mut Error,
+) -> Status {
+    let fill = |list: &mut List| {
+        // SAFETY: as this function's.
+        let key = unsafe { text("key", key) }?;
+        find(client)?.0.holders(key).wait()?.into_iter().for_each(|holder| list.add(key, holder));
+        Ok(())
+    };
+    // SAFETY: as this function's.
+    unsafe { listed(list, err, fill) }
+}
+
+/// Which keys this process holds and waits for by clients of this URL; only `key` and `held` are told. No I/O.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlock_query(client: *mut Client, list: *mut *mut List, err: *mut *mut Error) -> Status {
+    let fill = |list: &mut List| {
+        for (key, held) in find(client)?.0.query()? {
+            let mut holder = dlock::Holder::default();
+            holder.held = held;
+            list.add(&key, holder);
+        }
+        Ok(())
+    };
+    // SAFETY: as this function's.
+    unsafe { listed(list, err, fill) }
+}
+
+/// How many are in the list. 0 for a bad handle.
+#[unsafe(no_mangle)]
+pub extern "C" fn dlock_list_count(list: *mut List) -> usize {
+    caught(0, || find(list).map_or(0, |list| list.items.len()))
+}
+
+/// One of the list, from 0. It and its texts are there until dlock_list_free. NULL: behind the end, or a bad handle.
+#[unsafe(no_mangle)]
+pub extern "C" fn dlock_list_at(list: *mut List, index: usize) -> *const Holder {
+    let found = || find(list).ok()?.items.get(index).map(ptr::from_ref);
+    caught(ptr::null(), || found().unwrap_or(ptr::null()))
+}
+
+/// Frees a list. NULL and bad handles: nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn dlock_list_free(list: *mut List) {
+    free(list);
+}
+
+/// Takes the lock away from whoever holds it. broken may be NULL; else it gets 1 if anybody held it, or 0. The holder
+/// learns of it at its next exchange with the backend: until then only the fencing token guards what it does.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlock_break(
+    client: *mut Client,
+    key: *const c_char,
+    broken: *mut i32,
+    err: *mut *mut Error,
+) -> Status {
+    let take_away = || {
+        // SAFETY: as this function's.
+        let taken = find(client)?.0.break_lock(unsafe { text("key", key) }?).wait()?;
+        if let Ok(out) = Out::needed("broken", broken) {
+            out.put(taken.into());
+        }
+        Ok(())
+    };
+    // SAFETY: as this function's.
+    unsafe { guard(err, take_away) }
+}

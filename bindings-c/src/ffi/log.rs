@@ -1,0 +1,68 @@
+//! The log: what happened, as lines of text for one function of the caller's.
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use dlock::event::{Event, What, subscribe};
+use dlock::runtime::PerProcess;
+use dlock::show;
+
+use super::error::Status;
+use super::{User, c_text, caught, guard};
+
+/// The ordinary course of a lock.
+pub const DLOCK_LOG_DEBUG: i32 = 0;
+/// What one may want to know.
+pub const DLOCK_LOG_INFO: i32 = 1;
+/// What somebody should look at.
+pub const DLOCK_LOG_WARN: i32 = 2;
+
+/// Gets one line. It is there until the call returns.
+pub type Logger = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
+
+struct Log(unsafe extern "C" fn(*mut c_void, i32, *const c_char), User);
+
+static LOG: ArcSwapOption<Log> = ArcSwapOption::const_empty();
+
+/// Has the callback get a line for everything that happens from now on, in order, on a thread of its own: one at a time; a
+/// former one gets no more, though a call of it may be under way. NULL: nobody. A slow one delays no lock, but misses
+/// lines. A child of fork has none until it sets one.
+#[unsafe(no_mangle)]
+pub extern "C" fn dlock_set_log(callback: Logger, user: *mut c_void) -> Status {
+    static SUBSCRIBED: PerProcess<()> = PerProcess::new();
+    let set = || {
+        LOG.store(callback.map(|callback| Arc::new(Log(callback, User::new(user)))));
+        if callback.is_some() {
+            SUBSCRIBED.get(|| subscribe(|event| caught((), || tell(&event))));
+        }
+        Ok(())
+    };
+    // SAFETY: no error is asked for.
+    unsafe { guard(ptr::null_mut(), set) }
+}
+
+fn tell(event: &Event) {
+    let Some(log) = LOG.load_full() else { return };
+    let (level, text) = line(event);
+    // SAFETY: the caller passed a function that takes these.
+    unsafe { (log.0)(log.1.pointer(), level, c_text(text).as_ptr()) };
+}
+
+fn line(event: &Event) -> (i32, String) {
+    let (level, what) = match &event.what {
+        What::Waiting => (DLOCK_LOG_DEBUG, "busy, waiting".to_owned()),
+        What::Granted { wait } => (DLOCK_LOG_DEBUG, format!("granted after {wait:?}")),
+        What::TimedOut { wait } => (DLOCK_LOG_INFO, format!("not obtained within {wait:?}")),
+        What::Renewed => (DLOCK_LOG_DEBUG, "renewed".to_owned()),
+        What::RenewalFailed { error } => (DLOCK_LOG_WARN, format!("not renewed, trying again: {error}")),
+        What::Lost { held } => (DLOCK_LOG_WARN, format!("lost after {held:?}")),
+        What::Unconfirmed => (DLOCK_LOG_WARN, "released, but not confirmed; it ends by its ttl".to_owned()),
+        What::Released { held } => (DLOCK_LOG_DEBUG, format!("released after {held:?}")),
+        What::Ignored { note } => return (DLOCK_LOG_DEBUG, note.clone()),
+        What::Warning { note } => return (DLOCK_LOG_WARN, format!("{}: {note}", event.backend)),
+        other => (DLOCK_LOG_INFO, format!("{other:?}")),
+    };
+    (level, format!("{} on {}: {what}", show(&event.key), event.backend))
+}
