@@ -1,0 +1,25 @@
+/** The same module for `import`. */
+import dlock from './index.js'
+
+export default dlock
+export const {
+  connect,
+  acquire,
+  tryAcquire,
+  request,
+  query,
+  holders,
+  breakLock,
+  register,
+  Client,
+  Lease,
+  DlockError,
+  LockTimeoutError,
+  LockLostError,
+  NotHeldError,
+  BackendError,
+  ConfigError,
+  UnsupportedError,
+  InternalError,
+  version,
+} = dlock

@@ -1,0 +1,98 @@
+/** Arguments and options: of the right type, and known by name. What their values may be, the addon says. */
+'use strict'
+
+const { failure } = require('./native.js')
+
+function wrongType(name, expected, value) {
+  const { inspect } = require('node:util')
+  const shown = inspect(value, { depth: -1 }).slice(0, 80)
+  const error = new TypeError(`The "${name}" argument must be ${expected}. Received ${typeof value} ${shown}`)
+  error.code = 'ERR_INVALID_ARG_TYPE'
+  return error
+}
+
+const typed = (type, expected) => (name, value) => {
+  if (typeof value !== type) throw wrongType(name, expected, value)
+  return value
+}
+const text = typed('string', 'of type string')
+/** Text that has a form in UTF-8. */
+function string(name, value) {
+  if (text(name, value).isWellFormed()) return value
+  const shown = JSON.stringify(value).slice(0, 140)
+  throw failure('invalid', `${name} ${shown} is not valid Unicode: it has lone surrogates`)
+}
+const number = typed('number', 'a number')
+const boolean = typed('boolean', 'of type boolean')
+
+const isObject = (value) => typeof value === 'object' && value !== null
+
+function retry(name, value) {
+  const [tries, delay] = Array.isArray(value) ? value : isObject(value) ? [value.tries, value.delay] : []
+  if (typeof tries !== 'number' || typeof delay !== 'number' || value.length > 2) {
+    throw wrongType(name, '[tries, delay] or {tries, delay}: a number and milliseconds', value)
+  }
+  return [tries, delay]
+}
+
+function signal(name, value) {
+  if (!isObject(value) || !('aborted' in value) || typeof value.addEventListener !== 'function') {
+    throw wrongType(name, 'an AbortSignal', value)
+  }
+  return value
+}
+
+function mode(name, value) {
+  if (value === 'exclusive' || value === 'shared') return value
+  const error = new TypeError(`The "${name}" option must be 'exclusive' or 'shared'. Received ${String(value)}`)
+  error.code = 'ERR_INVALID_ARG_VALUE'
+  throw error
+}
+
+/** The options of an acquire, and of a request beside. */
+const ACQUIRE = {
+  ttl: number,
+  wait: number,
+  retry,
+  renew: boolean,
+  maxHold: number,
+  token: string,
+  label: string,
+  fair: boolean,
+  handoff: number,
+  signal,
+  ref: boolean,
+}
+const REQUEST = { ...ACQUIRE, mode, ifAvailable: boolean, steal: boolean }
+
+/** Checks options by a table of what is known; those that are undefined count as not given. */
+function read(options, known) {
+  if (!isObject(options) || Array.isArray(options)) throw wrongType('options', 'of type object', options)
+  const given = {}
+  for (const name in options) {
+    if (!Object.hasOwn(known, name)) {
+      const names = Object.keys(known).join(', ') || 'none'
+      throw failure('invalid', `the option ${JSON.stringify(name)} doesn't exist; there are: ${names}`)
+    }
+    const value = options[name]
+    if (value !== undefined) given[name] = known[name](name, value)
+  }
+  return given
+}
+
+/** The options of a connection as the addon wants them: each with its name as in a URL. */
+function connection(options) {
+  if (!isObject(options) || Array.isArray(options)) throw wrongType('options', 'of type object', options)
+  const given = []
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue
+    const texts = Array.isArray(value) && value.every((item) => typeof item === 'string')
+    if (!texts && !['string', 'number', 'boolean'].includes(typeof value)) {
+      throw wrongType(name, 'a string, number, boolean or array of strings', value)
+    }
+    given.push({ name: name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value })
+  }
+  return given
+}
+
+module.exports = { ACQUIRE, REQUEST, connection, isObject, number, read, string, wrongType }

@@ -1,0 +1,24 @@
+//! The core's kinds of error as JavaScript's: the class of each, and its code.
+
+use dlock::Kind;
+
+/// The class of a kind, and its code.
+fn class_of(kind: Kind) -> Option<(&'static str, &'static str)> {
+    Some(match kind {
+        Kind::Timeout => ("LockTimeoutError", "ERR_DLOCK_TIMEOUT"),
+        Kind::Lost => ("LockLostError", "ERR_DLOCK_LOST"),
+        Kind::NotHeld => ("NotHeldError", "ERR_DLOCK_NOT_HELD"),
+        Kind::Backend => ("BackendError", "ERR_DLOCK_BACKEND"),
+        Kind::Invalid => ("ConfigError", "ERR_DLOCK_CONFIG"),
+        Kind::Unsupported => ("UnsupportedError", "ERR_DLOCK_UNSUPPORTED"),
+        Kind::Internal => ("InternalError", "ERR_DLOCK_INTERNAL"),
+        // Whoever cancels has a reason of his own.
+        _ => return None,
+    })
+}
+
+/// The table of which the JavaScript half makes the classes: kind, name, code.
+pub(crate) fn kinds() -> Vec<Vec<&'static str>> {
+    let known = Kind::ALL.into_iter().filter_map(|kind| Some((kind, class_of(kind)?)));
+    known.map(|(kind, (name, code))| vec![kind.name(), name, code]).collect()
+}
