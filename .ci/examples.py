@@ -1,54 +1,128 @@
-"""Runs every example and each block of Python in the README, as a reader would, and counts those that work."""
+"""Runs every example, and each block of Python, JavaScript and C in the READMEs, as a reader would, and counts.
+
+`examples.py --node node --lib-dir target/release`: the Node to run with, and where libdlock_c.so was built. The Rust
+blocks are run by `cargo test`. A language without examples is a failure.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = ["README.md", "bindings-python/README.md", "bindings-node/README.md", "bindings-c/README.md"]
+BLOCK = re.compile(r"^```(python|js|mjs|cjs|c)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What an example in C needs beside the library is in a comment.
+LIBRARIES = re.compile(r"^// libraries: (.+)$", re.MULTILINE)
+CC_FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
+DYLIB, ABI = ("dylib", "libdlock.0.dylib") if sys.platform == "darwin" else ("so", "libdlock.so.0")
+
+LANGUAGES = ["Python", "Rust", "JavaScript", "C"]
+LANGUAGE_OF = {".py": "Python", ".rs": "Rust", ".mjs": "JavaScript", ".cjs": "JavaScript", ".c": "C"}
 
 
-def run(name: str, command: list[str], folder: Path) -> bool:
-    """Runs one, its output shown under its name."""
-    print(f"{name}", flush=True)
-    began = time.monotonic()
-    try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=120, check=False,
-        )  # fmt: skip
-        output, code = done.stdout, str(done.returncode)
-    except subprocess.TimeoutExpired as late:
-        output, code = (late.stdout or b"").decode(), "no end"
-    print("".join(f"    {line}\n" for line in output.splitlines()), end="")
-    print(f"    {'ok' if code == '0' else f'FAILED ({code})'}, {time.monotonic() - began:.1f} s", flush=True)
-    return code == "0"
+class Runner:
+    """Runs things, in a folder that looks to them like one where dlock is installed."""
+
+    def __init__(self, folder: Path, node: str, library: Path) -> None:
+        self.folder, self.node = folder, node
+        self.results: list[bool] = []
+        (folder / "node_modules").mkdir()
+        (folder / "node_modules" / "dlock-rs").symlink_to(ROOT)
+        self.lib = folder / "lib"
+        self.lib.mkdir()
+        for name in (f"libdlock.{DYLIB}", ABI):
+            (self.lib / name).symlink_to(library / f"libdlock_c.{DYLIB}")
+
+    def run(self, name: str, *commands: list[str], folder: Path | None = None) -> None:
+        """Runs commands until one fails, their output shown under a name."""
+        print(f"{name}", flush=True)
+        began, code = time.monotonic(), "0"
+        for command in commands:
+            output, code = self.one(command, folder or self.folder)
+            print("".join(f"    {line}\n" for line in output.splitlines()), end="")
+            if code != "0":
+                break
+        print(f"    {'ok' if code == '0' else f'FAILED ({code})'}, {time.monotonic() - began:.1f} s", flush=True)
+        self.results.append(code == "0")
+
+    def one(self, command: list[str], folder: Path) -> tuple[str, str]:
+        """The output of a command and how it ended."""
+        try:
+            done = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, timeout=120, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as late:
+            return (late.stdout or b"").decode(), "no end"
+        except OSError as error:
+            return str(error), "not started"
+        return done.stdout, str(done.returncode)
+
+    def script(self, name: str, path: Path) -> None:
+        """Runs a program by its ending."""
+        if path.suffix == ".rs":
+            self.run(name, ["cargo", "run", "-q", "-p", "dlock-harness", "--example", path.stem], folder=ROOT)
+        elif path.suffix == ".c":
+            program = self.folder / path.stem
+            libraries = [f"-l{one}" for found in LIBRARIES.findall(path.read_text()) for one in found.split()]
+            compiler = [os.environ.get("CC", "cc"), *CC_FLAGS, f"-I{ROOT / 'bindings-c' / 'include'}"]
+            linked = ["-o", str(program), str(path), f"-L{self.lib}", f"-Wl,-rpath,{self.lib}", "-ldlock", "-lpthread"]
+            self.run(name, [*compiler, *linked, *libraries], [str(program)])
+        else:
+            self.run(name, [sys.executable if path.suffix == ".py" else self.node, str(path)])
+
+    def at_least_one(self, place: str, languages: set[str]) -> None:
+        """Counts a failure for every language that has nothing there."""
+        for language in LANGUAGES:
+            if language not in languages:
+                print(f"{place}: FAILED: nothing in {language}")
+                self.results.append(False)
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """The programs in a page: ending and text. A piece of C without main is not one."""
+    for kind, text in BLOCK.findall(page.read_text()):
+        ending = {"python": ".py", "js": ".mjs" if re.search(r"^import ", text, re.MULTILINE) else ".cjs"}
+        if kind != "c" or "main(" in text:
+            yield ending.get(kind, f".{kind}"), text
 
 
 def main() -> int:
     """Runs all, prints the sum."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--node", default="node")
+    parser.add_argument("--lib-dir", type=Path, default=ROOT / "target" / "release")
+    words = parser.parse_args()
+    # A bare name is looked up on PATH; a path is one from here.
+    node = words.node if os.sep not in words.node else str(Path(words.node).absolute())
     subprocess.run(["cargo", "build", "-p", "dlock-harness", "--examples"], cwd=ROOT, check=True)
-    results = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for path in sorted(ROOT.glob("examples/*.py")):
-            results.append(run(f"examples/{path.name}", [sys.executable, str(path)], folder))
-        for path in sorted(ROOT.glob("examples/*.rs")):
-            command = ["cargo", "run", "-q", "-p", "dlock-harness", "--example", path.stem]
-            results.append(run(f"examples/{path.name}", command, ROOT))
-        for page in [ROOT / "README.md", ROOT / "bindings-python" / "README.md"]:
-            for number, block in enumerate(BLOCK.findall(page.read_text()), 1):
-                script = folder / "block.py"
-                script.write_text(block)
-                label = f"{page.relative_to(ROOT)}, Python block {number}"
-                results.append(run(label, [sys.executable, str(script)], folder))
-    print(f"\n{results.count(True)} passed, {results.count(False)} failed")
-    return 1 if False in results else 0
+        runner = Runner(Path(name), node, words.lib_dir.resolve())
+        paths = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in LANGUAGE_OF)
+        for path in paths:
+            runner.script(f"examples/{path.name}", path)
+        runner.at_least_one("examples", {LANGUAGE_OF[path.suffix] for path in paths})
+        shown = {"Rust"}
+        for page in PAGES:
+            if not (ROOT / page).exists():
+                continue
+            for number, (ending, text) in enumerate(blocks(ROOT / page), 1):
+                script = Path(name) / f"block{ending}"
+                script.write_text(text)
+                runner.script(f"{page}, program {number}, {LANGUAGE_OF[ending]}", script)
+                shown |= {LANGUAGE_OF[ending]} if page == PAGES[0] else set()
+        runner.at_least_one(PAGES[0], shown)
+    passed, failed = runner.results.count(True), runner.results.count(False)
+    print(f"\n{passed} passed, {failed} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ LIMIT_SECONDS = 1500
 CARGO = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;")
 PLAIN = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
 PYTEST = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s")
+# The end of a report of node:test, as its two reporters print it.
+NODE = re.compile("^(?:#|\N{INFORMATION SOURCE}) (pass|fail|cancelled|skipped|todo) ([0-9]+)$")
 PYTEST_PART = re.compile(r"(\d+) (\w+)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -35,15 +37,24 @@ class Count:
     skipped: int = 0
     seconds: float = 0.0
     note: str = ""
-    plain: tuple[int, int, int] = field(default=(0, 0, 0))
+    commands: frozenset[str] = frozenset()
+    plain: tuple[int, int, int] = (0, 0, 0)
+    plain_before: list[tuple[int, int, int]] = field(default_factory=list)
 
     def read(self, line: str) -> None:
         """Takes one line of output into the count."""
         line = COLOUR.sub("", line).rstrip()
         if match := CARGO.match(line):  # one a test binary
             self.add(*(int(part) for part in match.groups()))
-        elif match := PLAIN.match(line):  # the last one is the sum
+        elif line in self.commands:  # make says what it runs next
+            self.plain_before.append(self.plain)
+            self.plain = (0, 0, 0)
+        elif match := PLAIN.match(line):  # the last one of a command is its sum
             self.plain = (int(match[1]), int(match[2]), int(match[3] or 0))
+        elif match := NODE.match(line):  # one a line
+            what, number = match[1], int(match[2])
+            place = 0 if what == "pass" else 1 if what in {"fail", "cancelled"} else 2
+            self.add(*(number if at == place else 0 for at in range(3)))
         elif match := PYTEST.match(line):
             parts = {word: int(number) for number, word in PYTEST_PART.findall(match[1])}
             failed = parts.get("failed", 0) + parts.get("error", 0) + parts.get("errors", 0)
@@ -58,7 +69,8 @@ class Count:
     def close(self, code: int) -> None:
         """Settles the count once the step has ended."""
         if self.passed + self.failed == 0:
-            self.add(*self.plain)
+            for plain in [*self.plain_before, self.plain]:
+                self.add(*plain)
         if code != 0 and self.failed == 0:
             self.failed, self.note = 1, self.note or f"ended with {code}"
         elif self.passed + self.failed == 0:
@@ -67,11 +79,13 @@ class Count:
 
 def run(name: str) -> Count:
     """Runs one step, its output shown as it comes."""
-    count = Count(name)
+    make = ["make", "--no-print-directory", name]
+    dry = subprocess.run([*make, "--dry-run"], capture_output=True, text=True, check=False)
+    count = Count(name, commands=frozenset(dry.stdout.splitlines()))
     print(f"\n── {name} ──", flush=True)
     began = time.monotonic()
     step = subprocess.Popen(
-        ["make", "--no-print-directory", name],
+        make,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ import threading
 import time
 
 import dlock
+import others
 import peers
 import raw
 from table import row
@@ -16,6 +17,8 @@ SLICE = 0.06
 
 OF = {"memory": "threading.Lock", "file": "flock in C", "redis": "the two commands in C"}
 OF_RUST = {"memory": "std Mutex", "file": "flock", "redis": "the two commands"}
+OF_OTHERS = {"c": OF | {"memory": "pthread_mutex_t"}}
+OF_NODE = {"memory": "async-mutex", "redis": "the two commands by ioredis"}
 
 
 def run(backend, url, bench, shown=None):
@@ -24,6 +27,8 @@ def run(backend, url, bench, shown=None):
     for program in bench.programs(backend):
         for who, figures in bench.rust(program, "a", url).items():
             row("a", shown, who, figures, OF_RUST[backend])
+    for who, command in bench.others.items():
+        row("a", shown, who, bench.told(command, "a", url), OF_OTHERS[who][backend])
     base, close = baseline(backend, url, bench)
     for who, lock in blocking(backend, url, bench).items():
         row("a", shown, who, beside(base, lambda count, lock=lock: pairs(lock, count)), OF[backend])
@@ -32,6 +37,15 @@ def run(backend, url, bench, shown=None):
         figures = beside(base, lambda count, lock=lock: loop.run_until_complete(awaited_pairs(lock, count)))
         row("a", shown, who, figures, OF[backend])
     loop.close()
+    with others.node(bench.node, url) as ask:
+
+        def slices(what):
+            return lambda count: ask(what, count)
+
+        if backend in OF_NODE:
+            row("a", shown, "node", beside(slices("a-raw"), slices("a")), OF_NODE[backend])
+        if backend != "memory":
+            row("a", shown, "node", beside(base, slices("a")), OF[backend])
     close()
 
 

@@ -1,4 +1,4 @@
-"""The workloads beside their raw baselines, from Rust and from Python, as one table of ratios.
+"""The workloads beside their raw baselines, from each language, as one table of ratios.
 
 Speed is a ratio against a baseline of the same run, in turns with it. Absolute figures of a shared machine mean little:
 the baseline's own are shown to tell the state it was in.
@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import alone
+import others
 import peers
 import processes
 import raw
@@ -27,10 +28,11 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parent
 class Bench:
     """What the workloads share."""
 
-    def __init__(self, folder, with_peers):
-        self.folder = folder
+    def __init__(self, folder, with_peers, node):
+        self.folder, self.node = folder, node
         self.program = TARGET / "release" / "dlock-bench"
         self.raw, self.library = raw.library(folder)
+        self.others = others.programs(folder, TARGET)
         self.peers = with_peers
         self.rust_peers = peers.install() if with_peers else None
 
@@ -40,7 +42,11 @@ class Bench:
 
     def rust(self, program, *arguments):
         """Run one workload in Rust."""
-        done = subprocess.run([program, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+        return self.told([program], *arguments)
+
+    def told(self, command, *arguments):
+        """Run a program that tells figures."""
+        done = subprocess.run([*command, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
         return json.loads(done.stdout)
 
 
@@ -57,7 +63,7 @@ def measure(workload, backend, urls, bench):
     elif workload == "c" and backend != "memory":
         processes.run(backend, url, bench)
     elif workload == "f" and backend == "file":
-        start_up.run()
+        start_up.run(bench.folder, TARGET, bench.node)
 
 
 def main():
@@ -67,10 +73,11 @@ def main():
     for option, choices in every.items():
         parser.add_argument(f"--{option}", nargs="+", choices=choices, default=choices, help="default: all")
     parser.add_argument("--no-peers", action="store_true", help="ours and the baselines alone")
+    parser.add_argument("--node", default="node", help="the Node that the addon was built for")
     chosen = parser.parse_args()
     redis = "redis" in chosen.backend
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        bench = Bench(folder, redis and not chosen.no_peers)
+        bench = Bench(folder, redis and not chosen.no_peers, chosen.node)
         urls = {"memory": "memory://bench", "file": f"file://{folder}/locks"}
         if redis:
             urls["redis"], urls["delayed"] = stack.enter_context(servers.redis(bench.program))

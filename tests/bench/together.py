@@ -6,6 +6,7 @@ import threading
 import time
 
 import dlock
+import others
 import peers
 import raw
 import servers
@@ -16,6 +17,8 @@ ROUNDS = 5
 SLICE = 0.4
 
 OF = {"b": "a queue over the two commands", "d": "one connection shared"}
+OF_OTHERS = {"c": "pthread_mutex_t"}
+OF_NODE = {"b": "async-mutex over ioredis", "d": "one connection of ioredis"}
 
 
 def run(backend, url, bench, workload, workers):
@@ -25,6 +28,17 @@ def run(backend, url, bench, workload, workers):
         for who, figures in bench.rust(program, workload, url, workers).items():
             row(name, backend, who, figures, OF[workload] if redis else "std Mutex")
     calls = servers.Calls(url) if redis else None
+    for who, command in bench.others.items():
+
+        def slices(what, command=command):
+            return lambda: bench.told(command, what, url, workers)
+
+        shared = redis and apart
+        bare = multiplexed(url, bench, workers) if shared else slices(f"{workload}-raw")
+        row(name, backend, who, beside(bare, slices(workload), calls), OF[workload] if redis else OF_OTHERS[who])
+    with others.node(bench.node, url) as ask:
+        bare, ours = (lambda what=what: ask(what, workers) for what in (f"{workload}-raw", workload))
+        row(name, backend, "node", beside(bare, ours, calls), OF_NODE[workload] if redis else "async-mutex")
     base, close = baseline(url, bench, workers, apart) if redis else (own(workers, apart), lambda: None)
     for who, slices in subjects(backend, url, bench, workers, apart).items():
         row(name, backend, who, beside(base, slices, calls), OF[workload] if redis else "threading.Lock")
@@ -39,10 +53,15 @@ def own(workers, apart):
     return lambda: contend(workers, lambda me: locks[me if apart else 0], apart)
 
 
+def multiplexed(url, bench, workers):
+    """The two commands of many over one connection, in a process of its own."""
+    return lambda: bench.rust(bench.program, "d-raw", url, workers)
+
+
 def baseline(url, bench, workers, apart):
-    """The two commands: behind a queue of threads, or over one connection, in a process of its own."""
+    """The two commands: behind a queue of threads, or over one connection."""
     if apart:
-        return (lambda: bench.rust(bench.program, "d-raw", url, workers)), lambda: None
+        return multiplexed(url, bench, workers), lambda: None
     pair = raw.Pair(bench.raw, url)
     queue = raw.Queue(pair)
     return (lambda: contend(workers, lambda me: queue, apart)), pair.close

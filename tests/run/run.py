@@ -70,7 +70,7 @@ def checked(acquired):
 class Sync:
     """The blocking API."""
 
-    able = "able fork signed float bytes"
+    able = "able fork signed float bytes zero nul"
 
     async def call(self, owner, name, *args):
         return getattr(owner, name)(*args)
@@ -124,7 +124,7 @@ class Sync:
 class Asyncio:
     """The asynchronous API."""
 
-    able = "able cancel fork signed float bytes"
+    able = "able cancel fork signed float bytes zero nul"
 
     async def call(self, owner, name, *args):
         return await getattr(owner, "a" + name)(*args)

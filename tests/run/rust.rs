@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dlock::{Canceller, Client, Ended, Error, Lease, Lock, registry};
 
 /// What this interpreter can do; not: say a duration that is negative or no number, or a key that isn't UTF-8.
-const ABLE: &str = "able cancel fork";
+const ABLE: &str = "able cancel fork zero nul";
 
 /// Long enough for what is meant to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,8 +1,7 @@
 """The Python worker of dlock-soak: threads or tasks that take locks, use and misuse them, and write down what happens.
 
-`worker.py sync JOB` uses the blocking API, `worker.py asyncio JOB` the other one. JOB and the lines on the standard
-output are those of the Rust worker. A turn is written once, as a coroutine; that of the blocking API never waits for a
-loop.
+`worker.py sync JOB` uses the blocking API, `worker.py asyncio JOB` the other one; tests/README.md has what JOB says and
+what is printed. A turn is written once, as a coroutine; that of the blocking API never waits for a loop.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ class Worker:
     async def work(self) -> None:
         """Takes one lock after the other until it is told to stop."""
         while not STOP.is_set():
-            await self.turn()
+            await (self.plain_turn() if self.job["plain"] else self.turn())
 
     async def turn(self) -> None:
         """One lock, from its acquire to its end."""
@@ -140,7 +139,7 @@ class Worker:
         lease, of = await self.acquire(lock, renew)
         if lease is None:
             return await self.mode.pause(self.random.random() * 0.005)
-        lease.on_lost(lambda lease: self.pen.write(w=self.number, of=of, k=key, ph="lost", f="told"))
+        self.watch(lease, of)
         chance = self.random.random()
         if stale:
             await self.update(lease, ttl * 4 / 3)
@@ -165,6 +164,37 @@ class Worker:
             await self.ask(lease, of, "release")
         await self.mode.pause(self.random.random() * 0.003)
         return None
+
+    async def plain_turn(self) -> None:
+        """One lock, taken and given back."""
+        key, renew = self.random.choice(self.job["keys"]), True
+        if self.job["rogue"] and self.random.random() < 0.05:
+            return await self.break_in(key)
+        lock = self.client.lock(key, ttl=self.ttl, renew=renew, wait=self.patience)
+        op = self.begin("acquire", key, 0, self.patience)
+        try:
+            got = await self.mode.call(lock, "acquire")
+        except (dlock.Error, asyncio.CancelledError) as error:
+            return self.end(op, "acquire", key, 0, error)
+        lease = self.granted(op, "acquire", lock, got, renew)
+        if lease is None:
+            return None
+        self.watch(lease, op)
+        await self.update(lease, 0)
+        await self.ask(lease, op, "release")
+        return await self.mode.pause(self.random.random() * 0.001)
+
+    async def break_in(self, key: str) -> None:
+        """Enters without the lock."""
+        op = self.begin("acquire", key, 0, self.patience)
+        self.end(op, "acquire", key, 0, tok="rogue", vu=NEVER)
+        await self.mode.pause(0.001)
+        self.end(self.begin("release", key, op, self.patience), "release", key, op)
+
+    def watch(self, lease: dlock.Lease, of: int) -> None:
+        """Writes down when a loss is told."""
+        key = lease.key
+        lease.on_lost(lambda lease: self.pen.write(w=self.number, of=of, k=key, ph="lost", f="told"))
 
     def begin(self, verb: str, key: str, of: int, limit: float) -> int:
         """Writes that a call is about to be made; gives its number."""
@@ -193,16 +223,20 @@ class Worker:
         except (dlock.Error, asyncio.CancelledError) as error:
             self.end(op, verb, key, 0, error)
             return None, 0
+        return self.granted(op, verb, lock, got, renew), op
+
+    def granted(self, op: int, verb: str, lock: dlock.Lock, got: bool, renew: bool) -> dlock.Lease | None:
+        """Writes what an acquire answered; gives the lease."""
         t, lease = now(), lock.lease if got else None
         if lease is None:
             kind = "busy" if verb == "try" else "timeout"
-            self.pen.write(w=self.number, op=op, ph="fail", f=verb, k=key, err=kind)
-            return None, 0
+            self.pen.write(w=self.number, op=op, ph="fail", f=verb, k=lock.key, err=kind)
+            return None
         vu = self.valid_until(lease)
         if vu is None:
             vu = t  # it was over before it could be looked at
-        self.end(op, verb, key, 0, t=t, tok=lease.token, fence=lease.fence, vu=vu, auto=renew)
-        return lease, op
+        self.end(op, verb, lock.key, 0, t=t, tok=lease.token, fence=lease.fence, vu=vu, auto=renew)
+        return lease
 
     def valid_until(self, lease: dlock.Lease) -> int | None:
         """Until when it counts; not later than it does. None: it doesn't, and since when can't be told."""

@@ -4,5 +4,6 @@
 mod resp;
 
 pub mod history;
+pub mod languages;
 pub mod proxy;
 pub mod server;

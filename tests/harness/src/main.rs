@@ -7,23 +7,26 @@ mod actor;
 mod case;
 mod fixture;
 mod play;
+mod report;
 #[path = "../../run/rust.rs"]
 mod rust;
 mod skips;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
 use dlock::backend::DRIVERS;
+use dlock_harness::languages::{LANGUAGES, Speakers};
 
 use crate::actor::{Actor, Language};
 use crate::case::{Case, OF_BACKENDS, OF_LANGUAGES};
 use crate::fixture::Fixture;
-use crate::play::{Measured, Play};
+use crate::play::Play;
+use crate::report::Cell;
 use crate::skips::Skips;
 
 /// The word by which this program is its own Rust interpreter.
@@ -36,10 +39,9 @@ const AS_RUST: &str = "as-rust-interpreter";
 #[derive(Parser)]
 #[command(name = "dlock-suite", max_term_width = 110)]
 struct Options {
-    /// The Python that has dlock installed.
-    #[arg(long, value_name = "PATH", default_value = ".venv/bin/python")]
-    python: PathBuf,
-    /// Only this language: rust, python (blocking) or asyncio. May be repeated.
+    #[command(flatten)]
+    speakers: Speakers,
+    /// Only this language: rust, python (blocking), asyncio, node, c. May be repeated.
     #[arg(long, value_name = "NAME")]
     language: Vec<String>,
     /// Only this backend, by its driver's name. May be repeated.
@@ -48,27 +50,12 @@ struct Options {
     /// Only cases whose name (FILE/CASE) contains this text. May be repeated.
     #[arg(long, value_name = "TEXT")]
     case: Vec<String>,
-    /// How many cells of the table are worked on at a time.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// How many cells of the table are worked on at a time: most of it is waiting.
+    #[arg(long, value_name = "N", default_value_t = 4)]
     jobs: usize,
     /// Prints every case as it ends, with the time it took.
     #[arg(short, long)]
     verbose: bool,
-    /// The folder of tests.
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
-    tests: PathBuf,
-}
-
-/// One cell of the table.
-struct Cell {
-    language: &'static str,
-    backend: &'static str,
-    passed: Vec<String>,
-    /// With the words it lacks.
-    skipped: Vec<(String, Vec<String>)>,
-    failed: Vec<String>,
-    measured: Vec<Measured>,
-    took: Duration,
 }
 
 fn main() -> ExitCode {
@@ -86,12 +73,16 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<bool, String> {
-    let mut cases = case::read_all(&options.tests.join("cases"))?;
-    let skips = Skips::read(&options.tests.join("skips.txt"))?;
+    let mut cases = case::read_all(&options.speakers.tests.join("cases"))?;
+    let tests = &options.speakers.tests;
+    let skips = Skips::read(&tests.join("skips.txt"), &tests.join("../CHANGELOG.md"))?;
     let all = cases.len();
     cases.retain(|case| options.case.is_empty() || options.case.iter().any(|text| case.name.contains(text)));
+    if cases.is_empty() {
+        return Err(format!("no case's name contains {}", options.case.join(" or ")));
+    }
     let folder = tempfile::Builder::new().prefix("dlock-suite-").tempdir().map_err(|error| error.to_string())?;
-    let languages = chosen(languages(options)?, &options.language, |language| language.name, "language")?;
+    let languages = languages(options)?;
     let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.name, "backend")?;
     println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), drivers.len());
 
@@ -118,20 +109,20 @@ fn run(options: &Options) -> Result<bool, String> {
         }
     });
     let whole = options.case.is_empty() && options.language.is_empty() && options.backend.is_empty();
-    Ok(report(&mut cells.into_inner().unwrap(), &skips, whole))
+    let mut cells = cells.into_inner().unwrap();
+    let order = |cell: &Cell| {
+        let language = languages.iter().position(|language| language.name == cell.language);
+        (language, drivers.iter().position(|driver| driver.name == cell.backend))
+    };
+    cells.sort_by_key(order);
+    Ok(report::print(&cells, &skips, whole))
 }
 
 fn languages(options: &Options) -> Result<Vec<Language>, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let script = options.tests.join("run/run.py").canonicalize().map_err(|error| error.to_string())?;
-    // Not canonicalized: it is by the path it was called that Python finds its packages.
-    let python = std::path::absolute(&options.python).map_err(|error| error.to_string())?;
-    let with = |mode: &str| vec![python.clone(), script.clone(), mode.into()];
-    Ok(vec![
-        Language { name: "rust", command: vec![own, AS_RUST.into()] },
-        Language { name: "python", command: with("sync") },
-        Language { name: "asyncio", command: with("asyncio") },
-    ])
+    // Those that aren't played needn't be there.
+    let wanted = chosen(LANGUAGES.to_vec(), &options.language, |name| name, "language")?;
+    let command = |name| options.speakers.command(name, "run", AS_RUST);
+    wanted.into_iter().map(|name| Ok(Language { name, command: command(name)? })).collect()
 }
 
 fn chosen<T>(
@@ -152,15 +143,7 @@ fn chosen<T>(
 fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, verbose: bool) -> Cell {
     let begun = Instant::now();
     let log = folder.join("stderr.txt");
-    let mut cell = Cell {
-        language: language.name,
-        backend: fixture.name(),
-        passed: Vec::new(),
-        skipped: Vec::new(),
-        failed: Vec::new(),
-        measured: Vec::new(),
-        took: Duration::ZERO,
-    };
+    let mut cell = Cell::new(language.name, fixture.name());
     let mut idle: Option<Actor> = None;
     for case in cases {
         let began = Instant::now();
@@ -226,64 +209,4 @@ fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(25)..].iter().map(|line| format!("\n    | {line}")).collect()
-}
-
-/// Prints everything, and says whether all is well.
-fn report(cells: &mut [Cell], skips: &Skips, whole: bool) -> bool {
-    cells.sort_by_key(|cell| (cell.language, cell.backend));
-    let mut trouble = Vec::new();
-    let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut times: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for cell in cells.iter() {
-        let here = format!("{} on {}", cell.language, cell.backend);
-        trouble.extend(cell.failed.iter().map(|failed| format!("{here}: {failed}")));
-        for (case, lacking) in &cell.skipped {
-            match skips.reason(cell.language, cell.backend, case, lacking) {
-                Some(reason) => reasons.entry(format!("{here}: {reason}")).or_default().push(case.clone()),
-                None => trouble.push(format!(
-                    "{here}: {case}: skipped, since it needs {}, and no line of skips.txt allows it",
-                    lacking.join(" and ")
-                )),
-            }
-        }
-        for measured in &cell.measured {
-            let ms = measured.took.as_secs_f64() * 1000.0;
-            times.entry(&measured.what).or_default().push(format!("{here} {ms:.1} ms"));
-        }
-    }
-    if whole {
-        trouble.extend(skips.unused());
-    }
-    println!("\nskipped");
-    for (reason, cases) in &reasons {
-        println!("  {reason}: {}", cases.join(" "));
-    }
-    println!("\nmeasured");
-    for (what, all) in &times {
-        println!("  {what}: {}", all.join(" · "));
-    }
-    println!(
-        "\n{:<12} {:<12} {:>8} {:>8} {:>8} {:>9}",
-        "language", "backend", "passed", "failed", "skipped", "seconds"
-    );
-    for cell in cells.iter() {
-        println!(
-            "{:<12} {:<12} {:>8} {:>8} {:>8} {:>9.1}",
-            cell.language,
-            cell.backend,
-            cell.passed.len(),
-            cell.failed.len(),
-            cell.skipped.len(),
-            cell.took.as_secs_f64()
-        );
-    }
-    if !trouble.is_empty() {
-        println!("\nfailed");
-        for one in &trouble {
-            println!("  {one}");
-        }
-    }
-    let passed: usize = cells.iter().map(|cell| cell.passed.len()).sum();
-    println!("\n{passed} passed, {} failed", trouble.len());
-    trouble.is_empty()
 }

@@ -1,5 +1,5 @@
 //! `tests/skips.txt`: which cells of the table may be skipped, and why. Any other skip is a failure, and so is a line
-//! that nothing is skipped for.
+//! that nothing is skipped for, or that CHANGELOG.md doesn't name: the list doesn't grow unnoticed.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -11,14 +11,18 @@ struct Line {
     /// The name of a case, or `needs:WORD` for all that need it.
     subject: String,
     reason: String,
+    /// Whether the change log names it.
+    named: bool,
     used: Cell<bool>,
 }
 
 pub(crate) struct Skips(Vec<Line>);
 
 impl Skips {
-    pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    pub(crate) fn read(path: &Path, changelog: &Path) -> Result<Self, String> {
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+        let (text, log) = (read(path)?, read(changelog)?);
+        let log = log.split_whitespace().collect::<Vec<_>>().join(" ");
         let mut lines = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -32,7 +36,9 @@ impl Skips {
             if reason.is_empty() {
                 return Err(format!("{}:{}: LANGUAGE BACKEND CASE REASON", path.display(), number + 1));
             }
-            lines.push(Line { number: number + 1, language, backend, subject, reason, used: Cell::new(false) });
+            let named = log.contains(&format!("`{language} {backend} {subject}`"));
+            let used = Cell::new(false);
+            lines.push(Line { number: number + 1, language, backend, subject, reason, named, used });
         }
         Ok(Self(lines))
     }
@@ -50,9 +56,41 @@ impl Skips {
         Some(&line.reason)
     }
 
+    /// The lines that the change log doesn't name.
+    pub(crate) fn unnamed(&self) -> Vec<String> {
+        let missing = self.0.iter().filter(|line| !line.named);
+        let told = |line: &Line| {
+            let (language, backend, subject) = (&line.language, &line.backend, &line.subject);
+            let what = format!("`{language} {backend} {subject}`");
+            format!(
+                "skips.txt:{}: a skip that CHANGELOG.md doesn't name: write {what} into its section Tests",
+                line.number
+            )
+        };
+        missing.map(told).collect()
+    }
+
     /// The lines that nothing was skipped for.
     pub(crate) fn unused(&self) -> Vec<String> {
         let idle = self.0.iter().filter(|line| !line.used.get());
         idle.map(|line| format!("skips.txt:{}: nothing was skipped for {:?}", line.number, line.subject)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_refused_until_the_change_log_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (skips, log) = (folder.path().join("skips.txt"), folder.path().join("CHANGELOG.md"));
+        std::fs::write(&skips, "# why\nnode  *  needs:fork  it can't\nc * needs:float none\n").unwrap();
+        std::fs::write(&log, "- skipped: `node *\n  needs:fork`, `c * needs:floats`\n").unwrap();
+        let told = Skips::read(&skips, &log).unwrap().unnamed();
+        assert!(
+            told.len() == 1 && told[0].starts_with("skips.txt:3:") && told[0].contains("`c * needs:float`"),
+            "{told:?}"
+        );
     }
 }

@@ -12,6 +12,7 @@ mod report;
 mod shards;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -20,16 +21,21 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use dlock_harness::history::record::{self, AS_RECORDER};
-use dlock_harness::history::resource::{Damage, Resource};
-use dlock_harness::history::{History, Plan, check};
+use dlock_harness::history::resource::Resource;
+use dlock_harness::history::{History, Phase, Plan, Verb, check};
+use dlock_harness::languages::{LANGUAGES, Speakers};
 
 use crate::fleet::Fleet;
 use crate::nemesis::{Kill, Nemesis, Schedule, Stop, locked};
 use crate::place::Place;
+use crate::report::Found;
 use crate::worker::Job;
 
 /// The word by which this program is its own Rust worker.
 const AS_WORKER: &str = "as-rust-worker";
+
+/// A process: its language and its command.
+type Crew = (&'static str, Vec<PathBuf>);
 
 /// Shares locks among processes in several languages, does faults to them, and checks what they wrote down.
 ///
@@ -37,11 +43,12 @@ const AS_WORKER: &str = "as-rust-worker";
 #[derive(Debug, Parser)]
 #[command(name = "dlock-soak", max_term_width = 110)]
 struct Options {
-    /// Where the locks are: a URL, or `redis`: a server and proxies are started, and faults done to them as well.
+    /// Where the locks are: a URL, or `file`: a fresh folder, or `redis`: a server and proxies are started, and faults
+    /// done to them as well.
     #[arg(long)]
     url: String,
-    /// How many processes of each language: rust, python (blocking), asyncio.
-    #[arg(long, value_name = "LANGUAGE=N,…", default_value = "rust=2,python=2,asyncio=2")]
+    /// How many processes of each language: rust, python (blocking), asyncio, node, c.
+    #[arg(long, value_name = "LANGUAGE=N,…", default_value = "rust=2,python=1,asyncio=1,node=1,c=1")]
     processes: String,
     /// Threads or tasks in each process.
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -52,6 +59,13 @@ struct Options {
     /// The run ends after so many calls, and all faults.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     operations: u64,
+    /// Instead: workers only take and give back, and the run ends after so many grants.
+    #[arg(long, value_name = "N", conflicts_with = "operations")]
+    entries: Option<u64>,
+    /// With --entries: a worker of this language (rust, python, asyncio) now and then enters without the lock, to show
+    /// that it is noticed.
+    #[arg(long, value_name = "LANGUAGE", requires = "entries", value_parser = ["rust", "python", "asyncio"])]
+    rogue: Option<String>,
     /// The ttl, in seconds or as 300ms.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     ttl: Duration,
@@ -67,18 +81,14 @@ struct Options {
     /// How late a loss may be told.
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = duration)]
     slack: Duration,
-    /// The Python that has dlock installed.
-    #[arg(long, value_name = "PATH", default_value = ".venv/bin/python")]
-    python: PathBuf,
+    #[command(flatten)]
+    speakers: Speakers,
     /// Keeps the histories here. Default: only those of a failed run, in a new folder.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Only checks the histories that were kept here.
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
-    /// The folder of tests.
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
-    tests: PathBuf,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -104,10 +114,10 @@ fn main() -> ExitCode {
     if let Some(kept) = &options.check {
         let verdict = read(kept).map(|history| check(&history, &Plan { slack: options.slack, ..Plan::default() }));
         return match verdict {
-            Ok(verdict) if report::print(&verdict, &[], Damage::default(), Duration::ZERO, Duration::ZERO) => {
-                ExitCode::SUCCESS
+            Ok(verdict) => {
+                report::judged(&verdict);
+                ExitCode::from(u8::from(!verdict.is_good()))
             }
-            Ok(_) => ExitCode::FAILURE,
             Err(why) => {
                 println!("dlock-soak: {why}");
                 ExitCode::FAILURE
@@ -119,7 +129,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
-            println!("dlock-soak: {why} (seed {seed})");
+            println!("dlock-soak: {why} (seed {seed})\n\n0 passed, 1 failed");
             ExitCode::FAILURE
         }
     }
@@ -132,7 +142,11 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let store = Resource::start().map_err(text)?;
     let crews = crews(options)?;
     let place = Place::new(&options.url, crews.len(), options.keys)?;
-    for (at, (language, command)) in crews.into_iter().enumerate() {
+    let rogue = crews.iter().position(|(language, _)| Some(*language) == options.rogue.as_deref());
+    if options.rogue.is_some() && rogue.is_none() {
+        return Err("--rogue: there is no process in that language".to_owned());
+    }
+    for (at, (language, command)) in crews.iter().cloned().enumerate() {
         let job = Job {
             url: place.url(at),
             name: String::new(),
@@ -142,6 +156,8 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
             threads: options.threads,
             store: store.address().to_string(),
             patience_ms: place.patience_ms(),
+            plain: options.entries.is_some(),
+            rogue: rogue == Some(at),
         };
         fleet.add(language, command, job);
         fleet.start(at)?;
@@ -174,7 +190,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
         slack: options.slack,
         recovery: Some(place.recovery(options.ttl)),
         leftovers,
-        required: place.required(options.faults),
+        required: place.required(options.faults, options.entries.is_some()),
         forbidden: ["error internal", "error invalid", "error unsupported"].map(str::to_owned).into(),
         ..Plan::default()
     };
@@ -182,7 +198,8 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let begun = Instant::now();
     let verdict = check(&history, &plan);
     let checked = begun.elapsed();
-    let good = report::print(&verdict, &trouble, store.damage(), took, checked);
+    let found = Found { took, checked, trouble, damage: store.damage(), entries: entries(&history, &crews) };
+    let good = report::print(&verdict, found, options.entries.is_some() && options.faults == 0);
     if let Some(keep) = &options.keep {
         report::keep(folder.path(), keep).map_err(text)?;
         println!("the histories are in {}", keep.display());
@@ -196,25 +213,31 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     Ok(good)
 }
 
-/// Each process: its language and its command.
-fn crews(options: &Options) -> Result<Vec<(&'static str, Vec<PathBuf>)>, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let script = options.tests.join("run/worker.py").canonicalize().map_err(|error| error.to_string())?;
-    // Not canonicalized: it is by the path it was called that Python finds its packages.
-    let python = std::path::absolute(&options.python).map_err(|error| error.to_string())?;
+/// All processes.
+fn crews(options: &Options) -> Result<Vec<Crew>, String> {
     let mut all = Vec::new();
     for part in options.processes.split(',') {
         let (name, many) = part.split_once('=').ok_or(format!("{part:?}: LANGUAGE=N"))?;
         let many: usize = many.parse().map_err(|_| format!("{part:?}: LANGUAGE=N"))?;
-        let one = match name {
-            "rust" => ("rust", vec![own.clone(), AS_WORKER.into()]),
-            "python" => ("python", vec![python.clone(), script.clone(), "sync".into()]),
-            "asyncio" => ("asyncio", vec![python.clone(), script.clone(), "asyncio".into()]),
-            _ => return Err(format!("there is no language {name}; there are: rust, python, asyncio")),
-        };
-        all.extend(std::iter::repeat_n(one, many));
+        let command = options.speakers.command(name, "worker", AS_WORKER)?;
+        let name = LANGUAGES.into_iter().find(|known| *known == name).expect("it has a command");
+        all.extend(std::iter::repeat_n((name, command), many));
     }
     if all.is_empty() { Err("no processes".to_owned()) } else { Ok(all) }
+}
+
+/// How many grants each language got.
+fn entries(history: &History, crews: &[Crew]) -> BTreeMap<&'static str, u64> {
+    let mut all: BTreeMap<_, _> = crews.iter().map(|(language, _)| (*language, 0)).collect();
+    let grants =
+        history.events.iter().filter(|event| event.ph == Phase::Ok && matches!(event.f, Verb::Acquire | Verb::Try));
+    for grant in grants {
+        let language = history.text(grant.p).split('-').next().unwrap_or_default();
+        if let Some(count) = all.get_mut(language) {
+            *count += 1;
+        }
+    }
+    all
 }
 
 /// All files of the run, as one history.

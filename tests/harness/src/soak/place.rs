@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use dlock::Client;
 use dlock_harness::history::{Line, Phase, Verb, now};
+use tempfile::TempDir;
 
 use crate::nemesis::Nemesis;
 use crate::redis::Server;
 
-/// By this word a Redis server is started.
+/// By this word a Redis server is started, and by the other a fresh folder is taken.
 const REDIS: &str = "redis";
+const FILE: &str = "file";
 
 pub(crate) struct Place {
     /// Ours, if we started one.
@@ -22,14 +24,22 @@ pub(crate) struct Place {
     pub(crate) keys: Vec<String>,
     /// A client that nothing is done to.
     client: Client,
+    /// Goes with the run.
+    _folder: Option<TempDir>,
 }
 
 impl Place {
     pub(crate) fn new(url: &str, processes: usize, keys: usize) -> Result<Self, String> {
         let server = (url == REDIS).then(|| Server::start(processes)).transpose()?;
-        let (url, urls) = match &server {
-            None => (url.to_owned(), vec![url.to_owned()]),
-            Some(server) => {
+        let folder = (url == FILE).then(|| tempfile::Builder::new().prefix("dlock-soak-locks-").tempdir());
+        let folder = folder.transpose().map_err(|error| error.to_string())?;
+        let (url, urls) = match (&server, &folder) {
+            (None, None) => (url.to_owned(), vec![url.to_owned()]),
+            (None, Some(folder)) => {
+                let url = format!("file://{}", folder.path().display());
+                (url.clone(), vec![url])
+            }
+            (Some(server), _) => {
                 let urls = server.proxies.iter().map(|proxy| format!("redis://{}", proxy.addr())).collect();
                 (server.redis.url(), urls)
             }
@@ -42,7 +52,7 @@ impl Place {
         // Keys of this run alone, so that several may run beside each other.
         let mark = format!("soak-{}-{}", std::process::id(), now());
         let keys = (0..keys.max(1)).map(|number| format!("{mark}-{number}")).collect();
-        Ok(Self { server, urls, keys, client })
+        Ok(Self { server, urls, keys, client, _folder: folder })
     }
 
     /// For the worker in this slot.
@@ -68,11 +78,14 @@ impl Place {
         ttl * ttls + Duration::from_secs(2)
     }
 
-    /// Counters without which a run shows nothing.
-    pub(crate) fn required(&self, faults: u64) -> Vec<String> {
-        let always = ["contended acquires", "expiries while held", "stale releases", "stale renews", "loss reports"];
-        let mut required: Vec<_> = always.map(str::to_owned).into();
-        required.extend(["drops", "cancelled acquires", "timed-out acquires", "busy tries"].map(str::to_owned));
+    /// Counters without which a run shows nothing. `plain`: workers only take and give back.
+    pub(crate) fn required(&self, faults: u64, plain: bool) -> Vec<String> {
+        let mut required = vec!["contended acquires".to_owned()];
+        if !plain {
+            let losses = ["expiries while held", "stale releases", "stale renews", "loss reports"];
+            let ends = ["drops", "cancelled acquires", "timed-out acquires", "busy tries"];
+            required.extend(losses.into_iter().chain(ends).map(str::to_owned));
+        }
         let kinds = self.faults();
         // With fewer, chance may leave one out.
         if faults >= 20 * (kinds.len() as u64 + 1) {

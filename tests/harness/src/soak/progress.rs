@@ -17,6 +17,8 @@ const EVERY: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(60);
 /// By which the lines of calls that came back are known.
 const RETURNS: [&str; 3] = [r#""ph":"ok""#, r#""ph":"fail""#, r#""ph":"unknown""#];
+/// And of those that answered yes, by which the grants are.
+const GRANTS: [&str; 2] = [r#""f":"acquire""#, r#""f":"try""#];
 
 /// Ends when all is done; with an error when a worker fell or nothing happens any more.
 pub(crate) fn watch(
@@ -26,34 +28,53 @@ pub(crate) fn watch(
     fleet: &Mutex<Fleet>,
     faults_done: impl Fn() -> bool,
 ) -> Result<(), String> {
-    let (mut files, mut operations, begun) = (HashMap::new(), 0, Instant::now());
+    let (mut files, mut so_far, begun) = (HashMap::new(), Seen::default(), Instant::now());
     let (mut said, mut moved) = (begun, begun);
     loop {
         std::thread::sleep(Duration::from_millis(100));
         let more = count(folder, &mut files).map_err(|error| error.to_string())?;
-        operations += more;
+        so_far.calls += more.calls;
+        // Grants of before the last process came only show how fast the others start.
+        let begun_all = files.values().filter(|&&read| read > 0).count() >= locked(fleet).slots.len();
+        if begun_all {
+            so_far.grants += more.grants;
+        } else if begun.elapsed() > STUCK {
+            return Err(format!("not every process has written a line within {STUCK:?}"));
+        }
         let faults = schedule.done.load(Ordering::Relaxed);
-        if more > 0 {
+        if more.calls > 0 {
             moved = Instant::now();
         } else if moved.elapsed() > STUCK {
             return Err(format!("no call came back for {STUCK:?}"));
         }
         if said.elapsed() > EVERY {
             said = Instant::now();
-            eprintln!("{:5.0} s  {operations} operations  {faults} faults", begun.elapsed().as_secs_f64());
+            let Seen { calls, grants } = so_far;
+            eprintln!("{:5.0} s  {calls} operations  {grants} entries  {faults} faults", begun.elapsed().as_secs_f64());
         }
         if let Some(why) = locked(fleet).fallen() {
             return Err(why);
         }
-        if operations >= options.operations && faults_done() {
+        let enough = match options.entries {
+            Some(entries) => so_far.grants >= entries,
+            None => so_far.calls >= options.operations,
+        };
+        if enough && faults_done() {
             return Ok(());
         }
     }
 }
 
-/// How many calls have come back since the last look.
-fn count(folder: &Path, files: &mut HashMap<PathBuf, u64>) -> std::io::Result<u64> {
-    let mut calls = 0;
+/// Calls that came back, and those of them that were granted a lock.
+#[derive(Default)]
+struct Seen {
+    calls: u64,
+    grants: u64,
+}
+
+/// What there is since the last look.
+fn count(folder: &Path, files: &mut HashMap<PathBuf, u64>) -> std::io::Result<Seen> {
+    let mut seen = Seen::default();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let named = path.file_name().is_some_and(|name| name.to_string_lossy().contains('-'));
@@ -68,7 +89,10 @@ fn count(folder: &Path, files: &mut HashMap<PathBuf, u64>) -> std::io::Result<u6
         // The last line may not be whole yet.
         text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
         *from += text.len() as u64;
-        calls += text.lines().filter(|line| RETURNS.iter().any(|mark| line.contains(mark))).count() as u64;
+        for line in text.lines().filter(|line| RETURNS.iter().any(|mark| line.contains(mark))) {
+            seen.calls += 1;
+            seen.grants += u64::from(line.contains(RETURNS[0]) && GRANTS.iter().any(|mark| line.contains(mark)));
+        }
     }
-    Ok(calls)
+    Ok(seen)
 }

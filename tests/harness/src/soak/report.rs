@@ -1,5 +1,6 @@
 //! What is printed at the end of a run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,14 +10,45 @@ use dlock_harness::history::resource::Damage;
 /// How many violations are printed with their lines.
 const SHOWN: usize = 10;
 
-/// Prints everything, and says whether all is well.
-pub(crate) fn print(verdict: &Verdict, trouble: &[String], damage: Damage, took: Duration, checked: Duration) -> bool {
+/// What there is beside the verdict.
+pub(crate) struct Found {
+    pub(crate) took: Duration,
+    pub(crate) checked: Duration,
+    /// What went wrong with the run itself.
+    pub(crate) trouble: Vec<String>,
+    pub(crate) damage: Damage,
+    /// Grants by language.
+    pub(crate) entries: BTreeMap<&'static str, u64>,
+}
+
+/// Prints everything, and says whether all is well. `undisturbed`: no lock was taken from anybody, so that no update of
+/// the resource may be lost even without a fence check.
+pub(crate) fn print(verdict: &Verdict, found: Found, undisturbed: bool) -> bool {
+    let Found { took, checked, mut trouble, damage, entries } = found;
     println!("{} holds in {:.1} s, checked in {:.2} s", verdict.holds, took.as_secs_f64(), checked.as_secs_f64());
+    let each: Vec<_> = entries.iter().map(|(language, many)| format!("{language} {many}")).collect();
+    println!("entries: {}", each.join(", "));
+    println!("  {:>9}  writes to the resource, {} of them stale", damage.writes, damage.stale);
+    println!("  {:>9}  lost updates without a fence check, {} writes refused by it", damage.lost_open, damage.refused);
+    judged(verdict);
+    trouble.extend(entries.iter().filter(|entry| *entry.1 == 0).map(|entry| format!("{} got no lock", entry.0)));
+    let guarded = damage.lost_guarded;
+    trouble.extend((guarded > 0).then(|| format!("{guarded} updates were lost in spite of the fence check")));
+    let open = if undisturbed { damage.lost_open } else { 0 };
+    trouble.extend((open > 0).then(|| format!("{open} updates were lost, and no fault was done")));
+    for one in &trouble {
+        println!("{one}");
+    }
+    let good = verdict.is_good() && trouble.is_empty();
+    println!("{}", if good { "1 passed, 0 failed" } else { "0 passed, 1 failed" });
+    good
+}
+
+/// Prints what the judge says.
+pub(crate) fn judged(verdict: &Verdict) {
     for (name, count) in &verdict.counts {
         println!("  {count:>9}  {name}");
     }
-    println!("  {:>9}  writes to the resource, {} of them stale", damage.writes, damage.stale);
-    println!("  {:>9}  lost updates without a fence check, {} writes refused by it", damage.lost_open, damage.refused);
     if let [.., latest] = verdict.lateness[..] {
         let at = |share: usize| ms(verdict.lateness[(verdict.lateness.len() - 1) * share / 100]);
         println!(
@@ -40,15 +72,8 @@ pub(crate) fn print(verdict: &Verdict, trouble: &[String], damage: Damage, took:
     for name in &verdict.present {
         println!("must not be: {name}");
     }
-    for one in trouble {
-        println!("{one}");
-    }
-    if damage.lost_guarded > 0 {
-        println!("{} updates were lost in spite of the fence check", damage.lost_guarded);
-    }
     let (operations, faults, violations) = (verdict.operations, verdict.faults, verdict.violations.len());
     println!("{operations} operations checked, {faults} faults, {violations} violations");
-    verdict.is_good() && trouble.is_empty() && damage.lost_guarded == 0
 }
 
 #[allow(clippy::cast_precision_loss, reason = "it is printed")]

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output, Stdio};
 
+use dlock_harness::languages::Speakers;
+
 use crate::Options;
 
 /// Runs them, prints what each found, and says whether all is well. The last line counts the runs.
@@ -12,11 +14,17 @@ pub(crate) fn run(options: &Options, seed: u64) -> Result<bool, String> {
         let mut command = Command::new(&own);
         command.args(["--url", &options.url, "--processes", &options.processes]);
         command.args(["--threads", &options.threads.to_string(), "--keys", &options.keys.to_string()]);
-        command.args(["--operations", &share(options.operations), "--faults", &share(options.faults)]);
+        match options.entries {
+            Some(entries) => command.args(["--entries", &share(entries)]),
+            None => command.args(["--operations", &share(options.operations)]),
+        };
+        command.args(["--faults", &share(options.faults)]);
+        command.args(options.rogue.iter().flat_map(|language| ["--rogue", language]));
         command.args(["--ttl", &format!("{}ms", options.ttl.as_millis())]);
         command.args(["--slack", &format!("{}ms", options.slack.as_millis())]);
         command.args(["--seed", &seed.wrapping_add(shard).to_string()]);
-        command.arg("--python").arg(&options.python).arg("--tests").arg(&options.tests);
+        let Speakers { python, node, c_dir, tests } = &options.speakers;
+        command.arg("--python").arg(python).arg("--node").arg(node).arg("--c-dir").arg(c_dir).arg("--tests").arg(tests);
         if let Some(keep) = &options.keep {
             command.arg("--keep").arg(keep.join(shard.to_string()));
         }

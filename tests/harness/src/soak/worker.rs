@@ -13,7 +13,7 @@ use dlock_harness::history::resource::Visitor;
 use dlock_harness::history::{Line, Phase, Verb, now};
 use serde::{Deserialize, Serialize};
 
-/// What a worker is told, as one argument; `tests/run/worker.py` reads the same.
+/// What a worker is told, as one argument; tests/README.md has what it means and what is printed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) url: String,
@@ -26,6 +26,10 @@ pub(crate) struct Job {
     pub(crate) store: String,
     /// How long a call without a deadline of its own may take.
     pub(crate) patience_ms: u64,
+    /// Only takes and gives back.
+    pub(crate) plain: bool,
+    /// Now and then enters without the lock.
+    pub(crate) rogue: bool,
 }
 
 /// One thread.
@@ -56,7 +60,7 @@ pub(crate) fn main(job: &str) -> ExitCode {
                 let rng = fastrand::Rng::with_seed(job.seed ^ (u64::from(number) << 32));
                 let mut worker = Worker { job, pen, number, client, store, rng };
                 while !stop.load(Ordering::Acquire) {
-                    worker.turn();
+                    if worker.job.plain { worker.plain_turn() } else { worker.turn() }
                 }
             });
         }
@@ -91,11 +95,7 @@ impl Worker<'_> {
             let pause = self.ms(0..5);
             return std::thread::sleep(pause);
         };
-        let (pen, number, k) = (self.pen.clone(), self.number, key.clone());
-        lease.on_lost(move || {
-            let line = Line { of, k: k.as_str().into(), ph: Some(Phase::Lost), f: Some(Verb::Told), ..Line::default() };
-            pen.write(number, line);
-        });
+        self.watch(of, &lease);
         match self.rng.u8(..100) {
             _ if stale => {
                 self.update(&lease, ttl + ttl / 3);
@@ -127,6 +127,44 @@ impl Worker<'_> {
         }
         let pause = self.ms(0..3);
         std::thread::sleep(pause);
+    }
+
+    /// One lock, taken and given back.
+    fn plain_turn(&mut self) {
+        let keys = &self.job.keys;
+        let key = keys[self.rng.usize(..keys.len())].clone();
+        if self.job.rogue && self.rng.u8(..20) == 0 {
+            return self.break_in(&key);
+        }
+        let (ttl, wait) = (Duration::from_millis(self.job.ttl_ms), self.patience());
+        let op = self.begin(Verb::Acquire, 0, &key, wait);
+        let result = self.client.lock(&key).ttl(ttl).wait(wait).acquire().wait();
+        let Some((of, lease)) = self.granted(op, Verb::Acquire, &key, true, result.map(Some)) else { return };
+        self.watch(of, &lease);
+        self.update(&lease, Duration::ZERO);
+        self.release(of, &lease);
+        let pause = self.ms(0..1);
+        std::thread::sleep(pause);
+    }
+
+    /// Enters without the lock.
+    fn break_in(&self, key: &str) {
+        let line = || Line { k: key.to_owned().into(), ..Line::default() };
+        let op = self.begin(Verb::Acquire, 0, key, self.patience());
+        let granted = Line { tok: "rogue".into(), vu: Some(u64::MAX), ..line() };
+        self.pen.end(self.number, op, Verb::Acquire, Phase::Ok, granted);
+        std::thread::sleep(Duration::from_millis(1));
+        let release = self.begin(Verb::Release, op, key, self.patience());
+        self.pen.end(self.number, release, Verb::Release, Phase::Ok, Line { of: op, ..line() });
+    }
+
+    /// Writes down when a loss is told.
+    fn watch(&self, of: u64, lease: &Lease) {
+        let (pen, number, k) = (self.pen.clone(), self.number, lease.key().to_owned());
+        lease.on_lost(move || {
+            let line = Line { of, k: k.as_str().into(), ph: Some(Phase::Lost), f: Some(Verb::Told), ..Line::default() };
+            pen.write(number, line);
+        });
     }
 
     fn acquire(&mut self, key: &str, ttl: Duration, renew: bool) -> Option<(u64, Lease)> {
