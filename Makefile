@@ -22,6 +22,8 @@ NODE_TOOLS := node_modules/.dlock
 NODE24 := .tools/node24/bin/node
 ADDON := bindings-node/dlock.node
 DYLIB := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
+# What programs linked with the library look for.
+SONAME := $(if $(filter dylib,$(DYLIB)),libdlock.0.dylib,libdlock.so.0)
 C_LIB := $(TARGET)/release/libdlock_c.a
 C_DIR := $(TARGET)/c
 C_PROGRAMS := $(C_DIR)/run $(C_DIR)/worker
@@ -91,7 +93,7 @@ bench: export CARGO_TARGET_DIR := $(CURDIR)/target
 bench: $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## The workloads beside their raw baselines, as a table of ratios.
 ##  5 min on a quiet machine; figures of a busy one mean nothing.
 	$(CARGO) build --release -p dlock-harness
-	$(PY) tests/bench/bench.py
+	$(PY) tests/bench/bench.py --node $(NODE)
 
 clean: ## Removes target, .venv and all caches; the next target builds anew.
 	$(CARGO) clean
@@ -106,15 +108,16 @@ test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SE
 test-sim: $(TOOLS) ## The simulator alone; `make test-sim SIM_SEEDS=100000` to look longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture
 
-test-behaviour: $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases through every language and backend, as a table.
+test-behaviour: $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases through every language and backend, as a table; the names of tests/api.txt.
 	$(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS)
+	$(CARGO) run -p dlock-harness --bin dlock-api -- $(SPEAKERS) --lib-dir $(TARGET)/release
 
 test-python: $(BUILT) ## What only exists in Python: the lock protocol, asyncio, signals, fork, exits.
 	$(PY) -m pytest tests/python
 
 test-node: $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promises, signals, workers, exits; on the machine's Node and on Node 24.
-	$(NODE) --test tests/node/
-	$(NODE24) --test tests/node/
+	$(NODE) --test tests/node/*.test.mjs
+	$(NODE24) --test tests/node/*.test.mjs
 
 test-c: $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sanitizers.
 	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
@@ -160,11 +163,12 @@ $(BUILT): $(TOOLS) $(ENGINE) $(shell find bindings-python/src -type f) bindings-
 $(ADDON): $(ENGINE) $(shell find bindings-node/src -type f) bindings-node/Cargo.toml bindings-node/build.rs
 	@echo "building the addon (optimised)"
 	$(CARGO) build --release -p dlock-node
-	@cp $(TARGET)/release/libdlock_node.$(DYLIB) $@
+	@cp $(TARGET)/release/libdlock_node.$(DYLIB) $@.new && mv -f $@.new $@
 
 $(C_LIB): $(ENGINE) $(shell find bindings-c/src -type f) bindings-c/Cargo.toml bindings-c/build.rs
 	@echo "building the C library (optimised)"
 	$(CARGO) build --release -p dlock-c
+	@ln -sf libdlock_c.$(DYLIB) $(TARGET)/release/$(SONAME)
 	@touch $@
 
 C_FLAGS := -std=c99 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -Ibindings-c/include
