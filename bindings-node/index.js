@@ -42,7 +42,7 @@ function clientOf(service) {
     }
   }
   let client = services.get(service)
-  if (client === undefined) {
+  if (client === undefined || native.closed(numberOf(client))) {
     client = open(native.service(service))
     services.set(service, client)
   }

@@ -105,41 +105,41 @@ fn opened(env: Env, client: dlock::Result<dlock::Client>) -> Result<u32> {
     Ok(port.clients.borrow_mut().insert(client))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn service(env: Env, name: Option<String>) -> Result<u32> {
     opened(env, registry::client(name.as_deref()))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn connect_url(env: Env, url: String) -> Result<u32> {
     opened(env, dlock::Client::connect(&url))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn connect_file(env: Env, path: String) -> Result<u32> {
     opened(env, registry::from_file(Path::new(&path)))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn connect_to(env: Env, backend: String, given: Vec<Given>) -> Result<u32> {
     let config = options::connection(&backend, given).and_then(|given| Config::new(&backend, given));
     opened(env, config.and_then(dlock::Client::open))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn register(env: Env, service: String, client: u32) -> Result<()> {
     with(env, client, |client| registry::register(&service, client))?;
     REGISTERED.fetch_add(1, Ordering::AcqRel);
     Ok(())
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn registered() -> u32 {
     REGISTERED.load(Ordering::Acquire)
 }
 
 /// The object of the client is gone.
-#[napi]
+#[napi(catch_unwind)]
 pub fn forget(env: Env, client: u32) -> Result<()> {
     let client = port(env)?.clients.borrow_mut().remove(client);
     drop(client);
@@ -184,20 +184,20 @@ fn granted(port: &Port, lease: Lease) -> u32 {
     port.leases.borrow_mut().insert(lease)
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn acquire(env: Env, client: u32, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
     let port = port(env)?;
     port.settle(locking(port, client, &name, terms, Lock::acquire), granted)
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn try_acquire(env: Env, client: u32, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
     let port = port(env)?;
     let granted = |port: &Port, lease: Option<Lease>| lease.map(|lease| granted(port, lease));
     port.settle(locking(port, client, &name, terms, Lock::try_acquire), granted)
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn query(env: Env, client: u32) -> Result<Snapshot> {
     with(env, client, |client| {
         let all = client.query()?.into_iter().map(|(name, held)| Entry { name, held }).collect();
@@ -205,44 +205,49 @@ pub fn query(env: Env, client: u32) -> Result<Snapshot> {
     })
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn holders(env: Env, client: u32, name: String) -> Result<Unknown<'static>> {
     call(env, client, |client| client.holders(&name), |_, all| all.into_iter().map(Holder::from).collect::<Vec<_>>())
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn break_lock(env: Env, client: u32, name: String) -> Result<Unknown<'static>> {
     call(env, client, |client| client.break_lock(&name), |_, broken| broken)
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn ping(env: Env, client: u32) -> Result<Unknown<'static>> {
     call(env, client, |client| client.ping(), |_, ()| ())
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn close(env: Env, client: u32) -> Result<Unknown<'static>> {
     call(env, client, |client| client.close(CLOSE), |_, ()| ())
 }
 
-#[napi]
+#[napi(catch_unwind)]
+pub fn closed(env: Env, client: u32) -> Result<bool> {
+    with(env, client, |client| Ok(client.is_closed()))
+}
+
+#[napi(catch_unwind)]
 pub fn backend(env: Env, client: u32) -> Result<&'static str> {
     with(env, client, |client| Ok(client.backend()))
 }
 
 /// Without secrets.
-#[napi]
+#[napi(catch_unwind)]
 pub fn url(env: Env, client: u32) -> Result<String> {
     with(env, client, |client| Ok(client.config().url()))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn capability(env: Env, client: u32) -> Result<Capability> {
     with(env, client, |client| Ok(client.capability().into()))
 }
 
 /// The error of a lease that was released.
-#[napi]
+#[napi(catch_unwind)]
 pub fn released(env: Env, client: u32, name: String) -> Result<Unknown<'static>> {
     let backend = with(env, client, |client| Ok(client.backend()))?;
     let error = dlock::Error::new(Kind::NotHeld, "the lease was released before");

@@ -47,65 +47,65 @@ fn call<T: Send + 'static, V: ToNapiValue>(
 }
 
 /// Gives it back, and then forgets it. Not when that fails: then `free` does.
-#[napi]
+#[napi(catch_unwind)]
 pub fn release(env: Env, lease: u32) -> Result<Unknown<'static>> {
     call(env, lease, |lease| Ok(lease.release()), move |port, _| over(port, lease))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn renew(env: Env, lease: u32, ttl: Option<f64>) -> Result<Unknown<'static>> {
     let ttl = |lease: &Lease| Ok(lease.renew(ttl.map(|ttl| millis("ttl", ttl)).transpose()?));
     call(env, lease, ttl, |_, ()| ())
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn check(env: Env, lease: u32) -> Result<()> {
     with(env, lease, Lease::check)
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn valid_for(env: Env, lease: u32) -> Result<f64> {
     with(env, lease, |lease| Ok(in_millis(lease.valid_for())))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn fence(env: Env, lease: u32) -> Result<Option<BigInt>> {
     with(env, lease, |lease| Ok(lease.fence().map(BigInt::from)))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn token(env: Env, lease: u32) -> Result<String> {
     with(env, lease, |lease| Ok(lease.token()))
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn ttl(env: Env, lease: u32) -> Result<f64> {
     with(env, lease, |lease| Ok(in_millis(lease.ttl())))
 }
 
 /// The error that tells of its loss.
-#[napi]
+#[napi(catch_unwind)]
 pub fn loss(env: Env, lease: u32) -> Result<Unknown<'static>> {
     let loss = with(env, lease, |lease| Ok(lease.loss()))?;
     port(env)?.error(&loss)
 }
 
 /// Has its loss told, with the number of the watch.
-#[napi]
+#[napi(catch_unwind)]
 pub fn watch(env: Env, lease: u32, watch: f64) -> Result<()> {
     let port = port(env)?;
     port.told(port.watch(lease, watch))
 }
 
 /// Gives it back in the background; its key if it was held.
-#[napi]
+#[napi(catch_unwind)]
 pub fn abandon(env: Env, lease: u32) -> Result<Option<String>> {
     let lease = port(env)?.leases.borrow_mut().remove(lease);
     Ok(lease.filter(Lease::is_held).map(|lease| lease.key().to_owned()))
 }
 
 /// Forgets it. What is still held is given back in the background.
-#[napi]
+#[napi(catch_unwind)]
 pub fn free(env: Env, lease: u32) -> Result<Option<Over>> {
     Ok(over(port(env)?, lease))
 }

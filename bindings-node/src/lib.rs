@@ -28,40 +28,40 @@ pub struct Known {
 }
 
 /// Makes the two halves known to each other.
-#[napi]
+#[napi(catch_unwind)]
 pub fn join(env: Env, fail: Fail, lost: Lost) -> Result<Known> {
     bridge::open(env, fail, lost)?;
     Ok(Known { kinds: error::kinds(), version: env!("CARGO_PKG_VERSION") })
 }
 
 /// For the end of the process.
-#[napi]
+#[napi(catch_unwind)]
 pub fn shutdown() {
     bridge::shutdown();
 }
 
 /// Keeps the event loop alive, until let go as often.
-#[napi]
+#[napi(catch_unwind)]
 pub fn hold(env: Env) -> Result<()> {
     port(env)?.hold();
     Ok(())
 }
 
-#[napi]
+#[napi(catch_unwind)]
 pub fn let_go(env: Env) -> Result<()> {
     port(env)?.let_go();
     Ok(())
 }
 
 /// Cancels a call under way, by the number it was given.
-#[napi]
+#[napi(catch_unwind)]
 pub fn cancel(env: Env, call: f64) -> Result<()> {
     port(env)?.cancel(call);
     Ok(())
 }
 
 /// The number of the call that was begun last.
-#[napi]
+#[napi(catch_unwind)]
 pub fn last_call(env: Env) -> Result<f64> {
     Ok(port(env)?.last_call())
 }

@@ -39,12 +39,15 @@ pub(crate) enum Loss {
     Signal,
 }
 
+/// Every option of a lock.
+const NAMES: [&str; 10] = ["ttl", "wait", "retry", "renew", "max_hold", "token", "label", "fair", "handoff", "loss"];
+
 /// The lock with the options given by name; what was not given stays as it is.
 pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Lock, Loss)> {
     let mut loss = Loss::Raise;
     for (name, value) in options.into_iter().flatten() {
         let name = name.extract::<String>()?;
-        if value.is_none() {
+        if value.is_none() && NAMES.contains(&name.as_str()) {
             continue;
         }
         lock = match name.as_str() {
@@ -74,9 +77,9 @@ pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyRe
                 lock
             }
             other => {
+                let names = NAMES.join(", ");
                 return Err(PyTypeError::new_err(format!(
-                    "lock() got an unexpected option {other:?}; there are ttl, wait, retry, renew, max_hold, token, \
-                     label, fair, handoff and loss"
+                    "lock() got an unexpected option {other:?}; there are {names}"
                 )));
             }
         };

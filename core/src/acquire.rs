@@ -186,6 +186,7 @@ impl Bid {
                 Some(turn) => turn,
                 None => Box::pin(self.turn()).await?,
             };
+            turn.contend(&self.claim);
             let mut contender = self.core.backend.clone().contend(self.claim.clone());
             let (grant, since, ttl) = match self.contest(contender.as_mut()).await {
                 Ok(granted) => granted,

@@ -131,6 +131,11 @@ impl Client {
         })
     }
 
+    /// Whether this handle was closed: every call by it fails.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.fired()
+    }
+
     /// The backend's name.
     pub fn backend(&self) -> &'static str {
         self.0.config.driver().name
@@ -203,6 +208,16 @@ impl Client {
                 Op::going(Some(limit), work(core, lock.backend_name().to_owned()))
             }
             Err(error) => Op::ready(Err(error.with_key(key))),
+        }
+    }
+}
+
+/// In a child of fork the parent's core is leaked: what it leads to may be locked for ever.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let core = self.core.load_full();
+        if core.epoch != runtime::epoch() {
+            std::mem::forget(core);
         }
     }
 }

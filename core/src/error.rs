@@ -1,5 +1,6 @@
 //! One error type: what kind, whether trying again can help, what it concerns and what caused it.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -98,6 +99,13 @@ impl Error {
     /// The backend failed for now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Kind::Backend, message).temporary(true)
+    }
+
+    /// A panic that was caught, by what `catch_unwind` gave.
+    pub fn panicked(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+        let text = text.unwrap_or("a panic without a text");
+        Self::new(Kind::Internal, format!("a defect of dlock, please report it: {text}"))
     }
 
     /// Says whether trying again can help.

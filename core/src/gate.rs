@@ -36,6 +36,8 @@ pub(crate) struct Slot {
 #[derive(Debug, Default)]
 struct State {
     taken: bool,
+    /// The user's key of whoever has the turn and doesn't hold yet.
+    contender: Option<Arc<str>>,
     holder: Weak<Inner>,
     queue: VecDeque<Waiting>,
     /// How long the queue may get before those who have left are taken out of it.
@@ -87,6 +89,7 @@ impl Gate {
         let mut all = Vec::new();
         for slot in &slots {
             all.extend(slot.holder().map(|lease| (lease.claim().terms.key.to_string(), true)));
+            all.extend(locked(&slot.state).contender.iter().map(|key| (key.to_string(), false)));
             all.extend(slot.waiting().iter().map(|(claim, _)| (claim.terms.key.to_string(), false)));
         }
         all
@@ -148,7 +151,7 @@ impl Slot {
     fn pass_on(self: &Arc<Self>) {
         loop {
             let mut state = locked(&self.state);
-            state.holder = Weak::new();
+            (state.holder, state.contender) = (Weak::new(), None);
             let Some(next) = state.queue.pop_front() else {
                 state.taken = false;
                 return;
@@ -167,9 +170,15 @@ impl Turn {
         Self { slot: slot.clone(), live: AtomicBool::new(true) }
     }
 
+    /// Notes who contends for the name from here on.
+    pub(crate) fn contend(&self, claim: &Claim) {
+        locked(&self.slot.state).contender = Some(claim.terms.key.clone());
+    }
+
     /// Notes the lease that has the turn from here on.
     pub(crate) fn hold(&self, lease: &Arc<Inner>) {
-        locked(&self.slot.state).holder = Arc::downgrade(lease);
+        let mut state = locked(&self.slot.state);
+        (state.holder, state.contender) = (Arc::downgrade(lease), None);
     }
 
     /// Passes it on, unless that has been done.

@@ -309,11 +309,7 @@ async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = std::pin::pin!(work);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(poll) => poll,
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Poll::Ready(Err(Error::new(Kind::Internal, format!("a defect of dlock, please report it: {text}"))))
-        }
+        Err(panic) => Poll::Ready(Err(Error::panicked(&*panic))),
     })
     .await
 }

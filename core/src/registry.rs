@@ -24,24 +24,33 @@ static CLIENTS: LazyLock<ArcSwap<Clients>> = LazyLock::new(ArcSwap::default);
 /// `Invalid` for an empty name.
 pub fn register(name: &str, client: &Client) -> Result<()> {
     if name.is_empty() {
-        return Err(Error::invalid("a service needs a name of at least one character"));
+        return Err(nameless());
     }
     insert(name, client);
     Ok(())
 }
 
-/// The client of this name: a registered one, or what environment and YAML say; with no name the default.
+/// The client of this name: a registered one, or what environment and YAML say; with no name the default. One that was
+/// closed is replaced by a new one of the configuration.
 ///
 /// # Errors
-/// `Invalid` for a configuration that can't be used, a name that is not enabled, or several services and no default.
+/// `Invalid` for an empty name, a configuration that can't be used, a name that is not enabled, or several services and no
+/// default.
 pub fn client(service: Option<&str>) -> Result<Client> {
-    if let Some(client) = CLIENTS.load().get(service.unwrap_or_default()) {
+    if service == Some("") {
+        return Err(nameless());
+    }
+    let known = CLIENTS.load().get(service.unwrap_or_default()).cloned();
+    if let Some(client) = known.as_ref().filter(|client| !client.is_closed()) {
         return Ok(client.clone());
     }
     let settings = settings(None)?;
-    let config = match service {
-        Some(name) => settings.service(name).map_err(|error| with_registered(&error))?,
-        None => settings.default_service()?.1,
+    let config = match (service.map(|name| settings.service(name)), known) {
+        (Some(Ok(config)), _) => config,
+        // Registered, and closed since: its use says so.
+        (Some(Err(_)), Some(closed)) => return Ok(closed),
+        (Some(Err(error)), None) => return Err(with_registered(&error)),
+        (None, _) => settings.default_service()?.1,
     };
     let client = Client::open(config)?;
     insert(service.unwrap_or_default(), &client);
@@ -69,6 +78,10 @@ fn insert(name: &str, client: &Client) {
         clients.insert(name.to_owned(), client.clone());
         clients
     });
+}
+
+fn nameless() -> Error {
+    Error::invalid("a service needs a name of at least one character")
 }
 
 fn with_registered(error: &Error) -> Error {

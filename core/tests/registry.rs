@@ -26,6 +26,28 @@ fn clients_by_name() {
     let error = registry::client(Some("unheard of")).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
     assert!(error.to_string().contains("orders"), "{error}");
+    assert_eq!(registry::client(Some("")).unwrap_err().kind(), Kind::Invalid);
+    other.close(ms(100)).wait().unwrap();
+    let error = registry::client(Some("orders")).unwrap().lock("k").acquire().wait().unwrap_err();
+    assert!(error.to_string().contains("closed"), "{error}");
+}
+
+#[test]
+fn a_contender_counts_as_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().display());
+    // Another client of the same directory, for the gate the same as another process.
+    let (one, two) = (Client::connect(&url).unwrap(), Client::connect(&format!("{url}?prefix=")).unwrap());
+    let lease = one.lock("k").acquire().wait().unwrap();
+    let (tell, told) = channel();
+    let canceller = two.lock("k").acquire().on_done(move |result| tell.send(result.is_ok()).unwrap());
+    while two.query().unwrap() != [("k".to_owned(), false)] {
+        std::thread::yield_now();
+    }
+    drop(lease);
+    assert!(told.recv().unwrap(), "it had its turn");
+    canceller.cancel();
+    assert!(one.query().unwrap().is_empty());
 }
 
 #[test]

@@ -416,6 +416,7 @@ def test_capability(client):
         ({"ttl": float("inf")}, dlock.ConfigError),
         ({"ttl": 0.05}, dlock.ConfigError),
         ({"ttl": 1e12}, dlock.ConfigError),
+        ({"nonsense": None}, TypeError),
         ({"ttl": "30"}, TypeError),
         ({"ttl": True}, TypeError),
         ({"wait": -1}, dlock.ConfigError),

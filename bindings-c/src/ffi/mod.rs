@@ -15,13 +15,12 @@ pub mod log;
 pub mod lost;
 pub mod options;
 
-use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::time::Duration;
 
-use dlock::{Kind, Result};
+use dlock::Result;
 
 use crate::handle::{Table, Used};
 use error::{Error, Status};
@@ -70,7 +69,9 @@ pub(crate) unsafe fn guard(err: *mut *mut Error, call: impl FnOnce() -> Result<(
             // SAFETY: not NULL, so it points to a handle.
             drop(take(unsafe { err.replace(ptr::null_mut()) }));
         }
-        let Err(error) = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(defect(&*panic))) else {
+        let Err(error) =
+            catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(dlock::Error::panicked(&*panic)))
+        else {
             return Status::DLOCK_OK;
         };
         let status = error.kind().into();
@@ -80,12 +81,6 @@ pub(crate) unsafe fn guard(err: *mut *mut Error, call: impl FnOnce() -> Result<(
         }
         status
     })
-}
-
-fn defect(panic: &(dyn Any + Send)) -> dlock::Error {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref().map(String::as_str));
-    let text = text.unwrap_or("a panic without a text");
-    dlock::Error::new(Kind::Internal, format!("a defect of dlock, please report it: {text}"))
 }
 
 /// Where a result goes.
