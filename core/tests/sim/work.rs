@@ -156,7 +156,8 @@ impl Worker {
             return Some(result);
         }
         let taking = self.world.lock().hosts[self.p].taking.get(lock.key()).copied();
-        let waiting = self.client.query().is_ok_and(|all| all.iter().any(|(_, held)| !held));
+        // Beside whoever has the turn.
+        let waiting = self.client.query().is_ok_and(|all| all.iter().filter(|(key, _)| key == lock.key()).count() > 1);
         self.world.count(match (taking, waiting) {
             (_, true) => "cancelled in the local queue",
             (Some(1..), _) => "cancelled in an attempt",
