@@ -1,6 +1,6 @@
 //! What JavaScript asks of a lease.
 
-use dlock::{Lease, Op, State};
+use dlock::{Ended, Lease, Op, State};
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, Result, ToNapiValue, Unknown};
 use napi_derive::napi;
@@ -19,9 +19,8 @@ pub struct Over {
 }
 
 /// Forgets the lease; its object keeps this.
-fn over(port: &Port, lease: u32) -> Option<Over> {
+fn over(port: &Port, lease: u32, lost: bool) -> Option<Over> {
     let lease = port.leases.borrow_mut().remove(lease)?;
-    let lost = lease.state() == State::Lost;
     Some(Over {
         loss: if lost { port.error(&lease.loss()).ok() } else { None },
         token: lease.token(),
@@ -49,7 +48,7 @@ fn call<T: Send + 'static, V: ToNapiValue>(
 /// Gives it back, and then forgets it. Not when that fails: then `free` does.
 #[napi(catch_unwind)]
 pub fn release(env: Env, lease: u32) -> Result<Unknown<'static>> {
-    call(env, lease, |lease| Ok(lease.release()), move |port, _| over(port, lease))
+    call(env, lease, |lease| Ok(lease.release()), move |port, ended| over(port, lease, ended == Ended::Lost))
 }
 
 #[napi(catch_unwind)]
@@ -107,5 +106,7 @@ pub fn abandon(env: Env, lease: u32) -> Result<Option<String>> {
 /// Forgets it. What is still held is given back in the background.
 #[napi(catch_unwind)]
 pub fn free(env: Env, lease: u32) -> Result<Option<Over>> {
-    Ok(over(port(env)?, lease))
+    let port = port(env)?;
+    let lost = port.leases.borrow().get(lease).is_ok_and(|lease| lease.state() == State::Lost);
+    Ok(over(port, lease, lost))
 }

@@ -220,7 +220,7 @@ impl Bid {
 
     /// The turn in the gate.
     async fn turn(&self) -> Result<Turn> {
-        let place = match self.site.slot.queue(&self.claim) {
+        let place = match self.site.slot.queue(&self.claim, &self.cancel) {
             Ok(turn) => return Ok(turn),
             Err(place) if self.claim.wait => {
                 self.signs.busy.store(true, Ordering::Relaxed);
@@ -230,7 +230,10 @@ impl Bid {
         };
         tokio::select! {
             biased;
-            turn = place => turn.map_err(|_| Error::new(Kind::Internal, "the local queue ended")),
+            turn = place => turn.map_err(|_| match self.cancel.fired() {
+                true => cancelled(&self.claim.terms),
+                false => Error::new(Kind::Internal, "the local queue ended"),
+            }),
             error = self.given_up() => match error.kind() {
                 Kind::Timeout => Err(self.explained().await),
                 _ => Err(error),

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::lease::Inner;
+use crate::op::Cancel;
 
 /// In tests the order in which slots are walked through is the same in every run.
 #[cfg(feature = "testing")]
@@ -51,6 +52,8 @@ const SWEEP: usize = 64;
 struct Waiting {
     claim: Claim,
     since: Instant,
+    /// Its caller's wish to withdraw.
+    cancel: Cancel,
     tell: oneshot::Sender<Turn>,
 }
 
@@ -114,8 +117,8 @@ impl Slot {
     }
 
     /// The turn, or a place in the queue for it. Dropping the place leaves the queue, and passes on a turn that has
-    /// come in the meantime.
-    pub(crate) fn queue(self: &Arc<Self>, claim: &Claim) -> Result<Turn, Place> {
+    /// come in the meantime; so does a wish to withdraw, at once.
+    pub(crate) fn queue(self: &Arc<Self>, claim: &Claim, cancel: &Cancel) -> Result<Turn, Place> {
         let mut state = locked(&self.state);
         if !state.taken {
             state.taken = true;
@@ -126,7 +129,8 @@ impl Slot {
             state.queue.retain(|waiting| !waiting.tell.is_closed());
             state.sweep = (2 * state.queue.len()).max(SWEEP);
         }
-        state.queue.push_back(Waiting { claim: claim.clone(), since: Instant::now(), tell });
+        let (claim, cancel) = (claim.clone(), cancel.clone());
+        state.queue.push_back(Waiting { claim, since: Instant::now(), cancel, tell });
         Err(place)
     }
 
@@ -144,7 +148,7 @@ impl Slot {
     /// Who waits here for the turn, and since when.
     pub(crate) fn waiting(&self) -> Vec<(Claim, Instant)> {
         let state = locked(&self.state);
-        let open = state.queue.iter().filter(|waiting| !waiting.tell.is_closed());
+        let open = state.queue.iter().filter(|waiting| !waiting.tell.is_closed() && !waiting.cancel.fired());
         open.map(|waiting| (waiting.claim.clone(), waiting.since)).collect()
     }
 
@@ -157,6 +161,9 @@ impl Slot {
                 return;
             };
             drop(state);
+            if next.cancel.fired() {
+                continue;
+            }
             match next.tell.send(Turn::new(self)) {
                 Ok(()) => return,
                 Err(unwanted) => unwanted.live.store(false, Ordering::Relaxed),

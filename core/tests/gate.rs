@@ -42,6 +42,27 @@ fn first_in_first_out() {
     }
 }
 
+/// A wish to withdraw counts from that moment on, and not only once its call has been driven again.
+#[test]
+fn who_wishes_to_withdraw_is_passed_over() {
+    testing::simulate(3, None, async {
+        let client = Client::connect("memory://wishes").unwrap();
+        let holder = client.lock("k").acquire().await.unwrap();
+        let op = client.lock("k").acquire();
+        let canceller = op.canceller();
+        let waiting = tokio::spawn(op);
+        clock::sleep(ms(10)).await;
+        assert_eq!(client.query().unwrap().len(), 2);
+        canceller.cancel();
+        assert_eq!(client.query().unwrap().len(), 1);
+        drop(holder);
+        // Nothing was awaited since: the waiter hasn't seen it yet.
+        assert!(!testing::has_turn(&client, "k"));
+        assert_eq!(waiting.await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+        assert!(client.lock("k").try_acquire().await.unwrap().is_some());
+    });
+}
+
 /// Those who give up, by deadline, cancel or drop, stand in nobody's way.
 #[test]
 fn leaving_the_queue() {
