@@ -158,8 +158,9 @@ fn call<T: Send + 'static, V: ToNapiValue>(
     begin: impl FnOnce(&dlock::Client) -> Op<T>,
     convert: impl FnOnce(&Port, T) -> V + Send + 'static,
 ) -> Result<Unknown<'static>> {
-    let op = with(env, client, |client| Ok(begin(client)))?;
-    port(env)?.settle(Ok(op), convert)
+    let port = port(env)?;
+    let op = port.clients.borrow().get(client).map(|client| begin(&client.client));
+    port.settle(op, convert)
 }
 
 /// Does this with the lock on a key. The one without terms is kept for the next time.

@@ -41,8 +41,9 @@ fn call<T: Send + 'static, V: ToNapiValue>(
     begin: impl FnOnce(&Lease) -> dlock::Result<Op<T>>,
     convert: impl FnOnce(&Port, T) -> V + Send + 'static,
 ) -> Result<Unknown<'static>> {
-    let op = with(env, lease, begin)?;
-    port(env)?.settle(Ok(op), convert)
+    let port = port(env)?;
+    let op = port.leases.borrow().get(lease).and_then(begin);
+    port.settle(op, convert)
 }
 
 /// Gives it back, and then forgets it. Not when that fails: then `free` does.

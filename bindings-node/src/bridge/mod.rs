@@ -160,8 +160,8 @@ impl Port {
         result.map_err(|error| self.error(&error).map_or_else(|failed| failed, napi::Error::from))
     }
 
-    /// The result of a call that is settled; else a promise of it, which keeps the loop alive. The call can be cancelled
-    /// by `number`, if it has one.
+    /// The result of a call that is settled; else a promise of it, which keeps the loop alive. `last_call` is then the
+    /// number to cancel it by.
     pub(crate) fn settle<T: Send + 'static, V: ToNapiValue>(
         &self,
         op: dlock::Result<Op<T>>,
