@@ -1,6 +1,6 @@
 //! A grant: what proves it, and how it is kept and given back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -101,10 +101,11 @@ impl Held {
 
     /// Attaches the key to a lease with a longer ttl.
     async fn lengthen(&self, ttl: Duration, limits: Limits) -> Result<(), Refusal> {
-        let longer = self.etcd.sessions.pick(ttl, !self.claim.terms.renew, limits).await?;
+        let own = !self.claim.terms.renew;
+        let mut longer = self.etcd.sessions.pick(ttl, own, limits).await?;
         // Alive from now on, so that it ends after the one that the key has had.
-        if !longer.keep_alive(limits, Instant::now()).await? {
-            return Ok(());
+        while !longer.keep_alive(limits, Instant::now()).await? {
+            longer = self.etcd.sessions.pick(ttl, own, limits).await?;
         }
         let put = PutOptions::new().with_lease(longer.id);
         let request = Txn::new()
@@ -146,26 +147,30 @@ pub(super) async fn renew(etcd: &Etcd, due: &[(&Held, Duration)]) -> Vec<Result<
         let done = if longer { Box::pin(held.lengthen(*ttl, limits)).await } else { Ok(()) };
         failed.push(done.err().map(Error::from));
     }
-    let sessions: HashSet<_> = due.iter().flat_map(|(held, _)| held.sessions()).map(ById).collect();
-    let (alive, there) = tokio::join!(keep_alive(sessions, limits), there(etcd, due, limits));
-    let answer = |(((held, _), failed), there): ((&(&Held, Duration), Option<Error>), Option<bool>)| {
+    let (alive, there) = tokio::join!(keep_alive(sessions(due), limits), there(etcd, due, limits));
+    let mut answers = Vec::with_capacity(due.len());
+    for (((held, _), failed), there) in due.iter().zip(failed).zip(there) {
         // Only the server's word ends a lease: whatever else it said is asked again.
-        let unknown = |error: &Error| Err(error.clone().temporary(true));
-        match (there, failed, &alive) {
-            (Some(false), ..) => Ok(Renewal::Lost),
-            (_, Some(error), _) => unknown(&error),
+        let error = failed.as_ref().or(alive.as_ref().err());
+        answers.push(match (there, error) {
+            (Some(false), _) => Ok(Renewal::Lost),
             _ if held.sessions().iter().any(|session| session.is_over()) => Ok(Renewal::Lost),
-            (_, _, Err(error)) => unknown(error),
-            _ => Ok(held.kept()),
-        }
-    };
-    due.iter().zip(failed).zip(there).map(answer).collect()
+            (_, Some(error)) => Err(error.clone().temporary(true)),
+            (_, None) => Ok(held.kept()),
+        });
+    }
+    answers
+}
+
+/// The sessions of all these, each once.
+fn sessions(due: &[(&Held, Duration)]) -> BTreeMap<i64, Arc<Session>> {
+    due.iter().flat_map(|(held, _)| held.sessions()).map(|session| (session.id, session)).collect()
 }
 
 /// Keeps them alive, each unless that was done just now. An error where one of them didn't answer.
-async fn keep_alive(sessions: HashSet<ById>, limits: Limits) -> Result<()> {
+async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Result<()> {
     let mut all = tokio::task::JoinSet::new();
-    for ById(session) in sessions {
+    for session in sessions.into_values() {
         let not_before = Instant::now().minus(session.ttl / 20);
         all.spawn(async move { session.keep_alive(limits, not_before).await });
     }
@@ -185,9 +190,7 @@ async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Op
     let mut listed = HashSet::new();
     if due.len() > READS {
         // What the lease's own list shows needs no look; it may lag behind what it doesn't show.
-        let sessions: HashSet<_> = due.iter().flat_map(|(held, _)| held.sessions()).map(ById).collect();
-        for ById(session) in sessions {
-            let id = session.id;
+        for id in sessions(due).into_keys() {
             let keys = etcd.link.ask(limits, |conn| async move {
                 let options = LeaseTimeToLiveOptions::new().with_keys();
                 conn.client.lease_client().time_to_live(id, Some(options)).await
@@ -210,23 +213,6 @@ async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Op
         }
     }
     found
-}
-
-/// A session, told from others by its number.
-struct ById(Arc<Session>);
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
-    }
-}
-
-impl Eq for ById {}
-
-impl std::hash::Hash for ById {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
-    }
 }
 
 impl Grant for Held {

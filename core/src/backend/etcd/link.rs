@@ -1,7 +1,9 @@
 //! The one connection of a client: made when it is needed, replaced when it is silent, lost or of no use.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use etcd_client::{Client, Error as Etcd};
@@ -146,7 +148,8 @@ impl Link {
         }
     }
 
-    /// One sending, or two when the first is not answered for the patience: whichever answers first is right.
+    /// One sending, and another one elsewhere whenever there has been no answer for the patience: whichever answers first
+    /// is right. A leader that is gone takes with it what was sent in the meantime.
     async fn raced<T, F>(
         self: &Arc<Self>,
         conn: Arc<Conn>,
@@ -159,33 +162,52 @@ impl Link {
         F: Future<Output = Result<T, Etcd>> + Send,
     {
         let sent = Instant::now();
-        let mut first = std::pin::pin!(work(conn.clone()));
+        let mut first = Box::pin(work(conn.clone()));
         tokio::select! {
             biased;
             value = &mut first => return Some((value, conn, sent)),
             () = clock::sleep(patience.min(end.left())) => {}
         }
-        let mut late = None;
-        let other = Box::pin(async {
-            let fresh = self.conn(Some(conn.number)).await.ok()?;
-            let again = Instant::now();
-            late = Some(fresh.clone());
-            let value = work(fresh.clone()).await;
-            Some((value, fresh, again))
-        });
-        let answered = tokio::select! {
-            biased;
-            value = &mut first => Some((value, conn.clone(), sent)),
-            Some(answered) = other => Some(answered),
-            () = clock::sleep_until(end) => None,
-        };
-        let by = answered.as_ref().map(|(_, by, _)| by.number);
-        for other in [Some(conn), late].into_iter().flatten().filter(|other| Some(other.number) != by) {
-            unanswered.push(Arc::downgrade(&other));
-            // Nothing more is sent there, so that it closes.
-            self.lost(&other);
+        let mut flights = vec![Flight { work: first, conn, sent }];
+        let mut answered = None;
+        while answered.is_none() && !end.passed() {
+            let newest = flights.last().map(|flight| flight.conn.number);
+            let next = Instant::now().plus(patience).min(end);
+            tokio::select! {
+                biased;
+                done = landed(&mut flights) => answered = Some(done),
+                fresh = self.conn(newest) => match fresh {
+                    Ok(conn) => {
+                        // Two at a time: nothing more is sent where the others went, so that it closes.
+                        while flights.len() > 1 {
+                            self.abandon(flights.remove(0), unanswered);
+                        }
+                        let (work, sent) = (Box::pin(work(conn.clone())), Instant::now());
+                        flights.push(Flight { work, conn, sent });
+                    }
+                    Err(_) => clock::sleep(Duration::from_millis(50).min(end.left())).await,
+                },
+                () = clock::sleep_until(end) => {}
+            }
+            if answered.is_none() {
+                tokio::select! {
+                    biased;
+                    done = landed(&mut flights) => answered = Some(done),
+                    () = clock::sleep_until(next) => {}
+                }
+            }
         }
+        let answered = answered.map(|(at, value)| {
+            let flight = flights.remove(at);
+            (value, flight.conn, flight.sent)
+        });
+        flights.into_iter().for_each(|flight| self.abandon(flight, unanswered));
         answered
+    }
+
+    fn abandon<F>(&self, flight: Flight<F>, unanswered: &mut Unanswered) {
+        self.lost(&flight.conn);
+        unanswered.push(Arc::downgrade(&flight.conn));
     }
 
     fn silent(&self, what: &str) -> Error {
@@ -254,6 +276,26 @@ impl Link {
             *state = State::Idle;
         }
     }
+}
+
+/// One sending under way.
+struct Flight<F> {
+    work: Pin<Box<F>>,
+    conn: Arc<Conn>,
+    sent: Instant,
+}
+
+/// The first of these to be answered, and its answer.
+async fn landed<T, F: Future<Output = T>>(flights: &mut [Flight<F>]) -> (usize, T) {
+    std::future::poll_fn(|cx| {
+        for (at, flight) in flights.iter_mut().enumerate() {
+            if let Poll::Ready(value) = flight.work.as_mut().poll(cx) {
+                return Poll::Ready((at, value));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Whether it was the server's word, so that the connection is as good as before.

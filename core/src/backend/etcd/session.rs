@@ -199,7 +199,7 @@ impl Session {
                 Err(refusal) => Err(refusal),
             }
         };
-        bounded(Limits { budget: limits.budget * 2, ..limits }, kept).await
+        bounded(limits, kept).await
     }
 
     fn refresh_later(self: &Arc<Self>) {

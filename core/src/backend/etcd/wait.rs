@@ -60,8 +60,7 @@ impl Waiter {
             let Some(seat) = &mut self.seat else { continue };
             // Before asking: the server has executed the keep-alive by which the lease lives.
             let since = seat.session.since();
-            let listens =
-                !mutant!("etcd-listens-after-reading") && self.interest.as_ref().is_some_and(Interest::listen);
+            let listens = self.interest.as_ref().is_some_and(Interest::listen);
             let (link, name) = (&self.etcd.link, &*self.claim.terms.name);
             let asker = Asker { link, name, key: &seat.key, value: &self.value, limits };
             let lease = seat.session.id;
@@ -135,6 +134,7 @@ impl Waiter {
         let terms = &self.claim.terms;
         let session = self.etcd.sessions.pick(terms.ttl, !terms.renew, limits).await?;
         let key = key(&terms.name, session.id);
+        self.interest = self.interest.take().filter(|interest| interest.is_for(&key));
         if self.interest.is_none() && self.claim.wait {
             self.interest = self.etcd.watches.enter(&terms.name, &key, true);
         }
@@ -146,13 +146,6 @@ impl Waiter {
     async fn wake(&mut self, listens: bool, before: &[u8], limits: Limits) -> Option<Wake> {
         let seat = self.seat.as_ref()?;
         let after = seat.session.since().plus(seat.session.ttl / 3).left().max(Duration::from_millis(10));
-        if let Some(interest) = &self.interest
-            && mutant!("etcd-listens-after-reading")
-            && interest.listen()
-        {
-            interest.arm(before);
-            return Some(Wake { after, on: Some(Box::pin(interest.rung())) });
-        }
         if listens {
             let interest = self.interest.as_ref()?;
             if !interest.arm(before) {
@@ -162,14 +155,17 @@ impl Waiter {
             return Some(Wake { after, on: Some(Box::pin(interest.rung())) });
         }
         let watched = match &self.interest {
-            Some(interest) if interest.is_for(&seat.key) => interest,
-            _ => {
+            Some(interest) => interest,
+            None => {
                 let (name, key) = (&self.claim.terms.name, &seat.key);
                 self.interest = self.etcd.watches.enter(name, key, false);
                 self.interest.as_ref()?
             }
         };
         if watched.ready(limits.patience.min(limits.budget)).await {
+            if mutant!("etcd-listens-after-reading") && watched.listen() && watched.arm(before) {
+                return Some(Wake { after, on: Some(Box::pin(watched.rung())) });
+            }
             return None;
         }
         // Nobody tells: looked at again, less and less often.
@@ -203,7 +199,7 @@ impl Waiter {
             return Attempt::Busy(Wake { after: Duration::ZERO, on: None });
         };
         let ttl = seat.session.ttl;
-        let interest = self.interest.take().filter(|interest| interest.is_for(&seat.key));
+        let interest = self.interest.take();
         let (etcd, claim, value) = (self.etcd.clone(), self.claim.clone(), std::mem::take(&mut self.value));
         let held = Held::new(etcd, claim, (seat.key, value), rev, seat.session, interest, seat.unanswered);
         Attempt::Granted { grant: Arc::new(held), since, ttl }

@@ -85,7 +85,7 @@ impl Watches {
     /// An interest in this lock, for the one whose key this is. `made`: only if it is watched already.
     pub(super) fn enter(self: &Arc<Self>, name: &Arc<str>, own: &[u8], made: bool) -> Option<Interest> {
         let mut state = locked(&self.state);
-        if made && !state.watchers.get(name).is_some_and(|watcher| *watcher.ready.borrow() == Some(true)) {
+        if made && state.watchers.get(name).is_none_or(|watcher| *watcher.ready.borrow() != Some(true)) {
             return None;
         }
         let (ear, held) = (Mutex::new(Ear::Closed), AtomicBool::new(false));
