@@ -9,10 +9,7 @@ use dlock::Client;
 use dlock_harness::history::{Line, Phase, Verb, now};
 
 use crate::nemesis::Nemesis;
-use crate::redis::Server;
-
-/// By this word a Redis server is started.
-const REDIS: &str = "redis";
+use crate::server::Server;
 
 pub(crate) struct Place {
     /// Ours, if we started one.
@@ -26,13 +23,10 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(url: &str, processes: usize, keys: usize) -> Result<Self, String> {
-        let server = (url == REDIS).then(|| Server::start(processes)).transpose()?;
+        let server = Server::start(url, processes)?;
         let (url, urls) = match &server {
             None => (url.to_owned(), vec![url.to_owned()]),
-            Some(server) => {
-                let urls = server.proxies.iter().map(|proxy| format!("redis://{}", proxy.addr())).collect();
-                (server.redis.url(), urls)
-            }
+            Some(server) => server.urls(),
         };
         let client = Client::connect(&url).map_err(|error| error.to_string())?;
         client.ping().wait().map_err(|error| error.to_string())?;
