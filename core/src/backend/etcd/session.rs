@@ -123,21 +123,21 @@ async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal
 
 impl Session {
     async fn grant(link: &Arc<Link>, seconds: u64, own: bool, limits: Limits) -> Result<Self, Refusal> {
-        // Ours to choose, so that one that was granted to nobody's knowledge can be taken back.
-        let id = i64::try_from(getrandom::u64().unwrap_or(0) >> 1).unwrap_or(0).max(1);
         let ttl = i64::try_from(seconds).unwrap_or(i64::MAX);
-        let answer = link.ask(limits, |conn| async move {
-            conn.client.lease_client().grant(ttl, Some(LeaseGrantOptions::new().with_id(id))).await
+        // Ours to choose, one for each sending, so that what is granted to nobody's knowledge can be taken back.
+        let ids = Mutex::new(Vec::new());
+        let answer = link.ask(limits, |conn| {
+            let id = i64::try_from(getrandom::u64().unwrap_or(0) >> 1).unwrap_or(0).max(1);
+            locked(&ids).push(id);
+            async move { conn.client.lease_client().grant(ttl, Some(LeaseGrantOptions::new().with_id(id))).await }
         });
-        let answer = match answer.await {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                if refusal.is_unknown() {
-                    revoke_later(link.clone(), id);
-                }
-                return Err(refusal);
-            }
-        };
+        let answer = answer.await;
+        let id = answer.as_ref().map_or(0, |answer| answer.value.id());
+        let known = answer.as_ref().err().is_some_and(|refusal| !refusal.is_unknown());
+        for other in std::mem::take(&mut *locked(&ids)).into_iter().filter(|other| *other != id && !known) {
+            revoke_later(link.clone(), other);
+        }
+        let answer = answer?;
         Ok(Self {
             link: link.clone(),
             id,

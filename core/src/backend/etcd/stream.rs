@@ -1,5 +1,6 @@
 //! The one watch stream of a client: begun when somebody waits, begun anew when it breaks, ended when nobody does.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ struct Stream {
     sender: WatchRequestSender,
     responses: WatchResponseStream,
     /// The watchers that the server was asked for.
-    known: Vec<i64>,
+    known: HashSet<i64>,
 }
 
 fn options(id: i64) -> WatchOptions {
@@ -67,7 +68,7 @@ async fn open(watches: &Watches) -> Option<Stream> {
     let (first, name) = all.first()?;
     let opened = conn.client.watch_client().watch(prefix(name), Some(options(*first))).await.ok()?;
     let (sender, responses) = opened.split();
-    let mut stream = Stream { conn, sender, responses, known: vec![*first] };
+    let mut stream = Stream { conn, sender, responses, known: HashSet::from([*first]) };
     for (id, name) in &all[1..] {
         stream.watch(*id, name).await?;
     }
@@ -76,10 +77,9 @@ async fn open(watches: &Watches) -> Option<Stream> {
 
 impl Stream {
     async fn watch(&mut self, id: i64, name: &str) -> Option<()> {
-        if self.known.contains(&id) {
+        if !self.known.insert(id) {
             return Some(());
         }
-        self.known.push(id);
         self.sender.watch(prefix(name), Some(options(id))).await.ok()
     }
 
@@ -114,10 +114,9 @@ impl Stream {
     }
 
     async fn cancel(&mut self, id: i64) -> Option<()> {
-        if !self.known.contains(&id) {
+        if !self.known.remove(&id) {
             return Some(());
         }
-        self.known.retain(|known| *known != id);
         self.sender.cancel(id).await.ok()
     }
 
@@ -130,10 +129,9 @@ impl Stream {
         }
         if response.canceled() {
             // Ours, or of a watcher that fell behind a compaction, or that the user may not have.
-            if !self.known.contains(&id) {
+            if !self.known.remove(&id) {
                 return Some(());
             }
-            self.known.retain(|known| *known != id);
             let forbidden = response.compact_revision() == 0 && response.cancel_reason().contains("permission");
             let name = watches.ended(id, forbidden)?;
             return if forbidden { Some(()) } else { self.watch(id, &name).await };

@@ -26,6 +26,7 @@ pub(super) struct Watches {
 #[derive(Default)]
 struct State {
     watchers: HashMap<Arc<str>, Watcher>,
+    names: HashMap<i64, Arc<str>>,
     next: i64,
     /// To the task that has the stream, while there is one.
     orders: Option<mpsc::UnboundedSender<Order>>,
@@ -94,6 +95,7 @@ impl Watches {
         if fresh {
             state.next += 1;
             let (id, ready) = (state.next, watch::Sender::new(Some(false)));
+            state.names.insert(id, name.clone());
             state.watchers.insert(name.clone(), Watcher { id, ready, listeners: Vec::new(), idle: None });
         }
         let watcher = state.watchers.get_mut(name)?;
@@ -143,7 +145,7 @@ impl Watches {
 
     /// No watcher hears anything any more.
     pub(super) fn all_ended(&self) {
-        let ids: Vec<_> = locked(&self.state).watchers.values().map(|watcher| watcher.id).collect();
+        let ids: Vec<_> = locked(&self.state).names.keys().copied().collect();
         for id in ids {
             self.ended(id, false);
         }
@@ -162,7 +164,8 @@ impl Watches {
 
     fn with<T>(&self, id: i64, work: impl FnOnce(&Arc<str>, &mut Watcher) -> T) -> Option<T> {
         let mut state = locked(&self.state);
-        state.watchers.iter_mut().find(|(_, watcher)| watcher.id == id).map(|(name, watcher)| work(name, watcher))
+        let name = state.names.get(&id)?.clone();
+        state.watchers.get_mut(&name).map(|watcher| work(&name, watcher))
     }
 
     /// Cancels watchers that nobody has used for a while, and says when to look again. When none is left, the orders
@@ -182,8 +185,11 @@ impl Watches {
             }
             None => true,
         });
-        if let Some(orders) = &state.orders {
-            done.into_iter().for_each(|id| drop(orders.send(Order::Cancel(id))));
+        for id in done {
+            state.names.remove(&id);
+            if let Some(orders) = &state.orders {
+                let _ = orders.send(Order::Cancel(id));
+            }
         }
         if state.watchers.is_empty() {
             state.orders = None;

@@ -6,7 +6,8 @@ use dlock::Kind;
 use dlock_harness::proxy::{Action, Direction, Mode};
 
 use crate::common::{
-    LONG, SHORT, acquired, asked, begin, client, contenders, lock, ms, proxy, released, server, until, until_contenders,
+    LONG, SHORT, acquired, asked, begin, client, cold, contenders, lock, ms, proxy, released, server, until,
+    until_contenders,
 };
 
 /// What only a put has: the beginning of what dlock writes into a key.
@@ -152,4 +153,37 @@ fn a_paused_server_is_told_in_time() {
     server.resume();
     released(&acquired(&client, "k"));
     released(&held);
+}
+
+#[test]
+fn a_lease_whose_grant_was_never_answered_is_taken_back() {
+    let server = server();
+    let proxy = proxy(&server);
+    let leases = || server.ctl(&["lease", "list"]).lines().count();
+    let none = leases();
+    let client = cold(&proxy.addr().to_string());
+    proxy.set(Direction::ToClient, Mode::Drop);
+    let waiter = begin(&lock(&client, "k", ms(30_000)));
+    until("a lease was granted", LONG, || leases() > none);
+    proxy.cut();
+    proxy.set(Direction::ToClient, Mode::Pass);
+    let lease = waiter.join().unwrap().unwrap();
+    until("only the one in use is left", LONG, || leases() == none + 1);
+    released(&lease);
+}
+
+#[test]
+fn a_renewal_without_an_answer_ends_nothing_before_its_time() {
+    let server = server();
+    let proxy = proxy(&server);
+    let client = client(proxy.addr());
+    let lease = lock(&client, "k", ms(6000)).acquire().wait().unwrap();
+    proxy.set(Direction::ToClient, Mode::Drop);
+    // Past the first renewal, which is answered to nobody.
+    std::thread::sleep(ms(3500));
+    assert!(lease.is_held() && lease.valid_for() < ms(2500), "it counts from what was answered");
+    proxy.cut();
+    proxy.set(Direction::ToClient, Mode::Pass);
+    until("it is renewed", ms(2500), || lease.valid_for() > ms(4000));
+    released(&lease);
 }
