@@ -87,16 +87,23 @@ impl Held {
         let sessions = std::mem::take(&mut *locked(&self.sessions));
         drop(locked(&self.interest).take());
         let doubt = std::mem::take(&mut *locked(&self.doubt));
-        if let Some(session) = sessions.first().filter(|session| !doubt.is_empty() && !session.own) {
-            let (name, key, value) = (self.claim.terms.name.clone(), self.key.clone(), self.value.clone());
-            self.etcd.sessions.retire(session);
-            unsettled::settle(self.etcd.link.clone(), session, Ghost { name, key, value, unanswered: doubt });
+        if !doubt.is_empty() {
+            self.haunted(&sessions, doubt);
         }
         // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
         if !answer.value && !again {
             return Ok(Renewal::Lost);
         }
         Ok(Renewal::Kept { since: answer.sent, ttl: self.claim.terms.ttl })
+    }
+
+    /// The key may still be there, or be put.
+    fn haunted(&self, sessions: &[Arc<Session>], unanswered: Unanswered) {
+        // One's own lease takes it with it.
+        let Some(session) = sessions.iter().find(|session| !session.own) else { return };
+        let (name, key, value) = (self.claim.terms.name.clone(), self.key.clone(), self.value.clone());
+        self.etcd.sessions.retire(session);
+        unsettled::settle(self.etcd.link.clone(), session, Ghost { name, key, value, unanswered });
     }
 
     /// Attaches the key to a lease with a longer ttl.
@@ -223,6 +230,16 @@ impl Grant for Held {
 
     fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
         Box::pin(self.give())
+    }
+}
+
+/// A release that wasn't confirmed in time goes on in the background: the lease may live on for others.
+impl Drop for Held {
+    fn drop(&mut self) {
+        let sessions = std::mem::take(&mut *locked(&self.sessions));
+        if !sessions.is_empty() {
+            self.haunted(&sessions, Unanswered::new());
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Answer<T> {
     pub(super) unanswered: Unanswered,
 }
 
-/// Connections on which something was sent that has no answer.
+/// Connections on which something was sent that has no answer, or none that says whether it was done.
 pub(super) type Unanswered = Vec<Weak<Conn>>;
 
 /// How long a request is waited for.
@@ -140,7 +140,8 @@ impl Link {
                 self.lost(&conn);
             }
             if failure.fate == Fate::Unknown {
-                unanswered.push(Arc::downgrade(&conn));
+                // Answered by the server's own "don't know", nothing of it is on its way to it any more.
+                unanswered.push(if lost { Arc::downgrade(&conn) } else { Weak::new() });
             }
             if !lost || tries == 0 || end.passed() {
                 return Err(Refusal { failure, unanswered });

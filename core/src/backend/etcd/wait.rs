@@ -41,6 +41,16 @@ struct Seat {
     unknown: bool,
 }
 
+impl Seat {
+    fn is_doubtful(&self) -> bool {
+        self.unknown || !self.unanswered.is_empty()
+    }
+
+    fn may_be_there(&self) -> bool {
+        self.rev != 0 || self.is_doubtful()
+    }
+}
+
 /// How long a request about a lock of this ttl is waited for before it is asked elsewhere as well.
 pub(super) fn patience(ttl: Duration) -> Duration {
     (ttl / 4).clamp(Duration::from_millis(50), PATIENCE)
@@ -177,12 +187,12 @@ impl Waiter {
     /// Begins anew under another key, or under the same one.
     fn give_up_seat(&mut self) {
         let Some(seat) = self.seat.take() else { return };
-        if !seat.unanswered.is_empty() || seat.unknown {
+        if seat.is_doubtful() {
             self.haunted(&seat);
         }
     }
 
-    /// What was asked there may still be done.
+    /// What was asked there may still be there, or be done.
     fn haunted(&self, seat: &Seat) {
         let ghost = Ghost {
             name: self.claim.terms.name.clone(),
@@ -208,8 +218,8 @@ impl Waiter {
     async fn leave(&mut self) -> Result<()> {
         let Some(seat) = &self.seat else { return Ok(()) };
         let limits = self.etcd.link.limits(patience(self.claim.terms.ttl));
-        let doubtful = seat.unknown || !seat.unanswered.is_empty();
-        if seat.rev == 0 && !doubtful {
+        let doubtful = seat.is_doubtful();
+        if !seat.may_be_there() {
             return Ok(());
         }
         if seat.session.own {
@@ -228,6 +238,15 @@ impl Waiter {
             Err(_) => self.haunted(seat),
         }
         Ok(())
+    }
+}
+
+/// What it couldn't be freed of in time is looked after in the background: its lease may live on for others.
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(seat) = self.seat.take().filter(|seat| seat.may_be_there() && !seat.session.own) {
+            self.haunted(&seat);
+        }
     }
 }
 

@@ -14,7 +14,6 @@ const CAUGHT: &[(&str, &str)] = &[
     ("etcd-unsettled-forgotten", "late::a_late_put_locks_nobody_out"),
     ("etcd-release-forgets-doubt", "late::a_release_whose_reply_is_lost_is_released"),
     ("loss-ignored", "taken::a_deleted_key_is_a_loss_at_the_next_renewal"),
-    ("no-withdrawal", "late::a_waiter_whose_time_is_up_or_that_is_cancelled_leaves_the_queue"),
 ];
 
 /// Whether the scenario fails under the defect, and how it says so.
