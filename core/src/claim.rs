@@ -195,3 +195,17 @@ impl Claim {
 pub(crate) fn contender(client: u32) -> String {
     format!("{}:{client}", crate::client::identity())
 }
+
+/// The host and the process of a contender or a claim; `None` for a text that is neither.
+#[cfg(any(feature = "redis", feature = "etcd"))]
+pub(crate) fn place(contender: &str) -> (Option<String>, Option<u32>) {
+    let mut parts = contender.split(':');
+    if parts.next() != Some("dlock") {
+        return (None, None);
+    }
+    let host = parts.next().map(str::to_owned);
+    match parts.next().and_then(|pid| pid.parse().ok()) {
+        Some(pid) => (host, Some(pid)),
+        None => (None, None),
+    }
+}

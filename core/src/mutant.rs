@@ -62,6 +62,18 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("redis-renew-without-owner-check", "a renewal prolongs whatever is there"),
     #[cfg(feature = "redis")]
     ("redis-fence-not-floored", "fences begin anew when the server has lost its data"),
+    #[cfg(feature = "etcd")]
+    ("etcd-own-key-not-checked", "a waiter with none before it doesn't look whether its own key is there"),
+    #[cfg(feature = "etcd")]
+    ("etcd-ended-lease-kept", "a keep-alive that is answered without a ttl counts as kept"),
+    #[cfg(feature = "etcd")]
+    ("etcd-deletes-by-name", "a release deletes whatever is under its key"),
+    #[cfg(feature = "etcd")]
+    ("etcd-listens-after-reading", "a waiter listens only after it has read whom it waits for"),
+    #[cfg(feature = "etcd")]
+    ("etcd-unsettled-forgotten", "a put that may still be done is forgotten"),
+    #[cfg(feature = "etcd")]
+    ("etcd-release-forgets-doubt", "a repeated release that finds nothing is a loss"),
 ];
 
 /// What the processes of a test are started with.

@@ -46,6 +46,23 @@ impl Address {
         Ok(Self { host, port: port.unwrap_or(default_port), tls })
     }
 
+    /// The same server, asked by TLS for this protocol: some serve it only to those who name it.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn speaking(mut self, protocol: &[u8]) -> Self {
+        if let Some((tls, _)) = &mut self.tls {
+            let mut config = ClientConfig::clone(tls.config());
+            config.alpn_protocols = vec![protocol.to_vec()];
+            *tls = TlsConnector::from(Arc::new(config));
+        }
+        self
+    }
+
+    /// Whether it is reached by TLS.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// What to look at besides, when it gives no answer.
     pub(crate) fn hint(&self) -> &'static str {
         if self.tls.is_some() { ", and has it TLS on this port" } else { "" }

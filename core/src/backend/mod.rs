@@ -17,6 +17,8 @@ use crate::clock::Instant;
 use crate::config::{Config, Opt, Scheme, Values};
 use crate::error::{Error, Kind, Result};
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
 #[cfg(feature = "memory")]
@@ -35,6 +37,8 @@ pub static DRIVERS: &[&Driver] = &[
     &file::DRIVER,
     #[cfg(feature = "redis")]
     &redis::DRIVER,
+    #[cfg(feature = "etcd")]
+    &etcd::DRIVER,
 ];
 
 /// How a backend is named, configured and reached.

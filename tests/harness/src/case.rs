@@ -18,6 +18,34 @@ pub(crate) struct Case {
     pub(crate) steps: Vec<Step>,
 }
 
+impl Case {
+    /// The same for a backend that can keep no shorter ttl than this: all of its times as many times longer as its
+    /// shortest valid ttl needs it.
+    pub(crate) fn slowed(&self, least: Duration) -> Self {
+        let words = self.steps.iter().flat_map(|step| &step.words);
+        let ttls = words.filter_map(|word| duration(word.strip_prefix("ttl=")?)).filter(|ttl| *ttl >= SHORTEST);
+        let factor = ttls.min().map_or(1.0, |ttl| least.as_secs_f64() / ttl.as_secs_f64()).max(1.0);
+        let steps = self.steps.iter().map(|step| Step {
+            place: step.place.clone(),
+            words: step.words.iter().map(|word| slower(word, factor)).collect(),
+            wanted: step.wanted.as_ref().map(|wanted| slower(wanted, factor)),
+        });
+        Self { name: self.name.clone(), needs: self.needs.clone(), steps: steps.collect() }
+    }
+}
+
+/// The shortest ttl of any backend: what is below is meant to be refused.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// A word with each time in it that much longer: `250ms`, `ttl=250ms`, `retry=3,250ms`.
+fn slower(word: &str, factor: f64) -> String {
+    let (head, tail) = word.rsplit_once(['=', ',']).map_or(("", word), |(head, tail)| (&word[..=head.len()], tail));
+    match duration(tail) {
+        Some(time) if factor > 1.0 => format!("{head}{}ms", (time.as_secs_f64() * factor * 1000.0).round()),
+        _ => word.to_owned(),
+    }
+}
+
 /// One line of a case.
 #[derive(Debug)]
 pub(crate) struct Step {
@@ -160,6 +188,17 @@ mod tests {
         assert!(Step::parse("here".to_owned(), "sleep 1s").is_ok());
         let step = Step::parse("here".to_owned(), "a  try k  -> $1").unwrap();
         assert_eq!((step.words.len(), step.wanted.as_deref()), (3, Some("$1")));
+    }
+
+    #[test]
+    fn a_case_is_slowed_as_a_whole() {
+        let step = |line: &str| Step::parse("here".to_owned(), line).unwrap();
+        let steps = vec![step("a acquire k ttl=400ms retry=3,1s -> $1"), step("sleep 1s"), step("$1 ttl -> 400ms")];
+        let case = Case { name: "x/y".to_owned(), needs: Vec::new(), steps };
+        let text = |case: &Case| case.steps.iter().map(Step::text).collect::<Vec<_>>();
+        let slow = ["a acquire k ttl=2000ms retry=3,5000ms -> $1", "sleep 5000ms", "$1 ttl -> 2000ms"];
+        assert_eq!(text(&case.slowed(Duration::from_secs(2))), slow);
+        assert_eq!(text(&case.slowed(Duration::from_millis(100))), text(&case));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What the suite knows of each driver beyond the driver itself: how a fresh one is reached, and what can be done to it
 //! from outside.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use dlock::backend::Driver;
-use dlock_harness::server::{Redis, RedisOptions};
+use dlock_harness::server::{Etcd, EtcdOptions, Redis, RedisOptions};
 
 /// One driver's own part.
 enum Kit {
@@ -13,6 +15,8 @@ enum Kit {
     File,
     /// A database each case.
     Redis(Box<Redis>, Mutex<Vec<String>>),
+    /// A server each case, started with it: the last two, since the clients of a case are closed when the next begins.
+    Etcd(Mutex<VecDeque<(String, Etcd)>>),
 }
 
 /// One driver under test by one language.
@@ -32,6 +36,7 @@ impl Fixture {
                 Box::new(Redis::start(&RedisOptions::new().args(&["--databases", "2000"]))?),
                 Mutex::default(),
             ),
+            "etcd" => Kit::Etcd(Mutex::default()),
             other => return Err(format!("the driver {other} has no kit in tests/harness/src/fixture.rs")),
         };
         Ok(Self { driver, kit, folder: folder.to_owned() })
@@ -42,9 +47,9 @@ impl Fixture {
     }
 
     /// The URL of a place that nobody has used, for a case; case names are made of letters, digits, `-` and one `/`.
-    pub(crate) fn url(&self, case: &str) -> String {
+    pub(crate) fn url(&self, case: &str) -> Result<String, String> {
         let case = place(case);
-        match &self.kit {
+        Ok(match &self.kit {
             Kit::Memory => {
                 format!("memory://{}-{case}", self.folder.file_name().unwrap_or_default().to_string_lossy())
             }
@@ -57,13 +62,19 @@ impl Fixture {
                 });
                 format!("redis://{}/{database}", server.addr())
             }
-        }
+            Kit::Etcd(server) => with_server(server, case, |server| Ok(server.url()))?,
+        })
     }
 
     /// Of the URL what follows the scheme.
-    pub(crate) fn address(&self, case: &str) -> String {
-        let url = self.url(case);
-        url.split_once("://").map(|(_, address)| address.to_owned()).unwrap_or_default()
+    pub(crate) fn address(&self, case: &str) -> Result<String, String> {
+        let url = self.url(case)?;
+        Ok(url.split_once("://").map(|(_, address)| address.to_owned()).unwrap_or_default())
+    }
+
+    /// The smallest ttl that can be had.
+    pub(crate) fn min_ttl(&self) -> Duration {
+        (self.driver.capability)().min_ttl
     }
 
     /// What others do to the backend.
@@ -71,7 +82,8 @@ impl Fixture {
         match &self.kit {
             Kit::Memory => Err(format!("nothing outside can do {words:?} to memory")),
             Kit::File => files(&self.folder.join(place(case)), words),
-            Kit::Redis(..) => keys(&self.url(case), words),
+            Kit::Redis(..) => keys(&self.url(case)?, words),
+            Kit::Etcd(server) => with_server(server, place(case), |server| contenders(server, words)),
         }
     }
 
@@ -98,6 +110,37 @@ impl Fixture {
 
 fn place(case: &str) -> String {
     case.replace('/', "-")
+}
+
+/// Does this with the server of this case, started now if it is the first time.
+fn with_server<T>(
+    servers: &Mutex<VecDeque<(String, Etcd)>>,
+    case: String,
+    work: impl FnOnce(&Etcd) -> Result<T, String>,
+) -> Result<T, String> {
+    let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
+    if servers.back().is_none_or(|(known, _)| *known != case) {
+        servers.push_back((case, Etcd::start(&EtcdOptions::new())?));
+        while servers.len() > 2 {
+            servers.pop_front();
+        }
+    }
+    let (_, server) = servers.back().ok_or("no server")?;
+    work(server)
+}
+
+/// What others may do to the keys of holder and queue: the words of [`files`], or any of etcdctl's.
+fn contenders(server: &Etcd, words: &[&str]) -> Result<(), String> {
+    match words {
+        ["remove", key] => server.try_ctl(&["del", "--prefix", &format!("{key}/")]).map(drop),
+        ["replace", key] => {
+            let lease = server.lease(2);
+            contenders(server, &["remove", key])?;
+            server.try_ctl(&["put", "--lease", &lease, &format!("{key}/{lease}"), ""]).map(drop)
+        }
+        ["wipe"] => server.try_ctl(&["del", "--prefix", ""]).map(drop),
+        command => server.try_ctl(command).map(drop),
+    }
 }
 
 /// What others may do to a directory of lock files.

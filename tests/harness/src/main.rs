@@ -160,6 +160,7 @@ fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, v
             cell.skipped.push((case.name.clone(), lacking));
             continue;
         }
+        let case = &case.slowed(fixture.min_ttl());
         let result = match Play::new(case, language, fixture, folder, &log) {
             Ok(mut play) => {
                 let (main, result) = play.run(main);

@@ -53,13 +53,13 @@ impl<'a> Play<'a> {
         let folder = folder.join("tmp").join(case.name.replace('/', "-"));
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let mut facts = HashMap::new();
-        let url = fixture.url(&case.name);
+        let url = fixture.url(&case.name)?;
         let joint = if url.contains('?') { "&" } else { "?" };
         facts.insert("url?".to_owned(), format!("{url}{joint}"));
         facts.insert("url".to_owned(), url);
         facts.insert("tmp".to_owned(), folder.display().to_string());
         facts.insert("backend".to_owned(), fixture.name().to_owned());
-        facts.insert("address".to_owned(), fixture.address(&case.name));
+        facts.insert("address".to_owned(), fixture.address(&case.name)?);
         for word in crate::case::OF_BACKENDS {
             let can = if fixture.can(word) { "yes" } else { "no" };
             facts.insert(format!("can:{word}"), can.to_owned());
@@ -85,7 +85,10 @@ impl<'a> Play<'a> {
     pub(crate) fn run(&mut self, main: Actor) -> (Actor, Result<(), String>) {
         self.processes.insert(MAIN.to_owned(), main);
         let url = self.facts["url"].clone();
-        let mut result = self.ask(MAIN, &format!("case {url}")).map(drop);
+        let mut result = match self.ask(MAIN, &format!("case {url}")) {
+            Ok(said) if said != "ok" => Err(format!("it doesn't begin: {said}")),
+            other => other.map(drop),
+        };
         for step in &self.case.steps {
             if result.is_err() {
                 break;

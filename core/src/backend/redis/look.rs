@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::error::Failure;
 use crate::backend::Holder;
+use crate::claim::place;
 
 /// What the last grant left: fence, claim, and the user's token and label.
 struct Last {
@@ -82,17 +83,4 @@ fn waiting(contender: &str, detail: &str, ticket: f64, now: u64) -> Holder {
 
 fn user_text<'a>(n: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
     rest.split_at_checked(n.parse().ok()?)
-}
-
-/// Host and process of `dlock:<host>:<pid>:…`.
-fn place(contender: &str) -> (Option<String>, Option<u32>) {
-    let mut parts = contender.split(':');
-    if parts.next() != Some("dlock") {
-        return (None, None);
-    }
-    let host = parts.next().map(str::to_owned);
-    match parts.next().and_then(|pid| pid.parse().ok()) {
-        Some(pid) => (host, Some(pid)),
-        None => (None, None),
-    }
 }

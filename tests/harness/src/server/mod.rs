@@ -6,6 +6,8 @@
 //! server.command(&["SET", "k", "1"]); let n: i64 = server.get(&["INCR", "k"]); server.try_command::<i64>(&["GET", "k"])?;
 //! server.keys("*"); server.info("server", "redis_version");
 //! server.pause(); server.resume(); server.kill(); server.restart()?; server.step_clock(by, forwards);
+//! let etcd = Etcd::start(&EtcdOptions::new())?; etcd.ctl(&["get", "k/", "--prefix"]); etcd.lease(2); etcd.keys("k/");
+//! let members = Etcd::several(3, &EtcdOptions::new())?; members[0].leads(); members[0].figure("etcd_debugging_mvcc_watcher_total");
 //! let canned = Canned::start(server.addr(), |words| (words[0] == b"EVALSHA").then(|| b"-OOM no\r\n".to_vec()))?;
 //! ```
 
@@ -13,11 +15,13 @@ mod canned;
 mod certs;
 #[cfg(target_os = "linux")]
 mod clock;
+mod etcd;
 mod options;
 mod process;
 mod redis;
 
 pub use self::canned::Canned;
 pub use self::certs::Certs;
+pub use self::etcd::{Etcd, EtcdOptions};
 pub use self::options::RedisOptions;
 pub use self::redis::Redis;

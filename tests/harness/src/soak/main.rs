@@ -7,8 +7,8 @@ mod fleet;
 mod nemesis;
 mod place;
 mod progress;
-mod redis;
 mod report;
+mod server;
 mod shards;
 mod worker;
 
@@ -43,8 +43,8 @@ type Crew = (&'static str, Vec<PathBuf>);
 #[derive(Debug, Parser)]
 #[command(name = "dlock-soak", max_term_width = 110)]
 struct Options {
-    /// Where the locks are: a URL, or `file`: a fresh folder, or `redis`: a server and proxies are started, and faults
-    /// done to them as well.
+    /// Where the locks are: a URL, or `file`: a fresh folder, or `redis` or `etcd`: a server and proxies are started, and
+    /// faults done to them as well.
     #[arg(long)]
     url: String,
     /// How many processes of each language: rust, python (blocking), asyncio, node, c.

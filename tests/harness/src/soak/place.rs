@@ -10,10 +10,9 @@ use dlock_harness::history::{Line, Phase, Verb, now};
 use tempfile::TempDir;
 
 use crate::nemesis::Nemesis;
-use crate::redis::Server;
+use crate::server::Server;
 
-/// By this word a Redis server is started, and by the other a fresh folder is taken.
-const REDIS: &str = "redis";
+/// By this word a fresh folder is taken.
 const FILE: &str = "file";
 
 pub(crate) struct Place {
@@ -30,7 +29,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(url: &str, processes: usize, keys: usize) -> Result<Self, String> {
-        let server = (url == REDIS).then(|| Server::start(processes)).transpose()?;
+        let server = Server::start(url, processes)?;
         let folder = (url == FILE).then(|| tempfile::Builder::new().prefix("dlock-soak-locks-").tempdir());
         let folder = folder.transpose().map_err(|error| error.to_string())?;
         let (url, urls) = match (&server, &folder) {
@@ -39,10 +38,7 @@ impl Place {
                 let url = format!("file://{}", folder.path().display());
                 (url.clone(), vec![url])
             }
-            (Some(server), _) => {
-                let urls = server.proxies.iter().map(|proxy| format!("redis://{}", proxy.addr())).collect();
-                (server.redis.url(), urls)
-            }
+            (Some(server), _) => server.urls(),
         };
         let client = Client::connect(&url).map_err(|error| error.to_string())?;
         client.ping().wait().map_err(|error| error.to_string())?;

@@ -90,6 +90,7 @@ impl Worker<'_> {
         let key = keys[self.rng.usize(..keys.len())].clone();
         let stale = self.rng.u8(..100) == 0;
         let ttl = Duration::from_millis(if stale { self.job.ttl_ms / 10 } else { self.job.ttl_ms }.max(1));
+        let ttl = ttl.max(self.client.capability().min_ttl);
         let renew = !stale && self.rng.u8(..4) > 0;
         let Some((of, lease)) = self.acquire(&key, ttl, renew) else {
             let pause = self.ms(0..5);

@@ -1,10 +1,11 @@
-//! A Redis server with a proxy before it for each worker, and what is done to them.
+//! A server with a proxy before it for each worker, and what is done to them.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock_harness::proxy::{Direction, Mode, Proxy};
-use dlock_harness::server::{Redis, RedisOptions};
+use dlock_harness::server::{Etcd, EtcdOptions, Redis, RedisOptions};
 
 use crate::fleet::Fleet;
 use crate::nemesis::Nemesis;
@@ -12,18 +13,36 @@ use crate::nemesis::Nemesis;
 /// Does or undoes a fault.
 type Act<T> = fn(&T);
 
+/// The servers there are, by the word that starts them.
+pub(crate) enum Tested {
+    Redis(Redis),
+    Etcd(Etcd),
+}
+
 #[derive(Clone)]
 pub(crate) struct Server {
-    pub(crate) redis: Arc<Redis>,
+    tested: Arc<Tested>,
     /// One for each worker's slot.
     pub(crate) proxies: Arc<Vec<Proxy>>,
 }
 
 impl Server {
-    pub(crate) fn start(processes: usize) -> Result<Self, String> {
-        let redis = Redis::start(&RedisOptions::new())?;
-        let proxies = (0..processes).map(|_| Proxy::new(redis.addr())).collect::<Result<_, _>>();
-        Ok(Self { redis: Arc::new(redis), proxies: Arc::new(proxies.map_err(|error| error.to_string())?) })
+    /// `None` for a word that starts none.
+    pub(crate) fn start(word: &str, processes: usize) -> Result<Option<Self>, String> {
+        let tested = match word {
+            "redis" => Tested::Redis(Redis::start(&RedisOptions::new())?),
+            "etcd" => Tested::Etcd(Etcd::start(&EtcdOptions::new())?),
+            _ => return Ok(None),
+        };
+        let proxies = (0..processes).map(|_| Proxy::new(tested.addr())).collect::<Result<_, _>>();
+        let proxies = Arc::new(proxies.map_err(|error| error.to_string())?);
+        Ok(Some(Self { tested: Arc::new(tested), proxies }))
+    }
+
+    /// Where it is without a proxy, and for each worker.
+    pub(crate) fn urls(&self) -> (String, Vec<String>) {
+        let at = |addr| format!("{}://{addr}", self.tested.scheme());
+        (at(self.tested.addr()), self.proxies.iter().map(|proxy| at(proxy.addr())).collect())
     }
 
     pub(crate) fn faults(&self) -> Vec<Box<dyn Nemesis>> {
@@ -36,15 +55,13 @@ impl Server {
             ("hold-replies", |proxy| proxy.set(Direction::ToClient, Mode::Hold), |proxy| proxy.both(Mode::Pass)),
             ("delay", |proxy| proxy.both(Mode::Delay(Duration::from_millis(30))), |proxy| proxy.both(Mode::Pass)),
         ];
-        let of_servers: [(_, Act<Redis>, Act<Redis>); 3] = [
-            ("server-pause", Redis::pause, Redis::resume),
-            ("script-flush", |redis| drop(redis.command(&["SCRIPT", "FLUSH"])), |_| {}),
-            (
-                "client-kill",
-                |redis| drop(redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])),
-                |_| {},
-            ),
-        ];
+        let pause: (_, Act<Tested>, Act<Tested>) = ("server-pause", Tested::pause, Tested::resume);
+        let of_servers = match &*self.tested {
+            Tested::Redis(_) => {
+                vec![pause, ("script-flush", Tested::flush, |_| {}), ("client-kill", Tested::kill_clients, |_| {})]
+            }
+            Tested::Etcd(_) => vec![pause, ("compaction", Tested::compact, |_| {})],
+        };
         let mut all: Vec<Box<dyn Nemesis>> = Vec::new();
         for (name, begin, end) in of_proxies {
             all.push(Box::new(OfProxy { name, begin, end, server: self.clone(), at: 0 }));
@@ -53,6 +70,56 @@ impl Server {
             all.push(Box::new(OfServer { name, begin, end, server: self.clone() }));
         }
         all
+    }
+}
+
+impl Tested {
+    fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Redis(redis) => redis.addr(),
+            Self::Etcd(etcd) => etcd.addr(),
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Etcd(_) => "etcd",
+        }
+    }
+
+    fn pause(&self) {
+        match self {
+            Self::Redis(redis) => redis.pause(),
+            Self::Etcd(etcd) => etcd.pause(),
+        }
+    }
+
+    fn resume(&self) {
+        match self {
+            Self::Redis(redis) => redis.resume(),
+            Self::Etcd(etcd) => etcd.resume(),
+        }
+    }
+
+    fn command(&self, words: &[&str]) {
+        if let Self::Redis(redis) = self {
+            redis.command(words);
+        }
+    }
+
+    fn flush(&self) {
+        self.command(&["SCRIPT", "FLUSH"]);
+    }
+
+    fn kill_clients(&self) {
+        self.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+
+    fn compact(&self) {
+        if let Self::Etcd(etcd) = self {
+            etcd.ctl(&["compact", &etcd.figure("etcd_debugging_mvcc_current_revision").to_string()]);
+        }
     }
 }
 
@@ -103,8 +170,8 @@ impl Nemesis for OfProxy {
 /// Something done to the server, and so to all.
 struct OfServer {
     name: &'static str,
-    begin: Act<Redis>,
-    end: Act<Redis>,
+    begin: Act<Tested>,
+    end: Act<Tested>,
     server: Server,
 }
 
@@ -118,12 +185,12 @@ impl Nemesis for OfServer {
     }
 
     fn begin(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
-        (self.begin)(&self.server.redis);
+        (self.begin)(&self.server.tested);
         Ok(())
     }
 
     fn end(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
-        (self.end)(&self.server.redis);
+        (self.end)(&self.server.tested);
         Ok(())
     }
 

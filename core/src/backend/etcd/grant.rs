@@ -1,0 +1,250 @@
+//! A grant: what proves it, and how it is kept and given back.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, GetOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
+
+use super::Etcd;
+use super::link::{Limits, Refusal, Unanswered, locked};
+use super::request::{Asker, READS, txn};
+use super::session::{Session, seconds};
+use super::unsettled::{self, Ghost};
+use super::wait::patience;
+use super::watch::Interest;
+use crate::backend::{BoxFuture, Grant, Renewal};
+use crate::claim::Claim;
+use crate::clock::Instant;
+use crate::error::{Error, Result};
+
+pub(super) struct Held {
+    etcd: Arc<Etcd>,
+    claim: Claim,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    rev: i64,
+    /// The lease that the key has; while it isn't known to which of several it was attached, all of them.
+    sessions: Mutex<Vec<Arc<Session>>>,
+    /// Tells of the end of the key, if somebody listens for this lock anyway.
+    interest: Mutex<Option<Interest>>,
+    doubt: Mutex<Unanswered>,
+    /// Whether a release was sent and had no answer.
+    unanswered: AtomicBool,
+}
+
+impl Held {
+    pub(super) fn new(
+        etcd: Arc<Etcd>,
+        claim: Claim,
+        (key, value): (Vec<u8>, Vec<u8>),
+        rev: i64,
+        session: Arc<Session>,
+        interest: Option<Interest>,
+        doubt: Unanswered,
+    ) -> Self {
+        if let Some(interest) = &interest {
+            interest.hold();
+        }
+        Self {
+            etcd,
+            claim,
+            key,
+            value,
+            rev,
+            sessions: Mutex::new(vec![session]),
+            interest: Mutex::new(interest),
+            doubt: Mutex::new(doubt),
+            unanswered: AtomicBool::new(false),
+        }
+    }
+
+    fn sessions(&self) -> Vec<Arc<Session>> {
+        locked(&self.sessions).clone()
+    }
+
+    async fn give(&self) -> Result<Renewal> {
+        if let Some(interest) = &*locked(&self.interest) {
+            interest.let_go();
+        }
+        let limits = self.etcd.link.limits(patience(self.claim.terms.ttl));
+        let name = &*self.claim.terms.name;
+        let asker = Asker { link: &self.etcd.link, name, key: &self.key, value: &self.value, limits };
+        let answer = match asker.leave(self.rev).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                if refusal.is_unknown() {
+                    self.unanswered.store(true, Ordering::Release);
+                }
+                return Err(refusal.into());
+            }
+        };
+        let again = !answer.unanswered.is_empty() || self.unanswered.load(Ordering::Acquire);
+        let again = again && !mutant!("etcd-release-forgets-doubt");
+        // The next contender of this process finds the watcher; one's own lease ends with the last who has it.
+        let sessions = std::mem::take(&mut *locked(&self.sessions));
+        drop(locked(&self.interest).take());
+        let doubt = std::mem::take(&mut *locked(&self.doubt));
+        if !doubt.is_empty() {
+            self.haunted(&sessions, doubt);
+        }
+        // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
+        if !answer.value && !again {
+            return Ok(Renewal::Lost);
+        }
+        Ok(Renewal::Kept { since: answer.sent, ttl: self.claim.terms.ttl })
+    }
+
+    /// The key may still be there, or be put.
+    fn haunted(&self, sessions: &[Arc<Session>], unanswered: Unanswered) {
+        // One's own lease takes it with it.
+        let Some(session) = sessions.iter().find(|session| !session.own) else { return };
+        let (name, key, value) = (self.claim.terms.name.clone(), self.key.clone(), self.value.clone());
+        self.etcd.sessions.retire(session);
+        unsettled::settle(self.etcd.link.clone(), session, Ghost { name, key, value, unanswered });
+    }
+
+    /// Attaches the key to a lease with a longer ttl.
+    async fn lengthen(&self, ttl: Duration, limits: Limits) -> Result<(), Refusal> {
+        let own = !self.claim.terms.renew;
+        let mut longer = self.etcd.sessions.pick(ttl, own, limits).await?;
+        // Alive from now on, so that it ends after the one that the key has had.
+        while !longer.keep_alive(limits, Instant::now()).await? {
+            longer = self.etcd.sessions.pick(ttl, own, limits).await?;
+        }
+        let put = PutOptions::new().with_lease(longer.id);
+        let request = Txn::new()
+            .when([Compare::create_revision(self.key.clone(), CompareOp::Equal, self.rev)])
+            .and_then([TxnOp::put(self.key.clone(), self.value.clone(), Some(put))]);
+        match txn(&self.etcd.link, limits, &request).await {
+            Ok(answer) => {
+                if answer.value.succeeded() {
+                    *locked(&self.sessions) = vec![longer];
+                }
+                Ok(())
+            }
+            Err(refusal) => {
+                if refusal.is_unknown() {
+                    locked(&self.sessions).push(longer);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Until when the server keeps it, from its sessions.
+    fn kept(&self) -> Renewal {
+        let ends = self.sessions().into_iter().filter(|session| !session.is_over());
+        let first = ends.min_by_key(|session| session.since().plus(session.ttl));
+        first.map_or(Renewal::Lost, |session| Renewal::Kept { since: session.since(), ttl: session.ttl })
+    }
+}
+
+/// Renews these: one keep-alive for each session, and a look whether the keys are there.
+pub(super) async fn renew(etcd: &Etcd, due: &[(&Held, Duration)]) -> Vec<Result<Renewal>> {
+    let shortest = due.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
+    let budget = etcd.link.config.connect_timeout().min(shortest);
+    let limits = Limits { patience: patience(shortest), budget };
+    let mut failed: Vec<Option<Error>> = Vec::new();
+    for (held, ttl) in due {
+        let longest = held.sessions().iter().map(|session| seconds(session.ttl)).max();
+        let longer = longest.is_some_and(|longest| seconds(*ttl) > longest);
+        let done = if longer { Box::pin(held.lengthen(*ttl, limits)).await } else { Ok(()) };
+        failed.push(done.err().map(Error::from));
+    }
+    let (alive, there) = tokio::join!(keep_alive(sessions(due), limits), there(etcd, due, limits));
+    let mut answers = Vec::with_capacity(due.len());
+    for (((held, _), failed), there) in due.iter().zip(failed).zip(there) {
+        // Only the server's word ends a lease: whatever else it said is asked again.
+        let error = failed.as_ref().or(alive.as_ref().err());
+        answers.push(match (there, error) {
+            (Some(false), _) => Ok(Renewal::Lost),
+            _ if held.sessions().iter().any(|session| session.is_over()) => Ok(Renewal::Lost),
+            (_, Some(error)) => Err(error.clone().temporary(true)),
+            (_, None) => Ok(held.kept()),
+        });
+    }
+    answers
+}
+
+/// The sessions of all these, each once.
+fn sessions(due: &[(&Held, Duration)]) -> BTreeMap<i64, Arc<Session>> {
+    due.iter().flat_map(|(held, _)| held.sessions()).map(|session| (session.id, session)).collect()
+}
+
+/// Keeps them alive, each unless that was done just now. An error where one of them didn't answer.
+async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Result<()> {
+    let mut all = tokio::task::JoinSet::new();
+    for session in sessions.into_values() {
+        let not_before = Instant::now().minus(session.ttl / 20);
+        all.spawn(async move { session.keep_alive(limits, not_before).await });
+    }
+    let mut result = Ok(());
+    while let Some(done) = all.join_next().await {
+        match done {
+            Ok(Ok(_)) => {}
+            Ok(Err(refusal)) => result = Err(refusal.into()),
+            Err(_) => result = Err(Error::unavailable("a keep-alive was given up")),
+        }
+    }
+    result
+}
+
+/// Which of their keys are there; `None`: not known.
+async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Option<bool>> {
+    let mut listed = HashSet::new();
+    if due.len() > READS {
+        // What the lease's own list shows needs no look; it may lag behind what it doesn't show.
+        for id in sessions(due).into_keys() {
+            let keys = etcd.link.ask(limits, |conn| async move {
+                let options = LeaseTimeToLiveOptions::new().with_keys();
+                conn.client.lease_client().time_to_live(id, Some(options)).await
+            });
+            if let Ok(answer) = keys.await {
+                listed.extend(answer.value.keys().iter().cloned());
+            }
+        }
+    }
+    let mut found: Vec<_> = due.iter().map(|(held, _)| listed.contains(&held.key).then_some(true)).collect();
+    let unlisted: Vec<_> = (0..due.len()).filter(|at| found[*at].is_none()).collect();
+    for chunk in unlisted.chunks(READS) {
+        let options = GetOptions::new().with_keys_only();
+        let reads: Vec<_> = chunk.iter().map(|at| TxnOp::get(due[*at].0.key.clone(), Some(options.clone()))).collect();
+        let Ok(answer) = txn(&etcd.link, limits, &Txn::new().and_then(reads)).await else { continue };
+        for (at, read) in chunk.iter().zip(answer.value.op_responses()) {
+            if let TxnOpResponse::Get(read) = read {
+                found[*at] = Some(read.kvs().first().is_some_and(|own| own.create_revision() == due[*at].0.rev));
+            }
+        }
+    }
+    found
+}
+
+impl Grant for Held {
+    fn fences(&self) -> Option<Range<u64>> {
+        let fence = u64::try_from(self.rev).ok()?;
+        Some(fence..fence + 1)
+    }
+
+    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+        Box::pin(self.give())
+    }
+}
+
+/// A release that wasn't confirmed in time goes on in the background: the lease may live on for others.
+impl Drop for Held {
+    fn drop(&mut self) {
+        let sessions = std::mem::take(&mut *locked(&self.sessions));
+        if !sessions.is_empty() {
+            self.haunted(&sessions, Unanswered::new());
+        }
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("claim", &self.claim.nonce).field("rev", &self.rev).finish_non_exhaustive()
+    }
+}

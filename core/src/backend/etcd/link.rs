@@ -1,0 +1,336 @@
+//! The one connection of a client: made when it is needed, replaced when it is silent, lost or of no use.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use etcd_client::{Client, Error as Etcd};
+use tokio::sync::{Notify, watch};
+
+use super::error::{Failure, Fate, of_request};
+use crate::clock::{self, Instant};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::net::Address;
+use crate::runtime;
+
+/// How long a request may be without an answer before it is asked on another connection as well.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A client's connection, as there is one.
+pub(super) struct Link {
+    pub(super) addresses: Vec<Address>,
+    pub(super) config: Config,
+    state: Mutex<State>,
+    next: AtomicU64,
+}
+
+enum State {
+    Idle,
+    Connecting(watch::Receiver<Option<Result<Arc<Conn>>>>),
+    Live(Arc<Conn>),
+}
+
+/// One connection to one server. Closed when nobody waits for an answer on it any more.
+pub(super) struct Conn {
+    number: u64,
+    address: String,
+    pub(super) client: Client,
+    dead: AtomicBool,
+    died: Notify,
+}
+
+/// What a request was answered with.
+pub(super) struct Answer<T> {
+    pub(super) value: T,
+    /// When the request was sent that was answered.
+    pub(super) sent: Instant,
+    /// The connections on which it was sent with no answer, where it may still be done.
+    pub(super) unanswered: Unanswered,
+}
+
+/// Connections on which something was sent that has no answer, or none that says whether it was done.
+pub(super) type Unanswered = Vec<Weak<Conn>>;
+
+/// How long a request is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) patience: Duration,
+    pub(super) budget: Duration,
+}
+
+/// A request that failed, and where it may still be done all the same.
+pub(super) struct Refusal {
+    pub(super) failure: Failure,
+    pub(super) unanswered: Unanswered,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        refusal.failure.error
+    }
+}
+
+impl Refusal {
+    /// Whether it may be done all the same.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.failure.fate == Fate::Unknown || !self.unanswered.is_empty()
+    }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    pub(super) fn new(addresses: Vec<Address>, config: Config) -> Self {
+        Self { addresses, config, state: Mutex::new(State::Idle), next: AtomicU64::new(0) }
+    }
+
+    /// For a request that is asked elsewhere as well after so long.
+    pub(super) fn limits(&self, patience: Duration) -> Limits {
+        Limits { patience, budget: self.config.connect_timeout() }
+    }
+
+    /// How long one endpoint may take to connect: with several, all have their turn in time.
+    pub(super) fn dial_limit(&self) -> Duration {
+        let count = u32::try_from(self.addresses.len()).unwrap_or(1).max(1);
+        self.config.values().time("dial_timeout").unwrap_or(self.config.connect_timeout() / count)
+    }
+
+    /// Does what `work` does on a connection, and again on another one when there is no answer for the patience, when
+    /// the connection is lost, or when its server can't. `work` may therefore be done twice.
+    pub(super) async fn ask<T, F>(
+        self: &Arc<Self>,
+        limits: Limits,
+        work: impl Fn(Arc<Conn>) -> F + Sync,
+    ) -> Result<Answer<T>, Refusal>
+    where
+        F: Future<Output = Result<T, Etcd>> + Send,
+    {
+        let end = Instant::now().plus(limits.budget);
+        let mut unanswered = Vec::new();
+        let mut tries = self.addresses.len() + 1;
+        loop {
+            tries -= 1;
+            let conn = match self.live() {
+                Some(conn) => conn,
+                // In a box, like all that is rare: every call would have to make room for it.
+                None => match Box::pin(self.connected(end)).await {
+                    Ok(conn) => conn,
+                    Err(failure) => return Err(Refusal { failure, unanswered }),
+                },
+            };
+            let (value, conn, sent) = match self.raced(conn, limits.patience, end, &work, &mut unanswered).await {
+                Some(answered) => answered,
+                None => {
+                    let error = self.silent("no answer came in time");
+                    return Err(Refusal { failure: Failure::unknown(error), unanswered });
+                }
+            };
+            let error = match value {
+                Ok(value) => return Ok(Answer { value, sent, unanswered }),
+                Err(error) => error,
+            };
+            let failure = of_request(&error, &conn.address);
+            let lost = failure.fate == Fate::Elsewhere || failure.fate == Fate::Unknown && !answered_by(&error);
+            if lost {
+                self.lost(&conn);
+            }
+            if failure.fate == Fate::Unknown {
+                // Answered by the server's own "don't know", nothing of it is on its way to it any more.
+                unanswered.push(if lost { Arc::downgrade(&conn) } else { Weak::new() });
+            }
+            if !lost || tries == 0 || end.passed() {
+                return Err(Refusal { failure, unanswered });
+            }
+        }
+    }
+
+    /// One sending, and another one elsewhere whenever there has been no answer for the patience: whichever answers first
+    /// is right. A leader that is gone takes with it what was sent in the meantime.
+    async fn raced<T, F>(
+        self: &Arc<Self>,
+        conn: Arc<Conn>,
+        patience: Duration,
+        end: Instant,
+        work: &(impl Fn(Arc<Conn>) -> F + Sync),
+        unanswered: &mut Unanswered,
+    ) -> Option<(Result<T, Etcd>, Arc<Conn>, Instant)>
+    where
+        F: Future<Output = Result<T, Etcd>> + Send,
+    {
+        let sent = Instant::now();
+        let mut first = Box::pin(work(conn.clone()));
+        tokio::select! {
+            biased;
+            value = &mut first => return Some((value, conn, sent)),
+            () = clock::sleep(patience.min(end.left())) => {}
+        }
+        let mut flights = vec![Flight { work: first, conn, sent }];
+        let mut answered = None;
+        while answered.is_none() && !end.passed() {
+            let newest = flights.last().map(|flight| flight.conn.number);
+            let next = Instant::now().plus(patience).min(end);
+            tokio::select! {
+                biased;
+                done = landed(&mut flights) => answered = Some(done),
+                fresh = self.conn(newest) => match fresh {
+                    Ok(conn) => {
+                        // Two at a time: nothing more is sent where the others went, so that it closes.
+                        while flights.len() > 1 {
+                            self.abandon(flights.remove(0), unanswered);
+                        }
+                        let (work, sent) = (Box::pin(work(conn.clone())), Instant::now());
+                        flights.push(Flight { work, conn, sent });
+                    }
+                    Err(_) => clock::sleep(Duration::from_millis(50).min(end.left())).await,
+                },
+                () = clock::sleep_until(end) => {}
+            }
+            if answered.is_none() {
+                tokio::select! {
+                    biased;
+                    done = landed(&mut flights) => answered = Some(done),
+                    () = clock::sleep_until(next) => {}
+                }
+            }
+        }
+        let answered = answered.map(|(at, value)| {
+            let flight = flights.remove(at);
+            (value, flight.conn, flight.sent)
+        });
+        flights.into_iter().for_each(|flight| self.abandon(flight, unanswered));
+        answered
+    }
+
+    fn abandon<F>(&self, flight: Flight<F>, unanswered: &mut Unanswered) {
+        self.lost(&flight.conn);
+        unanswered.push(Arc::downgrade(&flight.conn));
+    }
+
+    fn silent(&self, what: &str) -> Error {
+        let (names, hint) = (self.names(), self.addresses.first().map_or("", Address::hint));
+        Error::unavailable(format!("etcd at {names}: {what}; is it overloaded or stopped, or the network cut{hint}?"))
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    }
+
+    /// The connection, if there is one.
+    fn live(&self) -> Option<Arc<Conn>> {
+        match &*locked(&self.state) {
+            State::Live(conn) if !conn.is_dead() => Some(conn.clone()),
+            _ => None,
+        }
+    }
+
+    async fn connected(self: &Arc<Self>, end: Instant) -> Result<Arc<Conn>, Failure> {
+        tokio::select! {
+            biased;
+            conn = self.conn(None) => conn.map_err(Failure::refused),
+            () = clock::sleep_until(end) => Err(Failure::refused(self.silent("no connection was made in time"))),
+        }
+    }
+
+    /// The connection there is, or one made now; `other`: another than the one of this number. It is made once for all
+    /// who ask, and made whole also when they don't wait for it.
+    pub(super) async fn conn(self: &Arc<Self>, other: Option<u64>) -> Result<Arc<Conn>> {
+        let mut made = {
+            let mut state = locked(&self.state);
+            match &*state {
+                State::Live(conn) if !conn.is_dead() && other != Some(conn.number) => return Ok(conn.clone()),
+                State::Connecting(made) => made.clone(),
+                _ => {
+                    let (tell, made) = watch::channel(None);
+                    *state = State::Connecting(made.clone());
+                    let link = self.clone();
+                    let number = self.next.fetch_add(1, Ordering::Relaxed);
+                    runtime::spawn(async move {
+                        let result = super::connect::connect(&link, number).await.map(Arc::new);
+                        *locked(&link.state) = match &result {
+                            Ok(conn) => State::Live(conn.clone()),
+                            Err(_) => State::Idle,
+                        };
+                        let _ = tell.send(Some(result));
+                    });
+                    made
+                }
+            }
+        };
+        let made = made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+        made.unwrap_or_else(|| Err(self.silent("connecting was given up")))
+    }
+
+    /// Nothing is asked on this connection any more.
+    pub(super) fn lost(&self, conn: &Conn) {
+        conn.dead.store(true, Ordering::Release);
+        conn.died.notify_waiters();
+        let mut state = locked(&self.state);
+        if let State::Live(live) = &*state
+            && live.number == conn.number
+        {
+            *state = State::Idle;
+        }
+    }
+}
+
+/// One sending under way.
+struct Flight<F> {
+    work: Pin<Box<F>>,
+    conn: Arc<Conn>,
+    sent: Instant,
+}
+
+/// The first of these to be answered, and its answer.
+async fn landed<T, F: Future<Output = T>>(flights: &mut [Flight<F>]) -> (usize, T) {
+    std::future::poll_fn(|cx| {
+        for (at, flight) in flights.iter_mut().enumerate() {
+            if let Poll::Ready(value) = flight.work.as_mut().poll(cx) {
+                return Poll::Ready((at, value));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Whether it was the server's word, so that the connection is as good as before.
+fn answered_by(error: &Etcd) -> bool {
+    matches!(error, Etcd::GRpcStatus(status) if status.message().starts_with("etcdserver: "))
+}
+
+impl Conn {
+    pub(super) fn new(number: u64, address: String, client: Client) -> Self {
+        Self { number, address, client, dead: AtomicBool::new(false), died: Notify::new() }
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Resolves when nothing is asked on it any more.
+    pub(super) async fn gone(&self) {
+        let mut died = std::pin::pin!(self.died.notified());
+        died.as_mut().enable();
+        if !self.is_dead() {
+            died.await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Link({})", self.names())
+    }
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conn({}, {})", self.number, self.address)
+    }
+}

@@ -1,0 +1,66 @@
+//! Who holds and who waits, and taking the lock away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp};
+
+use super::link::{Limits, Link, Refusal};
+use super::name::{is_child, prefix, told};
+use super::request::txn;
+use crate::backend::Holder;
+use crate::claim::place;
+
+/// The keys of holder and queue, in their order.
+async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyValue>, Refusal> {
+    let prefix = &prefix(name);
+    let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+    let answer = link.ask(limits, |conn| {
+        let (prefix, options) = (prefix.clone(), options.clone());
+        async move { conn.client.kv_client().get(prefix, Some(options)).await }
+    });
+    let answer = answer.await?;
+    Ok(answer.value.kvs().iter().filter(|contender| is_child(prefix, contender.key())).cloned().collect())
+}
+
+/// Holder first, then the queue.
+pub(super) async fn holders(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<Holder>, Refusal> {
+    let all = contenders(link, name, limits).await?;
+    let mut holders: Vec<_> = all.iter().map(holder).collect();
+    if let (Some(first), Some(holder)) = (all.first(), holders.first_mut()) {
+        holder.held = true;
+        holder.fence = u64::try_from(first.create_revision()).ok();
+        let lease = first.lease();
+        if lease > 0 {
+            let left =
+                link.ask(limits, |conn| async move { conn.client.lease_client().time_to_live(lease, None).await });
+            let left = left.await.ok().and_then(|left| u64::try_from(left.value.ttl()).ok());
+            holder.ttl = left.map(Duration::from_secs);
+        }
+    }
+    Ok(holders)
+}
+
+fn holder(contender: &KeyValue) -> Holder {
+    let Some(told) = told(contender.value()) else { return Holder::default() };
+    let (host, pid) = place(told.claim);
+    let token = if told.token.is_empty() { told.claim } else { told.token };
+    Holder {
+        token: Some(token.to_owned()),
+        label: Some(told.label.to_owned()).filter(|label| !label.is_empty()),
+        host,
+        pid,
+        ..Holder::default()
+    }
+}
+
+/// Deletes the key of the holder. False: nobody held it.
+pub(super) async fn break_lock(link: &Arc<Link>, name: &str, limits: Limits) -> Result<bool, Refusal> {
+    let Some(first) = contenders(link, name, limits).await?.into_iter().next() else { return Ok(false) };
+    let request = Txn::new()
+        .when([Compare::create_revision(first.key(), CompareOp::Equal, first.create_revision())])
+        .and_then([TxnOp::delete(first.key(), None)]);
+    let answer = txn(link, limits, &request).await?;
+    // Gone in the meantime: who held it when it was asked for doesn't any more.
+    Ok(answer.value.succeeded() || !answer.unanswered.is_empty())
+}

@@ -1,0 +1,173 @@
+//! `etcd://`, `etcds://`: one etcd cluster, with the queue and the keys of etcd's own mutex.
+//!
+//! The protocol, what it promises and what breaks it: README.md in this folder.
+
+mod connect;
+mod error;
+mod grant;
+mod link;
+mod look;
+mod name;
+mod request;
+mod session;
+mod stream;
+mod unsettled;
+mod wait;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::grant::Held;
+use self::link::{Link, PATIENCE};
+use self::session::Sessions;
+use self::watch::Watches;
+use super::{Alarm, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal};
+use crate::claim::Claim;
+use crate::config::{Config, Opt, Parts, Scheme, Value, Values, Want, encode, host_port, join_host, write_hosts};
+use crate::error::{Error, Result};
+use crate::net::Address;
+
+const PORT: u16 = 2379;
+
+const fn opt(name: &'static str, want: Want) -> Opt {
+    Opt { name, want, secret: false, env: true, yaml: true, url: false }
+}
+
+/// The backend's entry in the table of drivers.
+pub static DRIVER: Driver = Driver {
+    name: "etcd",
+    schemes: &[Scheme { name: "etcd", tls: false, mode: None }, Scheme { name: "etcds", tls: true, mode: None }],
+    options: &[
+        opt("endpoints", Want::List),
+        opt("username", Want::Text),
+        Opt { secret: true, ..opt("password", Want::Text) },
+        Opt { url: true, ..opt("dial_timeout", Want::Time) },
+        Opt { url: true, ..opt("tls", Want::Flag) },
+    ],
+    service: true,
+    parts,
+    authority,
+    capability,
+    connect: |config, alarm| Ok(Arc::new(Etcd::new(config, alarm)?)),
+};
+
+fn capability() -> Capability {
+    Capability {
+        fence: true,
+        ttl: true,
+        fifo: true,
+        shared: false,
+        permits: false,
+        handoff: false,
+        processes: true,
+        fork: true,
+        local: false,
+        // The least that a server of the ordinary configuration grants.
+        min_ttl: Duration::from_secs(2),
+        guarantee: "a majority of the members, and how fast their clocks run",
+    }
+}
+
+fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+    let hosts: Vec<_> = match parts.hosts.as_slice() {
+        [] => vec![join_host("localhost", Some(PORT))],
+        hosts => hosts.iter().map(|(host, port)| join_host(host, Some(port.unwrap_or(PORT)))).collect(),
+    };
+    values.set("endpoints", Value::List(hosts));
+    for (name, text) in [("username", &parts.user), ("password", &parts.password)] {
+        if let Some(text) = text {
+            values.set(name, Value::Text(text.clone()));
+        }
+    }
+    match parts.path.as_str() {
+        "" | "/" => Ok(()),
+        _ => Err(Error::invalid(
+            "an etcd URL has no path: put ?prefix= before all keys, as in etcd://localhost?prefix=app/",
+        )),
+    }
+}
+
+fn authority(values: &Values) -> String {
+    let user = values.text("username").map(|user| format!("{}@", encode(user))).unwrap_or_default();
+    let endpoints = values.list("endpoints").unwrap_or_default();
+    let mut hosts: Vec<_> = endpoints.iter().filter_map(|endpoint| host_port(endpoint).ok()).collect();
+    if hosts.is_empty() {
+        hosts.push(("localhost".to_owned(), Some(PORT)));
+    }
+    format!("{user}{}", write_hosts(&hosts))
+}
+
+/// One client's part.
+#[derive(Debug)]
+struct Etcd {
+    link: Arc<Link>,
+    sessions: Sessions,
+    watches: Arc<Watches>,
+    alarm: Alarm,
+}
+
+impl Etcd {
+    fn new(config: &Config, alarm: Alarm) -> Result<Self> {
+        let values = config.values();
+        if values.contains("password") && !values.contains("username") {
+            return Err(Error::invalid("a password is given without a username: give both, or neither"));
+        }
+        let address = |text: &str| Ok(Address::new(text, PORT, config)?.speaking(b"h2"));
+        let addresses: Result<Vec<_>> = match values.list("endpoints").unwrap_or_default() {
+            [] => [address("localhost")].into_iter().collect(),
+            endpoints => endpoints.iter().map(|endpoint| address(endpoint)).collect(),
+        };
+        let link = Arc::new(Link::new(addresses?, config.clone()));
+        let watches = Arc::new(Watches::new(link.clone(), alarm.clone()));
+        Ok(Self { sessions: Sessions::new(link.clone()), link, watches, alarm })
+    }
+}
+
+impl Backend for Etcd {
+    fn capability(&self) -> Capability {
+        capability()
+    }
+
+    fn encode(&self, key: &str) -> Result<String> {
+        Ok(key.to_owned())
+    }
+
+    fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
+        Box::new(wait::Waiter::new(self, claim))
+    }
+
+    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+        Box::pin(async move {
+            let held: Result<Vec<_>> = due.iter().map(|due| Ok((super::own::<Held>(&due.grant)?, due.ttl))).collect();
+            match held {
+                Ok(held) => grant::renew(self, &held).await,
+                Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
+            }
+        })
+    }
+
+    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+        Box::pin(async move { Ok(look::holders(&self.link, name, self.link.limits(PATIENCE)).await?) })
+    }
+
+    fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let broken = look::break_lock(&self.link, name, self.link.limits(PATIENCE)).await?;
+            if broken {
+                self.alarm.raise(name);
+            }
+            Ok(broken)
+        })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            // A read that needs the majority; what it reads doesn't matter.
+            let answer = self.link.ask(self.link.limits(PATIENCE), |conn| async move {
+                conn.client.kv_client().get("/", Some(etcd_client::GetOptions::new().with_count_only())).await
+            });
+            Ok(answer.await.map(drop)?)
+        })
+    }
+}

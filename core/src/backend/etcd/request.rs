@@ -1,0 +1,205 @@
+//! What is asked of the server about one lock, and how its answers are read.
+
+use std::sync::Arc;
+
+use etcd_client::{
+    Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
+};
+
+use super::error::Failure;
+use super::link::{Answer, Limits, Link, Refusal, Unanswered};
+use super::name::{is_child, prefix, told};
+use crate::error::Error;
+
+/// How many keys one transaction of a server's ordinary configuration reads.
+pub(super) const READS: usize = 128;
+/// How many keys of longer names are looked through at a time.
+const PAGE: i64 = 64;
+
+/// Where a claim stands.
+pub(super) enum Seen {
+    /// Its key is there and none is before it.
+    First { rev: i64 },
+    /// Its key is there, behind this one.
+    Behind { rev: i64, before: Vec<u8> },
+    /// Its key isn't there.
+    Absent,
+    /// Under its key stands what another claim has put there.
+    Foreign(Vec<u8>),
+}
+
+/// One claim at the server.
+pub(super) struct Asker<'a> {
+    pub(super) link: &'a Arc<Link>,
+    pub(super) name: &'a str,
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+    pub(super) limits: Limits,
+}
+
+pub(super) async fn txn(link: &Arc<Link>, limits: Limits, txn: &Txn) -> Result<Answer<TxnResponse>, Refusal> {
+    link.ask(limits, |conn| {
+        let txn = txn.clone();
+        async move { conn.client.kv_client().txn(txn).await }
+    })
+    .await
+}
+
+fn unexpected() -> Refusal {
+    let error = Error::unavailable("etcd answered what was not expected");
+    Refusal { failure: Failure::refused(error), unanswered: Unanswered::new() }
+}
+
+fn revision(response: &TxnResponse) -> Result<i64, Refusal> {
+    response.header().map(etcd_client::ResponseHeader::revision).ok_or_else(unexpected)
+}
+
+fn read(response: &TxnResponse, at: usize) -> Result<GetResponse, Refusal> {
+    match response.op_responses().into_iter().nth(at) {
+        Some(TxnOpResponse::Get(read)) => Ok(read),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The keys below the prefix, the newest first.
+fn newest(limit: i64) -> GetOptions {
+    GetOptions::new().with_prefix().with_keys_only().with_sort(SortTarget::Create, SortOrder::Descend).with_limit(limit)
+}
+
+impl Asker<'_> {
+    /// Takes a free lock; queues nowhere.
+    pub(super) async fn take(&self, lease: i64) -> Result<(Seen, Unanswered), Refusal> {
+        let prefix = prefix(self.name);
+        let free = Compare::create_revision(prefix.clone(), CompareOp::Equal, 0).with_prefix();
+        let request = Txn::new()
+            .when([free])
+            .and_then([self.put(lease)])
+            .or_else([TxnOp::get(self.key, None), TxnOp::get(prefix.clone(), Some(newest(1)))]);
+        let answer = txn(self.link, self.limits, &request).await?;
+        let rev = revision(&answer.value)?;
+        if answer.value.succeeded() {
+            return Ok((Seen::First { rev }, answer.unanswered));
+        }
+        if let Some(own) = read(&answer.value, 0)?.kvs().first() {
+            return Ok((self.placed(own, rev).await?, answer.unanswered));
+        }
+        let last = read(&answer.value, 1)?;
+        if self.child_of(&prefix, last.kvs(), rev + 1, rev).await?.is_some() {
+            return Ok((Seen::Absent, answer.unanswered));
+        }
+        // Only locks of longer names are in the way.
+        let (seen, unanswered) = self.enter(lease).await?;
+        Ok((seen, [answer.unanswered, unanswered].concat()))
+    }
+
+    /// Takes the lock, or a place in the queue.
+    pub(super) async fn enter(&self, lease: i64) -> Result<(Seen, Unanswered), Refusal> {
+        let prefix = prefix(self.name);
+        let absent = Compare::create_revision(self.key, CompareOp::Equal, 0);
+        let request = Txn::new()
+            .when([absent])
+            .and_then([self.put(lease), TxnOp::get(prefix.clone(), Some(newest(2)))])
+            .or_else([TxnOp::get(self.key, None)]);
+        let answer = txn(self.link, self.limits, &request).await?;
+        let rev = revision(&answer.value)?;
+        let seen = if answer.value.succeeded() {
+            let found = read(&answer.value, 1)?;
+            let others: Vec<_> = found.kvs().iter().filter(|other| other.key() != self.key).cloned().collect();
+            self.behind(rev, self.child_of(&prefix, &others, rev, rev).await?)
+        } else {
+            match read(&answer.value, 0)?.kvs().first() {
+                Some(own) => self.placed(own, rev).await?,
+                None => return Err(unexpected()),
+            }
+        };
+        Ok((seen, answer.unanswered))
+    }
+
+    /// Looks where the key of this revision stands.
+    pub(super) async fn look(&self, rev: i64) -> Result<Seen, Refusal> {
+        let prefix = prefix(self.name);
+        let before = newest(1).with_max_create_revision(rev - 1);
+        let request = Txn::new().and_then([TxnOp::get(self.key, None), TxnOp::get(prefix.clone(), Some(before))]);
+        let answer = txn(self.link, self.limits, &request).await?;
+        let at = revision(&answer.value)?;
+        match read(&answer.value, 0)?.kvs().first() {
+            Some(own) if own.create_revision() != rev => self.placed(own, at).await,
+            None if !mutant!("etcd-own-key-not-checked") => Ok(Seen::Absent),
+            _ => {
+                let found = read(&answer.value, 1)?;
+                Ok(self.behind(rev, self.child_of(&prefix, found.kvs(), rev, at).await?))
+            }
+        }
+    }
+
+    /// Deletes the key if it is still the one of this revision; 0: the one that this claim has put there. Says whether
+    /// it was.
+    pub(super) async fn leave(&self, rev: i64) -> Result<Answer<bool>, Refusal> {
+        let ours = match rev {
+            0 => Compare::value(self.key, CompareOp::Equal, self.value),
+            rev => Compare::create_revision(self.key, CompareOp::Equal, rev),
+        };
+        let when = if mutant!("etcd-deletes-by-name") { Vec::new() } else { vec![ours] };
+        let request = Txn::new().when(when).and_then([TxnOp::delete(self.key, None)]);
+        let answer = txn(self.link, self.limits, &request).await?;
+        Ok(Answer { value: answer.value.succeeded(), sent: answer.sent, unanswered: answer.unanswered })
+    }
+
+    fn put(&self, lease: i64) -> TxnOp {
+        TxnOp::put(self.key, self.value, Some(PutOptions::new().with_lease(lease)))
+    }
+
+    /// What the key under our name means, as of this revision.
+    async fn placed(&self, own: &KeyValue, at: i64) -> Result<Seen, Refusal> {
+        if told(own.value()).map(|told| told.claim) != told(self.value).map(|told| told.claim) {
+            return Ok(Seen::Foreign(own.value().to_vec()));
+        }
+        let rev = own.create_revision();
+        Ok(self.behind(rev, self.page(&prefix(self.name), rev, at).await?))
+    }
+
+    fn behind(&self, rev: i64, before: Option<Vec<u8>>) -> Seen {
+        match before {
+            Some(before) => Seen::Behind { rev, before },
+            None => Seen::First { rev },
+        }
+    }
+
+    /// The first of these that is a contender's, or the next older one as of this revision.
+    async fn child_of(
+        &self,
+        prefix: &[u8],
+        keys: &[KeyValue],
+        below: i64,
+        at: i64,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        match keys.first() {
+            None => Ok(None),
+            Some(first) if is_child(prefix, first.key()) => Ok(Some(first.key().to_vec())),
+            Some(_) => Box::pin(self.page(prefix, below, at)).await,
+        }
+    }
+
+    /// The newest contender of those older than `below`, as of this revision: past the keys of longer names.
+    async fn page(&self, prefix: &[u8], mut below: i64, at: i64) -> Result<Option<Vec<u8>>, Refusal> {
+        loop {
+            let options = newest(PAGE).with_max_create_revision(below - 1).with_revision(at);
+            let answer = self
+                .link
+                .ask(self.limits, |conn| {
+                    let (prefix, options) = (prefix.to_vec(), options.clone());
+                    async move { conn.client.kv_client().get(prefix, Some(options)).await }
+                })
+                .await?;
+            let found = answer.value.kvs();
+            if let Some(child) = found.iter().find(|other| is_child(prefix, other.key())) {
+                return Ok(Some(child.key().to_vec()));
+            }
+            match found.last() {
+                Some(last) if answer.value.more() => below = last.create_revision(),
+                _ => return Ok(None),
+            }
+        }
+    }
+}

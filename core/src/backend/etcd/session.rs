@@ -1,0 +1,254 @@
+//! The leases at the server: one for all claims of a ttl class, kept alive once for all of them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use etcd_client::{Error as Etcd, LeaseGrantOptions};
+
+use super::error::{Failure, Fate};
+use super::link::{Limits, Link, PATIENCE, Refusal, locked};
+use crate::clock::{self, Instant};
+use crate::error::Error;
+use crate::runtime;
+
+/// How many classes of ttl a client has. What comes later joins the next longer one.
+const CLASSES: usize = 8;
+
+/// One lease at the server. Dropped, it is revoked in the background.
+pub(super) struct Session {
+    link: Arc<Link>,
+    pub(super) id: i64,
+    /// What the server granted: whole seconds, and no less than its own minimum.
+    pub(super) ttl: Duration,
+    /// Of one claim only.
+    pub(super) own: bool,
+    since: AtomicU64,
+    over: AtomicBool,
+    /// One keep-alive at a time: whoever comes meanwhile is served by it.
+    refreshing: tokio::sync::Mutex<()>,
+    epoch: u32,
+}
+
+/// The sessions of a client.
+pub(super) struct Sessions {
+    link: Arc<Link>,
+    classes: Mutex<BTreeMap<u64, Arc<Class>>>,
+}
+
+#[derive(Default)]
+struct Class {
+    current: Mutex<Option<Arc<Session>>>,
+    granting: tokio::sync::Mutex<()>,
+}
+
+/// How many whole seconds a ttl is, rounded up.
+pub(super) fn seconds(ttl: Duration) -> u64 {
+    ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)
+}
+
+impl Sessions {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self { link, classes: Mutex::default() }
+    }
+
+    /// The session for a claim of this ttl, with at least half of it left; `own`: one that no other claim has.
+    pub(super) async fn pick(&self, ttl: Duration, own: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
+        let wanted = seconds(ttl);
+        let Some(class) = (if own { None } else { self.class(wanted) }) else {
+            return Box::pin(Session::grant(&self.link, wanted, true, limits)).await.map(Arc::new);
+        };
+        let (seconds, class) = class;
+        if let Some(session) = class.usable() {
+            if session.since().plus(session.ttl / 2).left() > Duration::ZERO {
+                if session.since().plus(session.ttl / 3).passed() {
+                    session.refresh_later();
+                }
+                return Ok(session);
+            }
+            if Box::pin(session.keep_alive(limits, Instant::now().minus(session.ttl / 3))).await? {
+                return Ok(session);
+            }
+        }
+        let grant = async {
+            let _one = class.granting.lock().await;
+            if let Some(session) = class.usable() {
+                return Ok(session);
+            }
+            let session = Arc::new(Session::grant(&self.link, seconds, false, limits).await?);
+            *locked(&class.current) = Some(session.clone());
+            Ok(session)
+        };
+        Box::pin(bounded(limits, grant)).await
+    }
+
+    /// The class for a ttl, and its seconds. `None`: there are too many, and none is longer.
+    fn class(&self, wanted: u64) -> Option<(u64, Arc<Class>)> {
+        let mut classes = locked(&self.classes);
+        if classes.len() < CLASSES || classes.contains_key(&wanted) {
+            return Some((wanted, classes.entry(wanted).or_default().clone()));
+        }
+        classes.range(wanted..).next().map(|(seconds, class)| (*seconds, class.clone()))
+    }
+
+    /// Gives it to no further claim. It ends with those that have it.
+    pub(super) fn retire(&self, session: &Arc<Session>) {
+        for class in locked(&self.classes).values() {
+            let mut current = locked(&class.current);
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+                *current = None;
+            }
+        }
+    }
+}
+
+impl Class {
+    fn usable(&self) -> Option<Arc<Session>> {
+        locked(&self.current).clone().filter(|session| !session.is_over())
+    }
+}
+
+/// Waits within the limits for what somebody else may be doing.
+async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = clock::sleep(limits.budget) => {
+            let failure = Failure::refused(Error::unavailable("etcd gave no lease in time"));
+            Err(Refusal { failure, unanswered: Vec::new() })
+        }
+    }
+}
+
+impl Session {
+    async fn grant(link: &Arc<Link>, seconds: u64, own: bool, limits: Limits) -> Result<Self, Refusal> {
+        let ttl = i64::try_from(seconds).unwrap_or(i64::MAX);
+        // Ours to choose, one for each sending, so that what is granted to nobody's knowledge can be taken back.
+        let ids = Mutex::new(Vec::new());
+        let answer = link.ask(limits, |conn| {
+            let id = i64::try_from(getrandom::u64().unwrap_or(0) >> 1).unwrap_or(0).max(1);
+            locked(&ids).push(id);
+            async move { conn.client.lease_client().grant(ttl, Some(LeaseGrantOptions::new().with_id(id))).await }
+        });
+        let answer = answer.await;
+        let id = answer.as_ref().map_or(0, |answer| answer.value.id());
+        let known = answer.as_ref().err().is_some_and(|refusal| !refusal.is_unknown());
+        for other in std::mem::take(&mut *locked(&ids)).into_iter().filter(|other| *other != id && !known) {
+            revoke_later(link.clone(), other);
+        }
+        let answer = answer?;
+        Ok(Self {
+            link: link.clone(),
+            id,
+            ttl: Duration::from_secs(u64::try_from(answer.value.ttl()).unwrap_or(0)),
+            own,
+            since: AtomicU64::new(answer.sent.nanos()),
+            over: AtomicBool::new(false),
+            refreshing: tokio::sync::Mutex::default(),
+            epoch: runtime::epoch(),
+        })
+    }
+
+    /// When the last request was sent that the server has answered by a grant or by a ttl.
+    pub(super) fn since(&self) -> Instant {
+        Instant::from_nanos(self.since.load(Ordering::Acquire))
+    }
+
+    /// The server has said that there is no such lease.
+    pub(super) fn lose(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire) || self.since().plus(self.ttl).passed()
+    }
+
+    /// Keeps it alive, unless that was done by a request sent no earlier than this. False: it has ended.
+    pub(super) async fn keep_alive(&self, limits: Limits, not_before: Instant) -> Result<bool, Refusal> {
+        let kept = async {
+            let _one = self.refreshing.lock().await;
+            if self.over.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            if self.since() >= not_before {
+                return Ok(true);
+            }
+            let id = self.id;
+            let answer = self.link.ask(limits, |conn| async move {
+                match conn.client.lease_client().keep_alive(id).await {
+                    Ok(_) => Ok(true),
+                    // An answer without a ttl, which the crate tells in this way.
+                    Err(Etcd::LeaseKeepAliveError(_)) => Ok(mutant!("etcd-ended-lease-kept")),
+                    Err(error) => Err(error),
+                }
+            });
+            match answer.await {
+                Ok(answer) if answer.value => {
+                    self.since.fetch_max(answer.sent.nanos(), Ordering::AcqRel);
+                    Ok(true)
+                }
+                Ok(_) => {
+                    self.lose();
+                    Ok(false)
+                }
+                Err(refusal) if refusal.failure.fate == Fate::NoLease => {
+                    self.lose();
+                    Ok(false)
+                }
+                Err(refusal) => Err(refusal),
+            }
+        };
+        bounded(limits, kept).await
+    }
+
+    fn refresh_later(self: &Arc<Self>) {
+        let (session, limits) = (self.clone(), self.link.limits(PATIENCE));
+        runtime::spawn(async move {
+            let _ = session.keep_alive(limits, Instant::now().minus(session.ttl / 3)).await;
+        });
+    }
+
+    /// Ends it: whatever was put with it is deleted, and can't be put later.
+    pub(super) async fn revoke(&self, limits: Limits) -> Result<(), Error> {
+        revoke(&self.link, self.id, limits).await?;
+        self.lose();
+        Ok(())
+    }
+}
+
+async fn revoke(link: &Arc<Link>, id: i64, limits: Limits) -> Result<(), Error> {
+    match link.ask(limits, |conn| async move { conn.client.lease_client().revoke(id).await }).await {
+        Ok(_) => Ok(()),
+        Err(refusal) if refusal.failure.fate == Fate::NoLease => Ok(()),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn revoke_later(link: Arc<Link>, id: i64) {
+    runtime::spawn(async move {
+        // If it isn't done, the lease ends by its ttl.
+        let _ = revoke(&link, id, link.limits(PATIENCE)).await;
+    });
+}
+
+/// Does nothing in a child of fork: the lease is the parent's.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.epoch == runtime::epoch() && !self.is_over() {
+            revoke_later(self.link.clone(), self.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({:x}, {:?})", self.id, self.ttl)
+    }
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(locked(&self.classes).keys()).finish()
+    }
+}

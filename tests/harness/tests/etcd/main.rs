@@ -1,0 +1,14 @@
+//! What the etcd backend promises when replies are lost, members stop, leases end and other clients take part: each test
+//! is a scenario against servers and proxies of its own.
+
+#![allow(clippy::print_stdout, reason = "measurements")]
+
+mod access;
+mod common;
+mod cost;
+mod foreign;
+mod late;
+mod members;
+mod mutants;
+mod taken;
+mod waiting;
