@@ -102,6 +102,7 @@ fn meaning(code: Code, said: &str) -> Option<(Fate, bool, &'static str)> {
             (Fate::Refused, true, "raise quota-backend-bytes or compact and defragment, then disarm the alarm")
         }
         _ if has("too many requests") => (Fate::Refused, true, "it is overloaded"),
+        _ if has("has been compacted") => (Fate::Refused, true, "it was compacted in between"),
         _ if has("no leader") || has("not supported for learner") => (Fate::Elsewhere, true, "it can't serve now"),
         _ if has("corrupt") => (Fate::Elsewhere, false, "its data is damaged"),
         _ if has("revision of auth store is old") || has("invalid auth token") => {
@@ -159,6 +160,7 @@ mod tests {
             (Code::NotFound, "etcdserver: requested lease not found", Fate::NoLease, true),
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Fate::Refused, true),
             (Code::ResourceExhausted, "etcdserver: too many requests", Fate::Refused, true),
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Fate::Refused, true),
             (Code::Unavailable, "etcdserver: no leader", Fate::Elsewhere, true),
             (Code::Unavailable, "etcdserver: rpc not supported for learner", Fate::Elsewhere, true),
             (Code::Unavailable, "etcdserver: leader changed", Fate::Unknown, true),

@@ -10,7 +10,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, LeaseTimeToLiveOptions, PutOpt
 
 use super::Etcd;
 use super::link::{Limits, Refusal, Unanswered, locked};
-use super::request::{Asker, READS, txn};
+use super::request::{Asker, READS, txn, unexpected};
 use super::session::{Session, seconds};
 use super::unsettled::{self, Ghost};
 use super::wait::patience;
@@ -157,13 +157,14 @@ pub(super) async fn renew(etcd: &Etcd, due: &[(&Held, Duration)]) -> Vec<Result<
     let (alive, there) = tokio::join!(keep_alive(sessions(due), limits), there(etcd, due, limits));
     let mut answers = Vec::with_capacity(due.len());
     for (((held, _), failed), there) in due.iter().zip(failed).zip(there) {
+        let over = held.sessions().iter().any(|session| session.is_over());
         // Only the server's word ends a lease: whatever else it said is asked again.
-        let error = failed.as_ref().or(alive.as_ref().err());
-        answers.push(match (there, error) {
-            (Some(false), _) => Ok(Renewal::Lost),
-            _ if held.sessions().iter().any(|session| session.is_over()) => Ok(Renewal::Lost),
-            (_, Some(error)) => Err(error.clone().temporary(true)),
-            (_, None) => Ok(held.kept()),
+        answers.push(match (there, failed.as_ref().or(alive.as_ref().err())) {
+            (Ok(false), _) => Ok(Renewal::Lost),
+            _ if over => Ok(Renewal::Lost),
+            (Err(error), _) => Err(error.temporary(true)),
+            (Ok(true), Some(error)) => Err(error.clone().temporary(true)),
+            (Ok(true), None) => Ok(held.kept()),
         });
     }
     answers
@@ -192,8 +193,8 @@ async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Re
     result
 }
 
-/// Which of their keys are there; `None`: not known.
-async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Option<bool>> {
+/// Which of their keys are there.
+async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Result<bool>> {
     let mut listed = HashSet::new();
     if due.len() > READS {
         // What the lease's own list shows needs no look; it may lag behind what it doesn't show.
@@ -207,16 +208,28 @@ async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Op
             }
         }
     }
-    let mut found: Vec<_> = due.iter().map(|(held, _)| listed.contains(&held.key).then_some(true)).collect();
-    let unlisted: Vec<_> = (0..due.len()).filter(|at| found[*at].is_none()).collect();
+    let (mut found, mut unlisted) = (Vec::with_capacity(due.len()), Vec::new());
+    for (at, (held, _)) in due.iter().enumerate() {
+        let listed = listed.contains(&held.key);
+        found.push(Ok(listed));
+        if !listed {
+            unlisted.push(at);
+        }
+    }
     for chunk in unlisted.chunks(READS) {
         let options = GetOptions::new().with_keys_only();
         let reads: Vec<_> = chunk.iter().map(|at| TxnOp::get(due[*at].0.key.clone(), Some(options.clone()))).collect();
-        let Ok(answer) = txn(&etcd.link, limits, &Txn::new().and_then(reads)).await else { continue };
-        for (at, read) in chunk.iter().zip(answer.value.op_responses()) {
-            if let TxnOpResponse::Get(read) = read {
-                found[*at] = Some(read.kvs().first().is_some_and(|own| own.create_revision() == due[*at].0.rev));
-            }
+        let answer = txn(&etcd.link, limits, &Txn::new().and_then(reads)).await.map_err(Error::from);
+        let mut reads = answer.map(|answer| answer.value.op_responses().into_iter());
+        for at in chunk {
+            let read = reads.as_mut().map_err(|error| error.clone()).map(Iterator::next);
+            found[*at] = match read {
+                Ok(Some(TxnOpResponse::Get(read))) => {
+                    Ok(read.kvs().first().is_some_and(|own| own.create_revision() == due[*at].0.rev))
+                }
+                Ok(_) => Err(unexpected().into()),
+                Err(error) => Err(error),
+            };
         }
     }
     found

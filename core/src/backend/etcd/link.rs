@@ -18,6 +18,8 @@ use crate::runtime;
 
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a server that can't serve now, or can't be reached, is left alone.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A client's connection, as there is one.
 pub(super) struct Link {
@@ -101,7 +103,8 @@ impl Link {
     }
 
     /// Does what `work` does on a connection, and again on another one when there is no answer for the patience, when
-    /// the connection is lost, or when its server can't. `work` may therefore be done twice.
+    /// the connection is lost, or when its server can't; and again there when the server doesn't know what became of it.
+    /// `work` may therefore be done twice.
     pub(super) async fn ask<T, F>(
         self: &Arc<Self>,
         limits: Limits,
@@ -114,7 +117,6 @@ impl Link {
         let mut unanswered = Vec::new();
         let mut tries = self.addresses.len() + 1;
         loop {
-            tries -= 1;
             let conn = match self.live() {
                 Some(conn) => conn,
                 // In a box, like all that is rare: every call would have to make room for it.
@@ -135,16 +137,23 @@ impl Link {
                 Err(error) => error,
             };
             let failure = of_request(&error, &conn.address);
-            let lost = failure.fate == Fate::Elsewhere || failure.fate == Fate::Unknown && !answered_by(&error);
+            let (unknown, said) = (failure.fate == Fate::Unknown, answered_by(&error));
+            let lost = failure.fate == Fate::Elsewhere || unknown && !said;
             if lost {
                 self.lost(&conn);
             }
-            if failure.fate == Fate::Unknown {
+            if unknown {
                 // Answered by the server's own "don't know", nothing of it is on its way to it any more.
                 unanswered.push(if lost { Arc::downgrade(&conn) } else { Weak::new() });
             }
-            if !lost || tries == 0 || end.passed() {
+            // A cluster without a leader says so at once, and has one again soon.
+            let passing = said && failure.error.is_temporary();
+            tries -= usize::from(!passing);
+            if !(lost || unknown) || tries == 0 || end.passed() {
                 return Err(Refusal { failure, unanswered });
+            }
+            if passing {
+                clock::sleep(PAUSE.min(end.left())).await;
             }
         }
     }
@@ -186,7 +195,7 @@ impl Link {
                         let (work, sent) = (Box::pin(work(conn.clone())), Instant::now());
                         flights.push(Flight { work, conn, sent });
                     }
-                    Err(_) => clock::sleep(Duration::from_millis(50).min(end.left())).await,
+                    Err(_) => clock::sleep(PAUSE.min(end.left())).await,
                 },
                 () = clock::sleep_until(end) => {}
             }

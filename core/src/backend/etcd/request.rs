@@ -46,7 +46,7 @@ pub(super) async fn txn(link: &Arc<Link>, limits: Limits, txn: &Txn) -> Result<A
     .await
 }
 
-fn unexpected() -> Refusal {
+pub(super) fn unexpected() -> Refusal {
     let error = Error::unavailable("etcd answered what was not expected");
     Refusal { failure: Failure::refused(error), unanswered: Unanswered::new() }
 }

@@ -125,26 +125,41 @@ fn a_waiter_whose_time_is_up_or_that_is_cancelled_leaves_the_queue() {
     released(&holder);
 }
 
-#[test]
-fn a_holder_that_is_cut_off_loses_it_before_another_has_it() {
+/// What is sent in these directions is lost without a sign.
+fn cut_off(lost: &[Direction]) {
     let server = server();
     let (proxy, other) = (proxy(&server), client(server.addr()));
     let client = client(proxy.addr());
     let lease = lock(&client, "k", SHORT).acquire().wait().unwrap();
     let waiter = begin(&lock(&other, "k", ms(30_000)));
     until_contenders(&server, "k", 2);
-    proxy.both(Mode::Drop);
+    lost.iter().for_each(|direction| proxy.set(*direction, Mode::Drop));
     let begun = Instant::now();
     assert!(lease.lost_within(Some(LONG)).wait().unwrap());
     assert!(!waiter.is_finished(), "another has it already");
     let next = waiter.join().unwrap().unwrap();
-    println!("granted {:?} after the holder was cut off", begun.elapsed());
+    println!("{lost:?} cut off: granted after {:?}", begun.elapsed());
     proxy.cut();
     proxy.both(Mode::Pass);
     assert!(!lease.is_held() && next.is_held());
     assert_eq!(lease.release().wait().unwrap(), dlock::Ended::Lost);
     until("nothing of the first is left", LONG, || contenders(&server, "k").len() == 1);
     released(&next);
+}
+
+#[test]
+fn a_holder_that_is_cut_off_loses_it_before_another_has_it() {
+    cut_off(&[Direction::ToServer, Direction::ToClient]);
+}
+
+#[test]
+fn so_does_one_whose_requests_are_lost() {
+    cut_off(&[Direction::ToServer]);
+}
+
+#[test]
+fn so_does_one_whose_replies_are_lost() {
+    cut_off(&[Direction::ToClient]);
 }
 
 #[test]

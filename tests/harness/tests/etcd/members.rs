@@ -1,8 +1,13 @@
 //! Servers that are killed and started again, and clusters whose members come and go.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use dlock_harness::server::{Etcd, EtcdOptions};
 
-use crate::common::{LONG, acquired, begin, client, cold, lock, ms, released, server, until, until_contenders};
+use crate::common::{
+    LONG, acquired, begin, client, cold, contenders, lock, ms, released, server, until, until_contenders,
+};
 
 fn cluster() -> Vec<Etcd> {
     Etcd::several(3, &EtcdOptions::new()).unwrap()
@@ -55,6 +60,56 @@ fn locks_outlive_the_death_of_each_member() {
         lease = acquired(&a, "k");
     }
     released(&lease);
+}
+
+/// So many wait in this order when this is done to the leader, to which all are connected; then all have it in turn.
+fn outlived(waiters: usize, done: impl FnOnce(&mut [Etcd], usize)) {
+    let mut members = cluster();
+    let leader = members.iter().position(Etcd::leads).unwrap();
+    members.swap(0, leader);
+    let all = endpoints(&members);
+    let holder_of = cold(&all);
+    let holder = acquired(&holder_of, "k");
+    let inside = AtomicUsize::new(0);
+    let order = Mutex::new(vec![holder.fence()]);
+    std::thread::scope(|scope| {
+        for n in 0..waiters {
+            let (client, inside, order) = (cold(&all), &inside, &order);
+            scope.spawn(move || {
+                let lease = lock(&client, "k", ms(30_000)).wait(LONG * 3).acquire().wait().unwrap();
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two holders");
+                order.lock().unwrap().push(lease.fence());
+                std::thread::sleep(ms(10));
+                inside.fetch_sub(1, Ordering::SeqCst);
+                released(&lease);
+            });
+            until_contenders(&members[1], "k", n + 2);
+        }
+        let queued = contenders(&members[1], "k");
+        done(&mut members, 0);
+        assert!(holder.is_held());
+        assert_eq!(contenders(&members[1], "k"), queued, "nobody has lost its place");
+        released(&holder);
+    });
+    let order = order.into_inner().unwrap();
+    assert!(order.len() == waiters + 1 && order.is_sorted(), "not in the order of the queue: {order:?}");
+    assert!(contenders(&members[1], "k").is_empty());
+}
+
+#[test]
+fn sixteen_waiters_outlive_their_leader() {
+    outlived(16, |members, leader| members[leader].kill());
+}
+
+#[test]
+fn sixteen_waiters_outlive_a_change_of_the_leader() {
+    outlived(16, |members, leader| {
+        let list = members[leader].ctl(&["member", "list"]);
+        let line = list.lines().find(|line| !line.contains(&members[leader].addr().to_string()));
+        let id = line.and_then(|line| line.split(',').next()).unwrap();
+        members[leader].ctl(&["move-leader", id]);
+        assert!(!members[leader].leads());
+    });
 }
 
 #[test]

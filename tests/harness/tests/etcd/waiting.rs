@@ -5,7 +5,7 @@ use std::time::Instant;
 use dlock_harness::proxy::{Direction, Mode};
 
 use crate::common::{
-    LONG, SHORT, acquired, begin, client, contenders, lease_of, lock, ms, proxy, released, server, until,
+    LONG, SHORT, acquired, begin, client, cold, contenders, lease_of, lock, ms, proxy, released, server, until,
     until_contenders,
 };
 
@@ -58,6 +58,44 @@ fn a_waiter_is_woken_after_its_connection_was_cut() {
         released(&holder);
         released(&waiter.join().unwrap().expect("it listens again, and looks"));
     }
+}
+
+#[test]
+fn a_waiter_whose_connection_is_silent_looks_elsewhere() {
+    let server = server();
+    let (a, silent) = (client(server.addr()), proxy(&server));
+    let b = cold(&format!("{},{}", silent.addr(), server.addr()));
+    released(&acquired(&b, "warm"));
+    let holder = acquired(&a, "k");
+    let waiter = begin(&lock(&b, "k", ms(6000)));
+    until_contenders(&server, "k", 2);
+    assert!(silent.connections() > 0, "it waits somewhere else");
+    silent.both(Mode::Drop);
+    released(&holder);
+    released(&waiter.join().unwrap().expect("it looks every 2 s"));
+}
+
+#[test]
+fn a_waiter_that_is_cut_off_holds_up_nobody_for_longer_than_its_ttl() {
+    let server = server();
+    let (a, proxy, c) = (client(server.addr()), proxy(&server), client(server.addr()));
+    let b = client(proxy.addr());
+    let holder = acquired(&a, "k");
+    let cut_off = begin(&lock(&b, "k", SHORT).wait(LONG * 2));
+    until_contenders(&server, "k", 2);
+    let third = begin(&lock(&c, "k", ms(30_000)));
+    until_contenders(&server, "k", 3);
+    proxy.both(Mode::Drop);
+    released(&holder);
+    let lease = third.join().unwrap().expect("the lease of the second ends");
+    assert!(!cut_off.is_finished(), "it was granted what it can't have");
+    proxy.cut();
+    proxy.both(Mode::Pass);
+    until_contenders(&server, "k", 2);
+    released(&lease);
+    let last = cut_off.join().unwrap().unwrap();
+    assert!(last.fence() > lease.fence());
+    released(&last);
 }
 
 #[test]
