@@ -64,13 +64,10 @@ export interface FileOptions extends ConnectOptions {
   force?: boolean | undefined
 }
 
-export interface RedisOptions extends ConnectOptions {
-  /** `host:port`. */
-  addrs?: string | readonly string[] | undefined
+/** Options of the backends with servers. */
+export interface ServerOptions extends ConnectOptions {
   username?: string | undefined
   password?: string | undefined
-  db?: number | undefined
-  mode?: 'single' | undefined
   tls?: boolean | undefined
   /** Paths of PEM files. */
   ca?: string | undefined
@@ -78,6 +75,20 @@ export interface RedisOptions extends ConnectOptions {
   key?: string | undefined
   /** The name that the server's certificate is to bear. */
   sni?: string | undefined
+}
+
+export interface RedisOptions extends ServerOptions {
+  /** `host:port`. */
+  addrs?: string | readonly string[] | undefined
+  db?: number | undefined
+  mode?: 'single' | undefined
+}
+
+export interface EtcdOptions extends ServerOptions {
+  /** `host:port`, of one member or several of one cluster. */
+  endpoints?: string | readonly string[] | undefined
+  /** How long one endpoint may take to connect. Default: `connectTimeout`, divided by how many there are. */
+  dialTimeout?: number | undefined
 }
 
 export interface ConfigSource {
@@ -93,6 +104,7 @@ export function connect(source: ConfigSource): Promise<Client>
 export function connect(backend: 'memory', options?: MemoryOptions): Promise<Client>
 export function connect(backend: 'file', options?: FileOptions): Promise<Client>
 export function connect(backend: 'redis', options?: RedisOptions): Promise<Client>
+export function connect(backend: 'etcd', options?: EtcdOptions): Promise<Client>
 export function connect(url: string): Promise<Client>
 
 /** Acquires with the default client, or that of `service`. See `Client.acquire`. */

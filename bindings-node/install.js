@@ -57,6 +57,9 @@ function checkTools() {
   if (process.platform !== 'win32' && says(compiler, '--version') === undefined) {
     missing.push(`a C compiler: there is no ${compiler} on PATH. On Debian and Ubuntu: apt-get install gcc libc6-dev.`)
   }
+  if (process.env.PROTOC === undefined && says('protoc', '--version') === undefined) {
+    missing.push('protoc, for etcd: there is none on PATH. On Debian and Ubuntu: apt-get install protobuf-compiler; or set PROTOC.')
+  }
   if (missing.length > 0) {
     fail(
       `there is no prebuilt addon that works on ${platform()}, and to build one this is missing:`,

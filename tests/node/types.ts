@@ -6,6 +6,7 @@ export async function right(): Promise<void> {
   const client: dlock.Client = await dlock.connect('redis://localhost')
   await dlock.connect()
   await dlock.connect('redis', { addrs: ['a:1'], password: 'p', db: 0, connectTimeout: 500 })
+  await dlock.connect('etcd', { endpoints: 'a:1,b:2', username: 'u', dialTimeout: 500 })
   await dlock.connect('file', { dir: '/d' })
   await dlock.connect({ config: 'dlock.yaml' })
   const options: LockOptions = { ttl: 1, wait: 0, retry: [3, 10], renew: false, maxHold: 5, token: 't', label: 'l' }

@@ -1,5 +1,6 @@
 """What the tests share: a client of each backend, and programs run in processes of their own."""
 
+import contextlib
 import itertools
 import os
 import socket
@@ -24,17 +25,20 @@ def is_free(client, key, wait=0):
     return obtained
 
 
-@pytest.fixture(scope="session")
-def redis_address():
-    """A Redis server of this test run's own, without persistence."""
+def free_port():
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(program, port, options):
+    """Have a server of this test run's own; yields its address. `{}` in an option is a folder in memory."""
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
-        options = {"bind": "127.0.0.1", "port": port, "dir": folder, "databases": 2000, "logfile": "log"}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        with subprocess.Popen(["redis-server", *words, "--save", ""]) as server:
+        words = [word.format(folder) for name, value in options.items() for word in (f"--{name}", str(value))]
+        with subprocess.Popen([program, *words]) as server:
             try:
                 for _ in range(500):
                     try:
@@ -43,10 +47,31 @@ def redis_address():
                     except ConnectionRefusedError:
                         time.sleep(0.02)
                 else:
-                    raise RuntimeError(f"redis-server doesn't answer:\n{Path(folder, 'log').read_text()}")
+                    raise RuntimeError(f"{program} doesn't answer:\n{Path(folder, 'log').read_text()}")
                 yield f"127.0.0.1:{port}"
             finally:
                 server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_address():
+    """A Redis server without persistence."""
+    port = free_port()
+    options = {"bind": "127.0.0.1", "port": port, "dir": "{}", "databases": 2000, "logfile": "log", "save": ""}
+    with serving("redis-server", port, options) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def etcd_address():
+    """An etcd of one member."""
+    port, peer = free_port(), free_port()
+    clients, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
+    options = {"listen-client-urls": clients, "advertise-client-urls": clients, "listen-peer-urls": peers}
+    options |= {"initial-advertise-peer-urls": peers, "initial-cluster": f"default={peers}", "data-dir": "{}/data"}
+    options |= {"logger": "zap", "log-level": "error", "log-outputs": "{}/log"}
+    with serving("etcd", port, options) as address:
+        yield address
 
 
 DATABASES = itertools.count()
@@ -58,11 +83,17 @@ def redis_url(redis_address):
     return f"redis://{redis_address}/{next(DATABASES)}"
 
 
-@pytest.fixture(params=["memory", "file", "redis"])
+@pytest.fixture
+def etcd_url(etcd_address):
+    """The URL of keys nobody else uses."""
+    return f"etcd://{etcd_address}?prefix={uuid.uuid4().hex}/"
+
+
+@pytest.fixture(params=["memory", "file", "redis", "etcd"])
 def url(request, tmp_path):
     """The URL of a backend nobody else uses."""
-    if request.param == "redis":
-        return request.getfixturevalue("redis_url")
+    if request.param in ("redis", "etcd"):
+        return request.getfixturevalue(f"{request.param}_url")
     return f"memory://{uuid.uuid4().hex}" if request.param == "memory" else f"file://{tmp_path}"
 
 

@@ -156,7 +156,7 @@ class TestLoss:
         async def main():
             cancelled = False
             with pytest.raises(dlock.LockLost) as caught:
-                async with client.lock("k", renew=False, ttl=0.2):
+                async with client.lock("k", renew=False, ttl=client.capability.min_ttl):
                     try:
                         await asyncio.sleep(10)
                     except asyncio.CancelledError:
@@ -171,8 +171,8 @@ class TestLoss:
 
     def test_signal_only(self, client):
         async def main():
-            async with client.lock("k", renew=False, ttl=0.2, loss="signal") as lease:
-                await asyncio.sleep(0.4)
+            async with client.lock("k", renew=False, ttl=client.capability.min_ttl, loss="signal") as lease:
+                await asyncio.sleep(2 * client.capability.min_ttl)
                 assert lease.lost.is_set()
 
         asyncio.run(main())
@@ -199,7 +199,7 @@ class TestLoss:
     def test_an_error_of_the_body_wins(self, client):
         async def main():
             with pytest.raises(KeyError):
-                async with client.lock("k", renew=False, ttl=0.2):
+                async with client.lock("k", renew=False, ttl=client.capability.min_ttl):
                     try:
                         await asyncio.sleep(10)
                     except asyncio.CancelledError:
@@ -214,7 +214,7 @@ class TestLoss:
                 async with asyncio.timeout(0.1), client.lock("k"):
                     await asyncio.sleep(10)
             with pytest.raises(dlock.LockLost):
-                async with asyncio.timeout(5), client.lock("k", renew=False, ttl=0.2):
+                async with asyncio.timeout(5), client.lock("k", renew=False, ttl=client.capability.min_ttl):
                     await asyncio.sleep(10)
 
         asyncio.run(main())
@@ -228,7 +228,7 @@ class TestLoss:
                 where.append((threading.current_thread(), lease.key))
                 called.set()
 
-            lock = client.lock("k", renew=False, ttl=0.2, loss="signal")
+            lock = client.lock("k", renew=False, ttl=client.capability.min_ttl, loss="signal")
             async with lock as lease:
                 lease.on_lost(lost)
                 await asyncio.wait_for(called.wait(), 5)

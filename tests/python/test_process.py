@@ -214,7 +214,7 @@ async def main():
         async with client.lock("k"):
             await asyncio.sleep(0)
     await asyncio.gather(*(one() for _ in range(4)))
-    lost = client.lock("l", renew=False, ttl=0.1, loss="signal")
+    lost = client.lock("l", renew=False, ttl=client.capability.min_ttl, loss="signal")
     await lost.aacquire()
     lost.lease.on_lost(lambda lease: None)
     asyncio.create_task(client.lock("l").aacquire())
