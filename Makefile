@@ -80,8 +80,9 @@ install: $(C_LIB) ## Library, header and dlock.pc for C: `make install PREFIX=/u
 header: $(TOOLS) ## Writes bindings-c/include/dlock.h anew from the Rust behind it.
 	DLOCK_WRITE_HEADER=1 $(CARGO) test -q -p dlock-c --test header
 
-lint: $(BUILT) $(NODE_TOOLS) $(ADDON) ## rustfmt, clippy, rustdoc, ruff, mypy --strict, stubs against the built module, tsc --strict.
+lint: $(BUILT) $(NODE_TOOLS) $(ADDON) ## rustfmt, clippy, rustdoc, gofmt, vet, ruff, mypy --strict, stubs against the built module, tsc --strict.
 ##  1 min, then 10 s. Changes nothing.
+	@.ci/setup go
 	@.ci/lint
 
 fmt: $(TOOLS) ## Formats Rust and Python, and repairs what ruff can.
@@ -102,7 +103,8 @@ clean: ## Removes target, .venv and all caches; the next target builds anew.
 	find examples tests bindings-python -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Parts of `make test`
-test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, faults done to a Redis.
+test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, faults done to Redis and etcd.
+	@.ci/setup go
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
 
 test-sim: $(TOOLS) ## The simulator alone; `make test-sim SIM_SEEDS=100000` to look longer.

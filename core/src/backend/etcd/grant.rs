@@ -46,7 +46,7 @@ impl Held {
         doubt: Unanswered,
     ) -> Self {
         if let Some(interest) = &interest {
-            interest.hold();
+            interest.hold(rev);
         }
         Self {
             etcd,

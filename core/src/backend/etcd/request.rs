@@ -21,8 +21,8 @@ const PAGE: i64 = 64;
 pub(super) enum Seen {
     /// Its key is there and none is before it.
     First { rev: i64 },
-    /// Its key is there, behind this one.
-    Behind { rev: i64, before: Vec<u8> },
+    /// Its key is there, behind this one, as of revision `at`.
+    Behind { rev: i64, before: Vec<u8>, at: i64 },
     /// Its key isn't there.
     Absent,
     /// Under its key stands what another claim has put there.
@@ -106,7 +106,7 @@ impl Asker<'_> {
         let seen = if answer.value.succeeded() {
             let found = read(&answer.value, 1)?;
             let others: Vec<_> = found.kvs().iter().filter(|other| other.key() != self.key).cloned().collect();
-            self.behind(rev, self.child_of(&prefix, &others, rev, rev).await?)
+            self.behind(rev, self.child_of(&prefix, &others, rev, rev).await?, rev)
         } else {
             match read(&answer.value, 0)?.kvs().first() {
                 Some(own) => self.placed(own, rev).await?,
@@ -128,7 +128,7 @@ impl Asker<'_> {
             None if !mutant!("etcd-own-key-not-checked") => Ok(Seen::Absent),
             _ => {
                 let found = read(&answer.value, 1)?;
-                Ok(self.behind(rev, self.child_of(&prefix, found.kvs(), rev, at).await?))
+                Ok(self.behind(rev, self.child_of(&prefix, found.kvs(), rev, at).await?, at))
             }
         }
     }
@@ -156,12 +156,12 @@ impl Asker<'_> {
             return Ok(Seen::Foreign(own.value().to_vec()));
         }
         let rev = own.create_revision();
-        Ok(self.behind(rev, self.page(&prefix(self.name), rev, at).await?))
+        Ok(self.behind(rev, self.page(&prefix(self.name), rev, at).await?, at))
     }
 
-    fn behind(&self, rev: i64, before: Option<Vec<u8>>) -> Seen {
+    fn behind(&self, rev: i64, before: Option<Vec<u8>>, at: i64) -> Seen {
         match before {
-            Some(before) => Seen::Behind { rev, before },
+            Some(before) => Seen::Behind { rev, before, at },
             None => Seen::First { rev },
         }
     }

@@ -124,7 +124,7 @@ impl Stream {
         let id = response.watch_id();
         for event in response.events() {
             if let (EventType::Delete, Some(kv)) = (event.event_type(), event.kv()) {
-                watches.deleted(id, kv.key());
+                watches.deleted(id, kv.key(), kv.mod_revision());
             }
         }
         if response.canceled() {

@@ -100,12 +100,12 @@ impl Waiter {
             };
             match seen {
                 Seen::First { rev } => return Ok(self.granted(rev, since)),
-                Seen::Behind { rev, before } => {
+                Seen::Behind { rev, before, at } => {
                     seat.rev = rev;
                     if !self.claim.wait {
                         return Ok(Attempt::Busy(Wake { after: Duration::ZERO, on: None }));
                     }
-                    if let Some(wake) = self.wake(listens, &before, limits).await {
+                    if let Some(wake) = self.wake(listens, &before, at, limits).await {
                         return Ok(Attempt::Busy(wake));
                     }
                 }
@@ -152,13 +152,13 @@ impl Waiter {
         Ok(())
     }
 
-    /// What to wait for behind this key. `None`: look again at once.
-    async fn wake(&mut self, listens: bool, before: &[u8], limits: Limits) -> Option<Wake> {
+    /// What to wait for behind this key, which was there at this revision. `None`: look again at once.
+    async fn wake(&mut self, listens: bool, before: &[u8], at: i64, limits: Limits) -> Option<Wake> {
         let seat = self.seat.as_ref()?;
         let after = seat.session.since().plus(seat.session.ttl / 3).left().max(Duration::from_millis(10));
         if listens {
             let interest = self.interest.as_ref()?;
-            if !interest.arm(before) {
+            if !interest.arm(before, at) {
                 return None;
             }
             self.polls = 0;
@@ -173,7 +173,7 @@ impl Waiter {
             }
         };
         if watched.ready(limits.patience.min(limits.budget)).await {
-            if mutant!("etcd-listens-after-reading") && watched.listen() && watched.arm(before) {
+            if mutant!("etcd-listens-after-reading") && watched.listen() && watched.arm(before, at) {
                 return Some(Wake { after, on: Some(Box::pin(watched.rung())) });
             }
             return None;

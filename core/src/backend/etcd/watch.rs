@@ -1,7 +1,7 @@
 //! Who is told what: a watcher for each lock that is waited for, and those whom a deleted key concerns.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ pub(super) enum Order {
 struct Listener {
     own: Vec<u8>,
     ear: Mutex<Ear>,
-    /// Whether the key is that of a lock that is held.
-    held: AtomicBool,
+    /// The revision since which the key is that of a lock that is held; `i64::MAX`: it is not.
+    held: AtomicI64,
     ring: Notify,
 }
 
@@ -63,9 +63,9 @@ enum Ear {
     /// To nothing.
     Closed,
     /// To everything: which key matters is being asked.
-    Open(Vec<Vec<u8>>),
-    /// To this key and our own.
-    To(Vec<u8>),
+    Open(Vec<(Vec<u8>, i64)>),
+    /// To this key and our own, which were there at this revision. Keys are used again, so earlier ends concern others.
+    To(Vec<u8>, i64),
     /// Something has happened.
     Rung,
 }
@@ -89,7 +89,7 @@ impl Watches {
         if made && state.watchers.get(name).is_none_or(|watcher| *watcher.ready.borrow() != Some(true)) {
             return None;
         }
-        let (ear, held) = (Mutex::new(Ear::Closed), AtomicBool::new(false));
+        let (ear, held) = (Mutex::new(Ear::Closed), AtomicI64::new(i64::MAX));
         let listener = Arc::new(Listener { own: own.to_vec(), ear, held, ring: Notify::new() });
         let fresh = !state.watchers.contains_key(name);
         if fresh {
@@ -151,10 +151,10 @@ impl Watches {
         }
     }
 
-    /// A key was deleted.
-    pub(super) fn deleted(&self, id: i64, key: &[u8]) {
+    /// A key was deleted, by this revision.
+    pub(super) fn deleted(&self, id: i64, key: &[u8], rev: i64) {
         let taken = self.with(id, |name, watcher| {
-            let taken = watcher.listeners.iter().filter(|listener| listener.hear(key)).count();
+            let taken = watcher.listeners.iter().filter(|listener| listener.hear(key, rev)).count();
             (taken > 0).then(|| name.clone())
         });
         if let Some(name) = taken.flatten() {
@@ -200,19 +200,19 @@ impl Watches {
 
 impl Listener {
     /// Whether what this tells is that a lock was taken away.
-    fn hear(&self, key: &[u8]) -> bool {
+    fn hear(&self, key: &[u8], rev: i64) -> bool {
         let own = *key == *self.own;
         let mut ear = locked(&self.ear);
         match &mut *ear {
-            Ear::Open(heard) => heard.push(key.to_vec()),
-            Ear::To(before) if own || before == key => {
+            Ear::Open(heard) => heard.push((key.to_vec(), rev)),
+            Ear::To(before, at) if rev > *at && (own || before == key) => {
                 *ear = Ear::Rung;
                 drop(ear);
                 self.ring.notify_one();
             }
             _ => {}
         }
-        own && self.held.load(Ordering::Acquire)
+        own && rev > self.held.load(Ordering::Acquire)
     }
 
     fn hear_all(&self) {
@@ -228,14 +228,14 @@ impl Interest {
         *self.ready.borrow() == Some(true)
     }
 
-    /// Wakes for this key, or our own. False: there is cause to look again at once.
-    pub(super) fn arm(&self, before: &[u8]) -> bool {
+    /// Wakes for this key, or our own, which were there at this revision. False: there is cause to look again at once.
+    pub(super) fn arm(&self, before: &[u8], at: i64) -> bool {
         let mut ear = locked(&self.listener.ear);
         let Ear::Open(heard) = &*ear else { return false };
-        if heard.iter().any(|key| *key == before || *key == self.listener.own) {
+        if heard.iter().any(|(key, rev)| *rev > at && (*key == before || *key == self.listener.own)) {
             return false;
         }
-        *ear = Ear::To(before.to_vec());
+        *ear = Ear::To(before.to_vec(), at);
         true
     }
 
@@ -268,15 +268,15 @@ impl Interest {
         *self.listener.own == *own
     }
 
-    /// From now on our own key is that of a lock that is held.
-    pub(super) fn hold(&self) {
+    /// Our own key is that of a lock that is held, since this revision.
+    pub(super) fn hold(&self, rev: i64) {
         *locked(&self.listener.ear) = Ear::Closed;
-        self.listener.held.store(true, Ordering::Release);
+        self.listener.held.store(rev, Ordering::Release);
     }
 
     /// It is given back, so its end is nobody's loss.
     pub(super) fn let_go(&self) {
-        self.listener.held.store(false, Ordering::Release);
+        self.listener.held.store(i64::MAX, Ordering::Release);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the scenarios share: servers, clients that are contenders of their own, and what a server can tell.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,13 @@ pub(crate) fn until(what: &str, limit: Duration, mut come: impl FnMut() -> bool)
         assert!(Instant::now() < end, "within {limit:?} it didn't come about: {what}");
         std::thread::sleep(ms(5));
     }
+}
+
+/// This program again, as one of its tests: another process, which its variables tell what to do.
+pub(crate) fn again(test: &str) -> Command {
+    let mut line = Command::new(std::env::current_exe().unwrap());
+    line.args(["--exact", test, "--nocapture"]);
+    line
 }
 
 /// The keys of holder and queue, in their order.

@@ -4,8 +4,10 @@
 #![allow(clippy::print_stdout, reason = "measurements")]
 
 mod access;
+mod beside;
 mod common;
 mod cost;
+mod crowd;
 mod foreign;
 mod late;
 mod members;
