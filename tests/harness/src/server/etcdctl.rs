@@ -76,6 +76,14 @@ impl Etcd {
         said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
+    /// Forgets the past of all keys.
+    ///
+    /// # Panics
+    /// As for [`ctl`](Self::ctl).
+    pub fn compact(&self) {
+        self.ctl(&["compact", &self.figure("etcd_debugging_mvcc_current_revision").to_string()]);
+    }
+
     /// Whether it leads its cluster.
     ///
     /// # Panics
@@ -100,8 +108,8 @@ impl Etcd {
     /// # Panics
     /// When it doesn't answer.
     pub fn version(&self) -> String {
-        let said = self.get("/version").expect("it tells its version");
-        let mut words = said.split('"').skip_while(|word| *word != "etcdserver");
-        words.nth(2).expect("its version").to_owned()
+        let all = self.get("/metrics").expect("it tells its figures");
+        let mut lines = all.lines().filter_map(|line| line.strip_prefix("etcd_server_version{server_version=\""));
+        lines.next().and_then(|line| line.split('"').next()).expect("it tells its version").to_owned()
     }
 }

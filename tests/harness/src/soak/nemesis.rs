@@ -25,8 +25,8 @@ pub(crate) trait Nemesis: Send {
     }
 }
 
-pub(crate) fn locked(fleet: &Mutex<Fleet>) -> MutexGuard<'_, Fleet> {
-    fleet.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// SIGSTOP and SIGCONT of a worker.
@@ -89,14 +89,18 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Does so many faults, or as many as there is time for.
+    /// Does so many faults, or as many as there is time for: in each round every kind once.
     pub(crate) fn run(&self, all: &mut [Box<dyn Nemesis>], fleet: &Mutex<Fleet>) -> Result<(), String> {
-        let mut rng = self.rng.clone();
+        let (mut rng, mut round) = (self.rng.clone(), Vec::new());
         while self.done.load(Ordering::Relaxed) < self.many {
             if !self.pause(self.ttl.mul_f64(rng.f64() * 0.6)) {
                 break;
             }
-            let fault = &mut all[rng.usize(..all.len())];
+            if round.is_empty() {
+                round.extend(0..all.len());
+                rng.shuffle(&mut round);
+            }
+            let Some(fault) = round.pop().and_then(|next| all.get_mut(next)) else { break };
             let target = {
                 let mut fleet = locked(fleet);
                 let target = fault.choose(&fleet, &mut rng);
