@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::etcdctl::LEADS;
 use super::{Etcd, EtcdOptions};
 use crate::proxy::{Action, Direction, Mode, Proxy};
 
@@ -36,16 +37,20 @@ impl Cluster {
 
     /// Which one leads. Waits until there is exactly one that says so.
     ///
-    /// # Panics
-    /// When there is none for long, or a member doesn't answer.
-    pub fn leader(&self) -> usize {
+    /// # Errors
+    /// When that doesn't come about, or a member doesn't answer.
+    pub fn leader(&self) -> Result<usize, String> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let leading: Vec<_> = (0..self.members.len()).filter(|at| self.members[*at].leads()).collect();
-            if let [leader] = leading[..] {
-                return leader;
+            let told: Result<Vec<_>, _> = self.members.iter().map(|member| member.try_figure(LEADS)).collect();
+            let told = told?;
+            let mut leading = (0..told.len()).filter(|at| told[*at] > 0.5);
+            if let (Some(leader), None) = (leading.next(), leading.next()) {
+                return Ok(leader);
             }
-            assert!(Instant::now() < end, "within {PATIENCE:?} there was no leader");
+            if Instant::now() >= end {
+                return Err(format!("within {PATIENCE:?} there was not one leader: {told:?}"));
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -82,11 +87,8 @@ impl Cluster {
     /// Has a member lead.
     ///
     /// # Errors
-    /// What etcdctl complains of.
-    ///
-    /// # Panics
-    /// As for [`leader`](Self::leader).
+    /// As for [`leader`](Self::leader), and what etcdctl complains of.
     pub fn lead(&self, at: usize) -> Result<(), String> {
-        self.members[self.leader()].try_ctl(&["move-leader", &self.ids[at]]).map(drop)
+        self.members[self.leader()?].try_ctl(&["move-leader", &self.ids[at]]).map(drop)
     }
 }

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use super::etcd::{Etcd, PATIENCE};
 
+/// The figure that is 1 at a leader.
+pub(super) const LEADS: &str = "etcd_server_is_leader";
+
 impl Etcd {
     /// What it answers to a plain GET.
     pub(super) fn get(&self, path: &str) -> std::io::Result<String> {
@@ -22,9 +25,18 @@ impl Etcd {
     /// # Panics
     /// When it doesn't answer or has no such figure.
     pub fn figure(&self, name: &str) -> f64 {
-        let all = self.get("/metrics").expect("it tells its figures");
+        self.try_figure(name).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// When it doesn't answer or has no such figure, with the end of its log.
+    pub fn try_figure(&self, name: &str) -> Result<f64, String> {
+        let all =
+            self.get("/metrics").map_err(|error| format!("{} tells no figures: {error}: {}", self.name, self.log()))?;
         let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("there is no figure {name}"))
+        line.and_then(|number| number.trim().parse().ok()).ok_or_else(|| format!("there is no figure {name}"))
     }
 
     /// Does what etcdctl does with these words, and gives what it prints.
@@ -89,7 +101,7 @@ impl Etcd {
     /// # Panics
     /// As for [`figure`](Self::figure).
     pub fn leads(&self) -> bool {
-        self.figure("etcd_server_is_leader") > 0.5
+        self.figure(LEADS) > 0.5
     }
 
     /// Its number in its cluster, as etcd writes it.

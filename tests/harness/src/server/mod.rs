@@ -8,7 +8,7 @@
 //! server.pause(); server.resume(); server.kill(); server.restart()?; server.step_clock(by, forwards);
 //! let etcd = Etcd::start(&EtcdOptions::new())?; etcd.ctl(&["get", "k/", "--prefix"]); etcd.lease(2); etcd.keys("k/");
 //! let members = Etcd::several(3, &EtcdOptions::new())?; members[0].leads(); members[0].figure("etcd_debugging_mvcc_watcher_total");
-//! let mut cluster = Cluster::start(3, &EtcdOptions::new())?; cluster.isolate(cluster.leader()); cluster.members[0].kill();
+//! let mut cluster = Cluster::start(3, &EtcdOptions::new())?; cluster.isolate(cluster.leader()?); cluster.members[0].kill();
 //! let canned = Canned::start(server.addr(), |words| (words[0] == b"EVALSHA").then(|| b"-OOM no\r\n".to_vec()))?;
 //! ```
 

@@ -96,15 +96,15 @@ impl Nemesis for OfMember {
         self.name
     }
 
-    fn choose(&mut self, _: &Fleet, rng: &mut fastrand::Rng) -> String {
+    fn choose(&mut self, _: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
         let cluster = self.cluster();
-        let (leader, many) = (cluster.leader(), cluster.members.len());
+        let (leader, many) = (cluster.leader()?, cluster.members.len());
         drop(cluster);
         self.at = match self.role {
             Role::Leader => leader,
             Role::Follower => (leader + rng.usize(1..many)) % many,
         };
-        format!("m{}", self.at)
+        Ok(format!("m{}", self.at))
     }
 
     fn begin(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {

@@ -67,6 +67,10 @@ struct Options {
     /// that it is noticed.
     #[arg(long, value_name = "LANGUAGE", requires = "entries", value_parser = ["rust", "python", "asyncio"])]
     rogue: Option<String>,
+    /// Rust's workers have this deliberate defect, to show that it is noticed.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(dlock::mutant::MUTANTS.iter().map(|(name, _)| *name)))]
+    mutant: Option<String>,
     /// The ttl, in seconds or as 300ms; where there is none as short, the least there is.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     ttl: Duration,
@@ -90,6 +94,15 @@ struct Options {
     /// Only checks the histories that were kept here.
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
+}
+
+impl Options {
+    fn mutant(&self) -> Option<&str> {
+        #[cfg(feature = "mutants")]
+        return self.mutant.as_deref();
+        #[cfg(not(feature = "mutants"))]
+        None
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -144,7 +157,7 @@ fn ms(time: Duration) -> u64 {
 fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut folder = tempfile::Builder::new().prefix("dlock-soak-").tempdir().map_err(text)?;
-    let mut fleet = Fleet::new(folder.path()).map_err(text)?;
+    let mut fleet = Fleet::new(folder.path(), options.mutant()).map_err(text)?;
     let store = Resource::start().map_err(text)?;
     let crews = crews(options)?;
     let place = Place::new(&options.url, crews.len(), options.keys)?;

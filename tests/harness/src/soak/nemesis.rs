@@ -14,7 +14,7 @@ pub(crate) trait Nemesis: Send {
     /// Its name in the history.
     fn name(&self) -> &'static str;
     /// Whom it is done to next: the name is written down before anything is done.
-    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String;
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String>;
     /// Does it.
     fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String>;
     /// Undoes it.
@@ -38,9 +38,9 @@ impl Nemesis for Stop {
         "stop"
     }
 
-    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String {
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
         self.0 = rng.usize(..fleet.slots.len());
-        fleet.name(self.0)
+        Ok(fleet.name(self.0))
     }
 
     fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
@@ -61,9 +61,9 @@ impl Nemesis for Kill {
         "kill"
     }
 
-    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String {
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
         self.0 = rng.usize(..fleet.slots.len());
-        fleet.name(self.0)
+        Ok(fleet.name(self.0))
     }
 
     fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
@@ -103,7 +103,7 @@ impl Schedule {
             let Some(fault) = round.pop().and_then(|next| all.get_mut(next)) else { break };
             let target = {
                 let mut fleet = locked(fleet);
-                let target = fault.choose(&fleet, &mut rng);
+                let target = fault.choose(&fleet, &mut rng).map_err(|error| format!("{}: {error}", fault.name()))?;
                 fleet.note(fault.name(), &target, Phase::Begin);
                 target
             };

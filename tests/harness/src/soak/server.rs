@@ -187,11 +187,11 @@ impl Nemesis for OfProxy {
         self.name
     }
 
-    fn choose(&mut self, _: &Fleet, rng: &mut fastrand::Rng) -> String {
+    fn choose(&mut self, _: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
         self.at = rng.usize(..self.server.proxies.len());
         let several = self.server.proxies[self.at].len();
         self.one = (several > 1 && rng.bool()).then(|| rng.usize(..several));
-        format!("proxy-{}{}", self.at, self.one.map(|one| format!(".{one}")).unwrap_or_default())
+        Ok(format!("proxy-{}{}", self.at, self.one.map(|one| format!(".{one}")).unwrap_or_default()))
     }
 
     fn begin(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
@@ -222,8 +222,8 @@ impl Nemesis for OfServer {
         self.name
     }
 
-    fn choose(&mut self, _: &Fleet, _: &mut fastrand::Rng) -> String {
-        "server".to_owned()
+    fn choose(&mut self, _: &Fleet, _: &mut fastrand::Rng) -> Result<String, String> {
+        Ok("server".to_owned())
     }
 
     fn begin(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
