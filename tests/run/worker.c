@@ -26,7 +26,7 @@ enum { MOST_KEYS = 256, MOST_THREADS = 255 };
 
 static struct {
     char *url, *name, *store, *keys[MOST_KEYS];
-    uint64_t seed, ttl_ms, threads, patience_ms, many_keys;
+    uint64_t seed, ttl_ms, stale_ms, threads, patience_ms, many_keys;
     int plain;
 } job;
 
@@ -94,6 +94,7 @@ static void read_job(const char *text)
     job.store = quoted(field(text, "store"));
     job.seed = number(text, "seed");
     job.ttl_ms = number(text, "ttl_ms");
+    job.stale_ms = number(text, "stale_ms");
     job.patience_ms = number(text, "patience_ms");
     job.threads = number(text, "threads");
     job.plain = strncmp(field(text, "plain"), "true", 4) == 0;
@@ -342,7 +343,7 @@ static void turn(struct worker *worker)
     int stale = below(worker, 100) == 0;
     uint64_t how = below(worker, 100);
     dlock_options options = DLOCK_OPTIONS_INIT;
-    options.ttl_ms = (int64_t)(stale ? job.ttl_ms / 10 : job.ttl_ms);
+    options.ttl_ms = (int64_t)(stale ? job.stale_ms : job.ttl_ms);
     options.wait_ms = (int64_t)below(worker, job.ttl_ms * 2);
     options.renew = !stale && below(worker, 4) > 0;
     if (!acquire(&hold, how < 15 ? TRY : how < 25 ? GIVE_UP : WAIT, &options)) {

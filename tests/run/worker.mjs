@@ -121,7 +121,7 @@ class Worker {
   async turn() {
     const key = this.pick()
     const stale = this.random() < 0.01
-    const ttl = stale ? job.ttl_ms / 10 : job.ttl_ms
+    const ttl = stale ? job.stale_ms : job.ttl_ms
     const held = await this.acquire(key, { ttl, renew: !stale && this.random() < 0.75 })
     if (held === null) return sleep(this.random() * 5)
     this.watch(held)

@@ -133,7 +133,7 @@ class Worker:
     async def turn(self) -> None:
         """One lock, from its acquire to its end."""
         key, stale = self.random.choice(self.job["keys"]), self.random.random() < 0.01
-        ttl = self.ttl / 10 if stale else self.ttl
+        ttl = self.job["stale_ms"] / 1000 if stale else self.ttl
         renew = not stale and self.random.random() < 0.75
         lock = self.client.lock(key, ttl=ttl, renew=renew, wait=self.random.random() * self.ttl * 2)
         lease, of = await self.acquire(lock, renew)

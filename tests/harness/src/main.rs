@@ -5,6 +5,7 @@
 
 mod actor;
 mod case;
+mod fill;
 mod fixture;
 mod play;
 mod report;
@@ -13,19 +14,16 @@ mod rust;
 mod skips;
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::Instant;
 
 use clap::Parser;
 use dlock::backend::DRIVERS;
 use dlock_harness::languages::{LANGUAGES, Speakers};
 
-use crate::actor::{Actor, Language};
-use crate::case::{Case, OF_BACKENDS, OF_LANGUAGES};
+use crate::actor::Language;
+use crate::fill::Task;
 use crate::fixture::Fixture;
-use crate::play::Play;
 use crate::report::Cell;
 use crate::skips::Skips;
 
@@ -35,7 +33,8 @@ const AS_RUST: &str = "as-rust-interpreter";
 /// Plays the behaviour cases in tests/cases through every language's public API against every backend.
 ///
 /// Prints each failure with its file and line, what was skipped and why, the latencies the cases asked for (they never
-/// fail), a table of languages and backends, and last `N passed, N failed`. Ends with 1 if anything failed.
+/// fail), a table of languages and backends, and last `N passed, N failed`. Ends with 1 if anything failed. The variable
+/// `ETCD_BIN` names the folder of etcd and etcdctl; without it they are those of PATH.
 #[derive(Parser)]
 #[command(name = "dlock-suite", max_term_width = 110)]
 struct Options {
@@ -50,8 +49,8 @@ struct Options {
     /// Only cases whose name (FILE/CASE) contains this text. May be repeated.
     #[arg(long, value_name = "TEXT")]
     case: Vec<String>,
-    /// How many cells of the table are worked on at a time: most of it is waiting.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    /// How many cases are played at a time: most of it is waiting.
+    #[arg(long, value_name = "N", default_value_t = 12)]
     jobs: usize,
     /// Prints every case as it ends, with the time it took.
     #[arg(short, long)]
@@ -86,30 +85,38 @@ fn run(options: &Options) -> Result<bool, String> {
     let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.name, "backend")?;
     println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), drivers.len());
 
+    let tasks: Vec<_> = drivers
+        .iter()
+        .flat_map(|driver| {
+            languages.iter().map(move |language| Task::new(language, driver.name, fixture::lanes(driver)))
+        })
+        .collect();
     let mut jobs = VecDeque::new();
-    for language in &languages {
-        for driver in &drivers {
-            let folder = folder.path().join(format!("{}-{}-{}", language.name, driver.name, std::process::id()));
+    for (task, driver) in tasks.iter().zip(drivers.iter().flat_map(|driver| languages.iter().map(move |_| driver))) {
+        for lane in 0..fixture::lanes(driver) {
+            let name = format!("{}-{}-{}-{lane}", task.language.name, driver.name, std::process::id());
+            let folder = folder.path().join(name);
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-            jobs.push_back((language, Fixture::new(driver, &folder)?, folder));
+            jobs.push_back((task, Fixture::new(driver, &folder)?, folder));
         }
     }
-    let (jobs, cells) = (Mutex::new(jobs), Mutex::new(Vec::new()));
+    // What takes longest first.
+    jobs.make_contiguous().sort_by_key(|(_, fixture, _)| std::cmp::Reverse(fixture.min_ttl()));
+    let jobs = Mutex::new(jobs);
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let Some((language, fixture, folder)) = jobs.lock().unwrap().pop_front() else {
+                    let Some((task, fixture, folder)) = jobs.lock().unwrap().pop_front() else {
                         return;
                     };
-                    let cell = fill(&cases, language, &fixture, &folder, options.verbose);
-                    cells.lock().unwrap().push(cell);
+                    task.work(&cases, &fixture, &folder, options.verbose);
                 }
             });
         }
     });
     let whole = options.case.is_empty() && options.language.is_empty() && options.backend.is_empty();
-    let mut cells = cells.into_inner().unwrap();
+    let mut cells: Vec<_> = tasks.into_iter().map(Task::done).collect();
     let order = |cell: &Cell| {
         let language = languages.iter().position(|language| language.name == cell.language);
         (language, drivers.iter().position(|driver| driver.name == cell.backend))
@@ -137,77 +144,4 @@ fn chosen<T>(
     }
     all.retain(|one| names.is_empty() || names.iter().any(|wanted| wanted == name(one)));
     Ok(all)
-}
-
-/// Plays all cases in one language against one backend.
-fn fill(cases: &[Case], language: &Language, fixture: &Fixture, folder: &Path, verbose: bool) -> Cell {
-    let begun = Instant::now();
-    let log = folder.join("stderr.txt");
-    let mut cell = Cell::new(language.name, fixture.name());
-    let mut idle: Option<Actor> = None;
-    for case in cases {
-        let began = Instant::now();
-        let main = match idle.take().map_or_else(|| Actor::start(language, folder, &[], &log), Ok) {
-            Ok(main) => main,
-            Err(why) => {
-                cell.failed.push(format!("{}: the interpreter doesn't start: {why}{}", case.name, tail(&log)));
-                break;
-            }
-        };
-        let lacking: Vec<_> = case.needs.iter().filter(|need| !can(need, fixture, &main)).cloned().collect();
-        if !lacking.is_empty() {
-            idle = Some(main);
-            cell.skipped.push((case.name.clone(), lacking));
-            continue;
-        }
-        let case = &case.slowed(fixture.min_ttl());
-        let result = match Play::new(case, language, fixture, folder, &log) {
-            Ok(mut play) => {
-                let (main, result) = play.run(main);
-                cell.measured.append(&mut play.measured);
-                // After a failure the next case begins with a fresh one.
-                idle = Some(main).filter(|_| result.is_ok());
-                result
-            }
-            Err(why) => Err(why),
-        };
-        let failed = result.is_err();
-        match result {
-            Ok(()) => cell.passed.push(case.name.clone()),
-            Err(why) => cell.failed.push(format!("{}: {why}{}", case.name, tail(&log))),
-        }
-        if verbose || failed {
-            let (mark, ms) = (if failed { "not ok" } else { "ok" }, began.elapsed().as_millis());
-            println!("{mark:<7} {:<8} {:<8} {} ({ms} ms)", cell.language, cell.backend, case.name);
-        }
-        let _ = std::fs::write(&log, "");
-    }
-    cell.took = begun.elapsed();
-    println!(
-        "{:<8} on {:<8} {} passed, {} failed, {} skipped in {:.1} s",
-        cell.language,
-        cell.backend,
-        cell.passed.len(),
-        cell.failed.len(),
-        cell.skipped.len(),
-        cell.took.as_secs_f64()
-    );
-    cell
-}
-
-fn can(need: &str, fixture: &Fixture, main: &Actor) -> bool {
-    match need.strip_prefix("no-") {
-        Some(word) => !fixture.can(word),
-        None => {
-            (!OF_BACKENDS.contains(&need) || fixture.can(need))
-                && (!OF_LANGUAGES.contains(&need) || main.able.iter().any(|able| able == need))
-        }
-    }
-}
-
-/// What an interpreter complained of, its last lines.
-fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(25)..].iter().map(|line| format!("\n    | {line}")).collect()
 }

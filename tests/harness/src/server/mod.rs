@@ -8,6 +8,7 @@
 //! server.pause(); server.resume(); server.kill(); server.restart()?; server.step_clock(by, forwards);
 //! let etcd = Etcd::start(&EtcdOptions::new())?; etcd.ctl(&["get", "k/", "--prefix"]); etcd.lease(2); etcd.keys("k/");
 //! let members = Etcd::several(3, &EtcdOptions::new())?; members[0].leads(); members[0].figure("etcd_debugging_mvcc_watcher_total");
+//! let mut cluster = Cluster::start(3, &EtcdOptions::new())?; cluster.isolate(cluster.leader()?); cluster.members[0].kill();
 //! let canned = Canned::start(server.addr(), |words| (words[0] == b"EVALSHA").then(|| b"-OOM no\r\n".to_vec()))?;
 //! ```
 
@@ -15,13 +16,16 @@ mod canned;
 mod certs;
 #[cfg(target_os = "linux")]
 mod clock;
+mod cluster;
 mod etcd;
+mod etcdctl;
 mod options;
 mod process;
 mod redis;
 
 pub use self::canned::Canned;
 pub use self::certs::Certs;
-pub use self::etcd::{Etcd, EtcdOptions};
-pub use self::options::RedisOptions;
+pub use self::cluster::Cluster;
+pub use self::etcd::Etcd;
+pub use self::options::{EtcdOptions, RedisOptions};
 pub use self::redis::Redis;

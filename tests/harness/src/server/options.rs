@@ -1,7 +1,7 @@
-//! How a redis-server is to be started.
+//! How a server is to be started.
 
 #[cfg(doc)]
-use super::Redis;
+use super::{Etcd, Redis};
 
 /// How a [`Redis`] is to be started. Without options: no password, no persistence, 127.0.0.1 on a free port.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +60,32 @@ impl RedisOptions {
     /// More arguments of redis-server, which win over all others.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+}
+
+/// How an [`Etcd`] is to be started.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdOptions {
+    pub(super) args: Vec<String>,
+    pub(super) tls: bool,
+}
+
+impl EtcdOptions {
+    /// 127.0.0.1 on a free port, no login.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// More arguments of etcd, which win over all others.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Serves clients by TLS only, see [`Etcd::certs`].
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
         self
     }
 }

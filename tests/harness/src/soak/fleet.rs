@@ -19,6 +19,7 @@ pub(crate) struct Fleet {
     pub(crate) slots: Vec<Slot>,
     folder: PathBuf,
     faults: File,
+    mutant: Option<String>,
 }
 
 pub(crate) struct Slot {
@@ -39,9 +40,9 @@ struct Running {
 }
 
 impl Fleet {
-    pub(crate) fn new(folder: &Path) -> std::io::Result<Self> {
+    pub(crate) fn new(folder: &Path, mutant: Option<&str>) -> std::io::Result<Self> {
         let faults = File::create(folder.join("faults.jsonl"))?;
-        Ok(Self { slots: Vec::new(), folder: folder.to_owned(), faults })
+        Ok(Self { slots: Vec::new(), folder: folder.to_owned(), faults, mutant: mutant.map(str::to_owned) })
     }
 
     pub(crate) fn add(&mut self, language: &'static str, command: Vec<PathBuf>, job: Job) {
@@ -65,6 +66,7 @@ impl Fleet {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DLOCK_")) {
             command.env_remove(name);
         }
+        command.envs(self.mutant.iter().map(|name| ("DLOCK_MUTANT", name)));
         let child = command.stdin(Stdio::piped()).stdout(pipe).stderr(log).spawn();
         let mut child = child.map_err(|error| format!("{}: {error}", slot.command[0].display()))?;
         let input = child.stdin.take();

@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 
+mod cluster;
 mod fleet;
 mod nemesis;
 mod place;
@@ -43,8 +44,8 @@ type Crew = (&'static str, Vec<PathBuf>);
 #[derive(Debug, Parser)]
 #[command(name = "dlock-soak", max_term_width = 110)]
 struct Options {
-    /// Where the locks are: a URL, or `file`: a fresh folder, or `redis` or `etcd`: a server and proxies are started, and
-    /// faults done to them as well.
+    /// Where the locks are: a URL, or `file`: a fresh folder, or `redis`, `etcd` or `etcd3`: a server, or a cluster of
+    /// three, and proxies are started, and faults done to them as well. Which etcd: see `ETCD_BIN` in tests/README.md.
     #[arg(long)]
     url: String,
     /// How many processes of each language: rust, python (blocking), asyncio, node, c.
@@ -66,7 +67,11 @@ struct Options {
     /// that it is noticed.
     #[arg(long, value_name = "LANGUAGE", requires = "entries", value_parser = ["rust", "python", "asyncio"])]
     rogue: Option<String>,
-    /// The ttl, in seconds or as 300ms.
+    /// Rust's workers have this deliberate defect, to show that it is noticed.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(dlock::mutant::MUTANTS.iter().map(|(name, _)| *name)))]
+    mutant: Option<String>,
+    /// The ttl, in seconds or as 300ms; where there is none as short, the least there is.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     ttl: Duration,
     /// Decides about everything but the machine's timing. Default: another one each time.
@@ -89,6 +94,15 @@ struct Options {
     /// Only checks the histories that were kept here.
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
+}
+
+impl Options {
+    fn mutant(&self) -> Option<&str> {
+        #[cfg(feature = "mutants")]
+        return self.mutant.as_deref();
+        #[cfg(not(feature = "mutants"))]
+        None
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -135,13 +149,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// At least 1.
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
 fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut folder = tempfile::Builder::new().prefix("dlock-soak-").tempdir().map_err(text)?;
-    let mut fleet = Fleet::new(folder.path()).map_err(text)?;
+    let mut fleet = Fleet::new(folder.path(), options.mutant()).map_err(text)?;
     let store = Resource::start().map_err(text)?;
     let crews = crews(options)?;
     let place = Place::new(&options.url, crews.len(), options.keys)?;
+    let ttl = options.ttl.max(place.min_ttl());
     let rogue = crews.iter().position(|(language, _)| Some(*language) == options.rogue.as_deref());
     if options.rogue.is_some() && rogue.is_none() {
         return Err("--rogue: there is no process in that language".to_owned());
@@ -152,7 +172,8 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
             name: String::new(),
             seed: seed ^ ((at as u64 + 1) << 40),
             keys: place.keys.clone(),
-            ttl_ms: u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: ms(ttl),
+            stale_ms: ms((ttl / 10).max(place.min_ttl())),
             threads: options.threads,
             store: store.address().to_string(),
             patience_ms: place.patience_ms(),
@@ -166,7 +187,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     all.extend(place.faults());
     let schedule = Schedule {
         rng: fastrand::Rng::with_seed(seed),
-        ttl: options.ttl,
+        ttl,
         many: options.faults,
         done: AtomicU64::new(0),
         over: AtomicBool::new(false),
@@ -185,10 +206,10 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     });
     drop(fleet);
     let took = begun.elapsed();
-    let leftovers = place.leftovers(options.ttl)?;
+    let leftovers = place.leftovers(ttl)?;
     let plan = Plan {
         slack: options.slack,
-        recovery: Some(place.recovery(options.ttl)),
+        recovery: Some(place.recovery(ttl)),
         leftovers,
         required: place.required(options.faults, options.entries.is_some()),
         forbidden: ["error internal", "error invalid", "error unsupported"].map(str::to_owned).into(),

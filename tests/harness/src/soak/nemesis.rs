@@ -14,7 +14,7 @@ pub(crate) trait Nemesis: Send {
     /// Its name in the history.
     fn name(&self) -> &'static str;
     /// Whom it is done to next: the name is written down before anything is done.
-    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String;
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String>;
     /// Does it.
     fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String>;
     /// Undoes it.
@@ -25,8 +25,8 @@ pub(crate) trait Nemesis: Send {
     }
 }
 
-pub(crate) fn locked(fleet: &Mutex<Fleet>) -> MutexGuard<'_, Fleet> {
-    fleet.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// SIGSTOP and SIGCONT of a worker.
@@ -38,9 +38,9 @@ impl Nemesis for Stop {
         "stop"
     }
 
-    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String {
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
         self.0 = rng.usize(..fleet.slots.len());
-        fleet.name(self.0)
+        Ok(fleet.name(self.0))
     }
 
     fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
@@ -61,9 +61,9 @@ impl Nemesis for Kill {
         "kill"
     }
 
-    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> String {
+    fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
         self.0 = rng.usize(..fleet.slots.len());
-        fleet.name(self.0)
+        Ok(fleet.name(self.0))
     }
 
     fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String> {
@@ -89,17 +89,21 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Does so many faults, or as many as there is time for.
+    /// Does so many faults, or as many as there is time for: in each round every kind once.
     pub(crate) fn run(&self, all: &mut [Box<dyn Nemesis>], fleet: &Mutex<Fleet>) -> Result<(), String> {
-        let mut rng = self.rng.clone();
+        let (mut rng, mut round) = (self.rng.clone(), Vec::new());
         while self.done.load(Ordering::Relaxed) < self.many {
             if !self.pause(self.ttl.mul_f64(rng.f64() * 0.6)) {
                 break;
             }
-            let fault = &mut all[rng.usize(..all.len())];
+            if round.is_empty() {
+                round.extend(0..all.len());
+                rng.shuffle(&mut round);
+            }
+            let Some(fault) = round.pop().and_then(|next| all.get_mut(next)) else { break };
             let target = {
                 let mut fleet = locked(fleet);
-                let target = fault.choose(&fleet, &mut rng);
+                let target = fault.choose(&fleet, &mut rng).map_err(|error| format!("{}: {error}", fault.name()))?;
                 fleet.note(fault.name(), &target, Phase::Begin);
                 target
             };

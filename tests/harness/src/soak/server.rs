@@ -1,14 +1,15 @@
-//! A server with a proxy before it for each worker, and what is done to them.
+//! A server, or several, each with a proxy before it for each worker, and what is done to them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock_harness::proxy::{Direction, Mode, Proxy};
-use dlock_harness::server::{Etcd, EtcdOptions, Redis, RedisOptions};
+use dlock_harness::server::{Cluster, Etcd, EtcdOptions, Redis, RedisOptions};
 
+use crate::cluster;
 use crate::fleet::Fleet;
-use crate::nemesis::Nemesis;
+use crate::nemesis::{Nemesis, locked};
 
 /// Does or undoes a fault.
 type Act<T> = fn(&T);
@@ -17,13 +18,14 @@ type Act<T> = fn(&T);
 pub(crate) enum Tested {
     Redis(Redis),
     Etcd(Etcd),
+    Cluster(Mutex<Cluster>),
 }
 
 #[derive(Clone)]
 pub(crate) struct Server {
     tested: Arc<Tested>,
-    /// One for each worker's slot.
-    pub(crate) proxies: Arc<Vec<Proxy>>,
+    /// For each worker's slot one before each server.
+    pub(crate) proxies: Arc<Vec<Vec<Proxy>>>,
 }
 
 impl Server {
@@ -32,17 +34,32 @@ impl Server {
         let tested = match word {
             "redis" => Tested::Redis(Redis::start(&RedisOptions::new())?),
             "etcd" => Tested::Etcd(Etcd::start(&EtcdOptions::new())?),
+            "etcd3" => Tested::Cluster(Mutex::new(Cluster::start(3, &EtcdOptions::new())?)),
             _ => return Ok(None),
         };
-        let proxies = (0..processes).map(|_| Proxy::new(tested.addr())).collect::<Result<_, _>>();
+        if let Some(version) = tested.version() {
+            println!("etcd {version}");
+        }
+        let addrs = tested.addrs();
+        let slot = |_| addrs.iter().map(|addr| Proxy::new(*addr)).collect();
+        let proxies = (0..processes).map(slot).collect::<Result<_, _>>();
         let proxies = Arc::new(proxies.map_err(|error| error.to_string())?);
         Ok(Some(Self { tested: Arc::new(tested), proxies }))
     }
 
     /// Where it is without a proxy, and for each worker.
     pub(crate) fn urls(&self) -> (String, Vec<String>) {
-        let at = |addr| format!("{}://{addr}", self.tested.scheme());
-        (at(self.tested.addr()), self.proxies.iter().map(|proxy| at(proxy.addr())).collect())
+        let at = |addrs: Vec<SocketAddr>| {
+            let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+            format!("{}://{}", self.tested.scheme(), addrs.join(","))
+        };
+        // Each begins with another server.
+        let of_slot = |(slot, proxies): (usize, &Vec<Proxy>)| {
+            let mut addrs: Vec<_> = proxies.iter().map(Proxy::addr).collect();
+            addrs.rotate_left(slot % proxies.len());
+            at(addrs)
+        };
+        (at(self.tested.addrs()), self.proxies.iter().enumerate().map(of_slot).collect())
     }
 
     pub(crate) fn faults(&self) -> Vec<Box<dyn Nemesis>> {
@@ -61,30 +78,43 @@ impl Server {
                 vec![pause, ("script-flush", Tested::flush, |_| {}), ("client-kill", Tested::kill_clients, |_| {})]
             }
             Tested::Etcd(_) => vec![pause, ("compaction", Tested::compact, |_| {})],
+            Tested::Cluster(_) => vec![],
         };
         let mut all: Vec<Box<dyn Nemesis>> = Vec::new();
         for (name, begin, end) in of_proxies {
-            all.push(Box::new(OfProxy { name, begin, end, server: self.clone(), at: 0 }));
+            all.push(Box::new(OfProxy { name, begin, end, server: self.clone(), at: 0, one: None }));
         }
         for (name, begin, end) in of_servers {
             all.push(Box::new(OfServer { name, begin, end, server: self.clone() }));
+        }
+        if let Tested::Cluster(_) = &*self.tested {
+            all.extend(cluster::faults(&self.tested));
         }
         all
     }
 }
 
 impl Tested {
-    fn addr(&self) -> SocketAddr {
+    fn addrs(&self) -> Vec<SocketAddr> {
         match self {
-            Self::Redis(redis) => redis.addr(),
-            Self::Etcd(etcd) => etcd.addr(),
+            Self::Redis(redis) => vec![redis.addr()],
+            Self::Etcd(etcd) => vec![etcd.addr()],
+            Self::Cluster(cluster) => locked(cluster).members.iter().map(Etcd::addr).collect(),
         }
     }
 
     fn scheme(&self) -> &'static str {
         match self {
             Self::Redis(_) => "redis",
-            Self::Etcd(_) => "etcd",
+            Self::Etcd(_) | Self::Cluster(_) => "etcd",
+        }
+    }
+
+    fn version(&self) -> Option<String> {
+        match self {
+            Self::Redis(_) => None,
+            Self::Etcd(etcd) => Some(etcd.version()),
+            Self::Cluster(cluster) => Some(locked(cluster).members[0].version()),
         }
     }
 
@@ -92,6 +122,7 @@ impl Tested {
         match self {
             Self::Redis(redis) => redis.pause(),
             Self::Etcd(etcd) => etcd.pause(),
+            Self::Cluster(_) => {}
         }
     }
 
@@ -99,6 +130,7 @@ impl Tested {
         match self {
             Self::Redis(redis) => redis.resume(),
             Self::Etcd(etcd) => etcd.resume(),
+            Self::Cluster(_) => {}
         }
     }
 
@@ -118,7 +150,7 @@ impl Tested {
 
     fn compact(&self) {
         if let Self::Etcd(etcd) = self {
-            etcd.ctl(&["compact", &etcd.figure("etcd_debugging_mvcc_current_revision").to_string()]);
+            etcd.compact();
         }
     }
 }
@@ -133,13 +165,21 @@ fn heal(proxy: &Proxy) {
     proxy.both(Mode::Pass);
 }
 
-/// Something done to one worker's connections.
+/// Something done to one worker's connections: to all servers, or to one of several.
 struct OfProxy {
     name: &'static str,
     begin: Act<Proxy>,
     end: Act<Proxy>,
     server: Server,
     at: usize,
+    one: Option<usize>,
+}
+
+impl OfProxy {
+    fn each(&self, act: Act<Proxy>) {
+        let proxies = self.server.proxies[self.at].iter().enumerate();
+        proxies.filter(|(n, _)| self.one.is_none_or(|one| one == *n)).for_each(|(_, proxy)| act(proxy));
+    }
 }
 
 impl Nemesis for OfProxy {
@@ -147,18 +187,20 @@ impl Nemesis for OfProxy {
         self.name
     }
 
-    fn choose(&mut self, _: &Fleet, rng: &mut fastrand::Rng) -> String {
+    fn choose(&mut self, _: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
         self.at = rng.usize(..self.server.proxies.len());
-        format!("proxy-{}", self.at)
+        let several = self.server.proxies[self.at].len();
+        self.one = (several > 1 && rng.bool()).then(|| rng.usize(..several));
+        Ok(format!("proxy-{}{}", self.at, self.one.map(|one| format!(".{one}")).unwrap_or_default()))
     }
 
     fn begin(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
-        (self.begin)(&self.server.proxies[self.at]);
+        self.each(self.begin);
         Ok(())
     }
 
     fn end(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
-        (self.end)(&self.server.proxies[self.at]);
+        self.each(self.end);
         Ok(())
     }
 
@@ -180,8 +222,8 @@ impl Nemesis for OfServer {
         self.name
     }
 
-    fn choose(&mut self, _: &Fleet, _: &mut fastrand::Rng) -> String {
-        "server".to_owned()
+    fn choose(&mut self, _: &Fleet, _: &mut fastrand::Rng) -> Result<String, String> {
+        Ok("server".to_owned())
     }
 
     fn begin(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {

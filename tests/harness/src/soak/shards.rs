@@ -20,6 +20,7 @@ pub(crate) fn run(options: &Options, seed: u64) -> Result<bool, String> {
         };
         command.args(["--faults", &share(options.faults)]);
         command.args(options.rogue.iter().flat_map(|language| ["--rogue", language]));
+        command.args(options.mutant().iter().flat_map(|name| ["--mutant", name]));
         command.args(["--ttl", &format!("{}ms", options.ttl.as_millis())]);
         command.args(["--slack", &format!("{}ms", options.slack.as_millis())]);
         command.args(["--seed", &seed.wrapping_add(shard).to_string()]);

@@ -21,6 +21,8 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     pub(crate) keys: Vec<String>,
     pub(crate) ttl_ms: u64,
+    /// The ttl of a turn that comes too late.
+    pub(crate) stale_ms: u64,
     pub(crate) threads: u32,
     /// Where the protected resource is.
     pub(crate) store: String,
@@ -89,8 +91,7 @@ impl Worker<'_> {
         let keys = &self.job.keys;
         let key = keys[self.rng.usize(..keys.len())].clone();
         let stale = self.rng.u8(..100) == 0;
-        let ttl = Duration::from_millis(if stale { self.job.ttl_ms / 10 } else { self.job.ttl_ms }.max(1));
-        let ttl = ttl.max(self.client.capability().min_ttl);
+        let ttl = Duration::from_millis(if stale { self.job.stale_ms } else { self.job.ttl_ms });
         let renew = !stale && self.rng.u8(..4) > 0;
         let Some((of, lease)) = self.acquire(&key, ttl, renew) else {
             let pause = self.ms(0..5);

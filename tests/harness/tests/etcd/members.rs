@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dlock_harness::server::{Etcd, EtcdOptions};
+use dlock_harness::server::{Cluster, Etcd, EtcdOptions};
 
 use crate::common::{
     LONG, acquired, begin, client, cold, contenders, lock, ms, released, server, until, until_contenders,
@@ -104,10 +104,7 @@ fn sixteen_waiters_outlive_their_leader() {
 #[test]
 fn sixteen_waiters_outlive_a_change_of_the_leader() {
     outlived(16, |members, leader| {
-        let list = members[leader].ctl(&["member", "list"]);
-        let line = list.lines().find(|line| !line.contains(&members[leader].addr().to_string()));
-        let id = line.and_then(|line| line.split(',').next()).unwrap();
-        members[leader].ctl(&["move-leader", id]);
+        members[leader].ctl(&["move-leader", &members[1].id()]);
         assert!(!members[leader].leads());
     });
 }
@@ -127,6 +124,31 @@ fn a_paused_leader_keeps_nobody_for_long() {
     released(&lease);
     released(&acquired(&client, "k"));
     members[leader].resume();
+}
+
+#[test]
+fn a_leader_cut_off_from_the_others_is_left_for_their_new_one() {
+    let cluster = Cluster::start(3, &EtcdOptions::new()).unwrap();
+    let old = cluster.leader().unwrap();
+    // First to the one that will be cut off.
+    let all = endpoints([0, 1, 2].map(|n| &cluster.members[(old + n) % 3]));
+    let (a, b) = (cold(&all), cold(&all));
+    let lease = acquired(&a, "k");
+    let waiter = begin(&lock(&b, "k", ms(30_000)).wait(LONG * 3));
+    until_contenders(&cluster.members[old], "k", 2);
+    cluster.isolate(old);
+    let others = || cluster.members.iter().enumerate().filter(|(n, _)| *n != old);
+    until("the others have a leader", LONG, || others().any(|(_, member)| member.leads()));
+    until("it has none", LONG, || cluster.members[old].figure("etcd_server_has_leader") < 0.5);
+    assert!(lease.is_held());
+    released(&lease);
+    let next = waiter.join().unwrap().unwrap();
+    assert!(next.fence() > lease.fence());
+    cluster.rejoin();
+    assert!(next.is_held());
+    released(&next);
+    until("all have the same leader", LONG, || cluster.members[old].figure("etcd_server_has_leader") > 0.5);
+    released(&acquired(&a, "k"));
 }
 
 #[test]
