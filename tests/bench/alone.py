@@ -21,9 +21,9 @@ OF = {
     "redis": "the two commands in C",
     "etcd": "the two calls in Rust",
 }
-OF_RUST = {"memory": "std Mutex", "file": "flock", "redis": "the two commands", "etcd": "the two calls"}
+OF_RUST = {"memory": "std Mutex", "file": "flock", "redis": "the two calls", "etcd": "the two calls"}
 OF_OTHERS = {"c": OF | {"memory": "pthread_mutex_t"}}
-OF_NODE = {"memory": "async-mutex", "redis": "the two commands by ioredis"}
+OF_NODE = {"memory": "async-mutex", "redis": "the two calls by ioredis"}
 
 
 def run(backend, url, bench, shown=None):

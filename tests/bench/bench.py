@@ -36,6 +36,7 @@ class Bench:
         self.others = others.programs(folder, TARGET)
         self.peers = with_peers
         self.rust_peers = peers.install() if with_peers else None
+        self.go_peer = peers.go() if "etcd" in with_peers else None
 
     def programs(self, backend):
         """Those that measure in Rust."""
@@ -80,7 +81,7 @@ def main():
     chosen = parser.parse_args()
     remote = [backend for backend in chosen.backend if servers.is_remote(backend)]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        bench = Bench(folder, remote and not chosen.no_peers, chosen.node)
+        bench = Bench(folder, [] if chosen.no_peers else remote, chosen.node)
         urls = {"memory": "memory://bench", "file": f"file://{folder}/locks"}
         for backend in remote:
             urls[backend], urls[f"{backend} +0.5ms"] = stack.enter_context(servers.started(bench.program, backend))

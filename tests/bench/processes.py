@@ -53,7 +53,10 @@ def subjects(backend, url, bench):
     commands = {who: [bench.program, "c", url, who] for who in ("raw", "rust", "rust tokio 1", "rust tokio 2")}
     commands |= {who: [*WORKER, who, url, "-"] for who in ("python", "asyncio", *peers)}
     if bench.rust_peers:
-        commands["rslock"] = [bench.rust_peers, "c", url, "rslock"]
+        peer = "rslock" if backend == "redis" else "etcd-client"
+        commands[peer] = [bench.rust_peers, "c", url, peer]
+    if bench.go_peer and backend == "etcd":
+        commands["go"] = [bench.go_peer, url]
     return commands
 
 

@@ -33,7 +33,7 @@ def run(backend, url, bench, workload, workers):
         def slices(what, command=command):
             return lambda: bench.told(command, what, url, workers)
 
-        rust = backend == "etcd" or remote and apart
+        rust = backend == "etcd" or (remote and apart)
         bare = in_rust(url, bench, workload, workers) if rust else slices(f"{workload}-raw")
         row(name, backend, who, beside(bare, slices(workload), calls), OF[workload] if remote else OF_OTHERS[who])
     with others.node(bench.node, url) as ask:
