@@ -14,9 +14,6 @@ use crate::error::Error;
 use crate::lease::Inner;
 use crate::runtime;
 
-/// The most leases renewed in one call of the backend.
-const BATCH: usize = 500;
-
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     next: AtomicU64,
@@ -83,7 +80,7 @@ impl Core {
         }
         self.watchdog.next.fetch_min(next.nanos(), Ordering::AcqRel);
         while !due.is_empty() {
-            let batch = due.split_off(due.len().saturating_sub(BATCH));
+            let batch = due.split_off(due.len().saturating_sub(self.backend.batch()));
             runtime::spawn(renew(self.clone(), batch));
         }
     }

@@ -15,10 +15,15 @@ ROUNDS = 11
 # About how long a slice lasts, in seconds.
 SLICE = 0.06
 
-OF = {"memory": "threading.Lock", "file": "flock in C", "redis": "the two commands in C"}
-OF_RUST = {"memory": "std Mutex", "file": "flock", "redis": "the two commands"}
+OF = {
+    "memory": "threading.Lock",
+    "file": "flock in C",
+    "redis": "the two commands in C",
+    "etcd": "the two calls in Rust",
+}
+OF_RUST = {"memory": "std Mutex", "file": "flock", "redis": "the two calls", "etcd": "the two calls"}
 OF_OTHERS = {"c": OF | {"memory": "pthread_mutex_t"}}
-OF_NODE = {"memory": "async-mutex", "redis": "the two commands by ioredis"}
+OF_NODE = {"memory": "async-mutex", "redis": "the two calls by ioredis"}
 
 
 def run(backend, url, bench, shown=None):
@@ -27,9 +32,15 @@ def run(backend, url, bench, shown=None):
     for program in bench.programs(backend):
         for who, figures in bench.rust(program, "a", url).items():
             row("a", shown, who, figures, OF_RUST[backend])
-    for who, command in bench.others.items():
-        row("a", shown, who, bench.told(command, "a", url), OF_OTHERS[who][backend])
     base, close = baseline(backend, url, bench)
+    for who, command in bench.others.items():
+
+        def slices(count, command=command):
+            return bench.told(command, "a", url, count)["seconds"]
+
+        # Without a baseline of its own language, it has that of another process.
+        figures = beside(base, slices) if backend == "etcd" else bench.told(command, "a", url)
+        row("a", shown, who, figures, OF_OTHERS[who][backend])
     for who, lock in blocking(backend, url, bench).items():
         row("a", shown, who, beside(base, lambda count, lock=lock: pairs(lock, count)), OF[backend])
     loop = asyncio.new_event_loop()
@@ -54,6 +65,8 @@ def baseline(backend, url, bench):
     if backend == "redis":
         pair = raw.Pair(bench.raw, url)
         return pair.pairs, pair.close
+    if backend == "etcd":
+        return (lambda count: bench.rust(bench.program, "a-raw", url, count)["seconds"]), lambda: None
     if backend == "file":
         path = f"{bench.folder}/raw.lock".encode()
         return (lambda count: bench.raw.flock_pairs(path, count)), lambda: None

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import alone
+import held
 import others
 import peers
 import processes
@@ -35,10 +36,11 @@ class Bench:
         self.others = others.programs(folder, TARGET)
         self.peers = with_peers
         self.rust_peers = peers.install() if with_peers else None
+        self.go_peer = peers.go() if "etcd" in with_peers else None
 
     def programs(self, backend):
         """Those that measure in Rust."""
-        return [self.program, self.rust_peers] if backend == "redis" and self.rust_peers else [self.program]
+        return [self.program, self.rust_peers] if servers.is_remote(backend) and self.rust_peers else [self.program]
 
     def rust(self, program, *arguments):
         """Run one workload in Rust."""
@@ -55,13 +57,15 @@ def measure(workload, backend, urls, bench):
     url = urls[backend]
     if workload == "a":
         alone.run(backend, url, bench)
-        if backend == "redis":
-            alone.run(backend, urls["delayed"], bench, "redis +0.5ms")
+        if servers.is_remote(backend):
+            alone.run(backend, urls[f"{backend} +0.5ms"], bench, f"{backend} +0.5ms")
     elif workload in ("b", "d"):
         for workers in (16, 64) if workload == "b" else (64,):
             together.run(backend, url, bench, workload, workers)
     elif workload == "c" and backend != "memory":
         processes.run(backend, url, bench)
+    elif workload == "e" and servers.is_remote(backend):
+        held.run(backend, url, bench)
     elif workload == "f" and backend == "file":
         start_up.run(bench.folder, TARGET, bench.node)
 
@@ -69,18 +73,18 @@ def measure(workload, backend, urls, bench):
 def main():
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = {"workload": ["a", "b", "c", "d", "f"], "backend": ["memory", "file", "redis"]}
+    every = {"workload": ["a", "b", "c", "d", "e", "f"], "backend": ["memory", "file", "redis", "etcd"]}
     for option, choices in every.items():
         parser.add_argument(f"--{option}", nargs="+", choices=choices, default=choices, help="default: all")
     parser.add_argument("--no-peers", action="store_true", help="ours and the baselines alone")
     parser.add_argument("--node", default="node", help="the Node that the addon was built for")
     chosen = parser.parse_args()
-    redis = "redis" in chosen.backend
+    remote = [backend for backend in chosen.backend if servers.is_remote(backend)]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        bench = Bench(folder, redis and not chosen.no_peers, chosen.node)
+        bench = Bench(folder, [] if chosen.no_peers else remote, chosen.node)
         urls = {"memory": "memory://bench", "file": f"file://{folder}/locks"}
-        if redis:
-            urls["redis"], urls["delayed"] = stack.enter_context(servers.redis(bench.program))
+        for backend in remote:
+            urls[backend], urls[f"{backend} +0.5ms"] = stack.enter_context(servers.started(bench.program, backend))
         print(HEAD)
         for workload in chosen.workload:
             for backend in chosen.backend:

@@ -9,6 +9,7 @@ from table import note
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "target" / "bench-peers"
+GO = FOLDER / "go" / "mutex"
 RUST = FOLDER / "release" / "dlock-bench-peers"
 
 
@@ -22,16 +23,26 @@ def install():
             stamp.write_text(wanted.read_text())
     use()
     cargo = ["cargo", "build", "-q", "--release", "--manifest-path", HERE / "peers" / "Cargo.toml"]
-    built = attempt("rslock", [*cargo, "--target-dir", FOLDER])
+    built = attempt("the Rust peers", [*cargo, "--target-dir", FOLDER])
     return RUST if built else None
+
+
+def go():
+    """Build Go's mutex of etcd; return the program, if there is one."""
+    built = attempt("Go's mutex", ["go", "build", "-C", HERE / "peers" / "go", "-buildvcs=false", "-o", GO, "."])
+    return GO if built else None
 
 
 def attempt(what, command):
     """Run it, and say so when it fails."""
     clean = {name: value for name, value in os.environ.items() if name != "PIP_TARGET"}
-    done = subprocess.run(command, capture_output=True, text=True, env=clean)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=clean)
+    except FileNotFoundError:
+        note(f"{what} can't be built without {command[0]}")
+        return False
     if done.returncode:
-        note(f"{what} can't be installed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        note(f"{what} can't be had: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     return done.returncode == 0
 
 

@@ -16,13 +16,13 @@ ROUNDS = 5
 # How long a slice lasts, in seconds.
 SLICE = 0.5
 
-OF = {"file": "blocking flock", "redis": "bare hand-over"}
+OF = {"file": "blocking flock", "redis": "bare hand-over", "etcd": "the bare crate"}
 WORKER = [sys.executable, Path(__file__).with_name("worker.py")]
 
 
 def run(backend, url, bench):
     """Measure it."""
-    calls = servers.Calls(url) if backend == "redis" else None
+    calls = servers.calls(backend, url)
     for name, hold, think in (("c 0ms", 0, 0), ("c 1+1ms", 1000, 1000)):
         commands = subjects(backend, url, bench)
         seen = {who: [] for who in commands}
@@ -46,14 +46,17 @@ def run(backend, url, bench):
 
 def subjects(backend, url, bench):
     """The commands of one contender, by who it is; the raw one first."""
-    python = ["python", "asyncio", *(("redis-py", "python-redis-lock", "redis-py asyncio") if bench.peers else ())]
+    peers = ["redis-py", "python-redis-lock", "redis-py asyncio"] if bench.peers and backend == "redis" else []
     if backend == "file":
         raw = [*WORKER, "flock", f"{bench.folder}/raw-c.lock", bench.library]
         return {"raw": raw, "rust": [bench.program, "c", url, "rust"], "python": [*WORKER, "python", url, "-"]}
     commands = {who: [bench.program, "c", url, who] for who in ("raw", "rust", "rust tokio 1", "rust tokio 2")}
-    commands |= {who: [*WORKER, who, url, "-"] for who in python}
+    commands |= {who: [*WORKER, who, url, "-"] for who in ("python", "asyncio", *peers)}
     if bench.rust_peers:
-        commands["rslock"] = [bench.rust_peers, "c", url, "rslock"]
+        peer = "rslock" if backend == "redis" else "etcd-client"
+        commands[peer] = [bench.rust_peers, "c", url, peer]
+    if bench.go_peer and backend == "etcd":
+        commands["go"] = [bench.go_peer, url]
     return commands
 
 

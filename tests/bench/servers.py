@@ -1,30 +1,57 @@
-"""The Redis of the run, and what it has counted."""
+"""The servers of the run, and what they have counted."""
 
 import contextlib
 import socket
 import subprocess
+import urllib.request
 from urllib.parse import urlsplit
 
 
 @contextlib.contextmanager
-def redis(program):
+def started(program, backend):
     """Have one started, and a proxy that delays in front of it; yield the URLs of both."""
-    with subprocess.Popen([program, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serving:
+    command = [program, "serve", backend]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serving:
         urls = serving.stdout.readline().split()
         if len(urls) != 2:
-            raise SystemExit("no redis-server could be started")
+            raise SystemExit(f"no server could be started: {backend}")
         yield urls
         serving.stdin.close()
 
 
+def calls(backend, url):
+    """What has counted there; none where there is no server."""
+    return {"redis": Scripts, "etcd": Requests}[backend](url) if is_remote(backend) else None
+
+
+def is_remote(backend):
+    """Whether it has a server."""
+    return backend in ("redis", "etcd")
+
+
 class Calls:
-    """How many scripts the server has run, and messages it has sent, since the last look."""
+    """How many requests a server has had, and messages it has sent, since the last look."""
+
+    def __init__(self):
+        self.seen = self.read()
+
+    def more(self):
+        """What came since the last look: requests, messages."""
+        before, self.seen = self.seen, self.read()
+        return tuple(now - then for now, then in zip(self.seen, before, strict=True))
+
+    def close(self):
+        """End it."""
+
+
+class Scripts(Calls):
+    """Those of a Redis, of which every request of ours is one."""
 
     def __init__(self, url):
         place = urlsplit(url)
         self.socket = socket.create_connection((place.hostname, place.port))
         self.file = self.socket.makefile("rb")
-        self.seen = self.read()
+        super().__init__()
 
     def read(self):
         """Ask for the totals."""
@@ -37,12 +64,26 @@ class Calls:
                 counts[name] = int(figures.split(",")[0])
         return counts["eval"] + counts["evalsha"], counts["publish"]
 
-    def more(self):
-        """What came since the last look: scripts, messages."""
-        before, self.seen = self.seen, self.read()
-        return tuple(now - then for now, then in zip(self.seen, before, strict=True))
-
     def close(self):
         """End the connection."""
         self.file.close()
         self.socket.close()
+
+
+class Requests(Calls):
+    """Those of an etcd, within streams too; its messages are the answers to who watches."""
+
+    def __init__(self, url):
+        self.figures = f"http://{urlsplit(url).netloc}/metrics"
+        super().__init__()
+
+    def read(self):
+        """Ask for the totals."""
+        requests = messages = 0
+        with urllib.request.urlopen(self.figures) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("grpc_server_msg_received_total{"):
+                    requests += float(line.rpartition(" ")[2])
+                if line.startswith('grpc_server_msg_sent_total{grpc_method="Watch"'):
+                    messages += float(line.rpartition(" ")[2])
+        return requests, messages

@@ -16,32 +16,35 @@ ROUNDS = 5
 # How long a slice lasts, in seconds.
 SLICE = 0.4
 
-OF = {"b": "a queue over the two commands", "d": "one connection shared"}
+OF = {"b": "a queue over the two calls", "d": "one connection shared"}
 OF_OTHERS = {"c": "pthread_mutex_t"}
 OF_NODE = {"b": "async-mutex over ioredis", "d": "one connection of ioredis"}
 
 
 def run(backend, url, bench, workload, workers):
     """Measure it."""
-    name, apart, redis = f"{workload}{workers}", workload == "d", backend == "redis"
+    name, apart, remote = f"{workload}{workers}", workload == "d", servers.is_remote(backend)
     for program in bench.programs(backend):
         for who, figures in bench.rust(program, workload, url, workers).items():
-            row(name, backend, who, figures, OF[workload] if redis else "std Mutex")
-    calls = servers.Calls(url) if redis else None
+            row(name, backend, who, figures, OF[workload] if remote else "std Mutex")
+    calls = servers.calls(backend, url)
     for who, command in bench.others.items():
 
         def slices(what, command=command):
             return lambda: bench.told(command, what, url, workers)
 
-        shared = redis and apart
-        bare = multiplexed(url, bench, workers) if shared else slices(f"{workload}-raw")
-        row(name, backend, who, beside(bare, slices(workload), calls), OF[workload] if redis else OF_OTHERS[who])
+        rust = backend == "etcd" or (remote and apart)
+        bare = in_rust(url, bench, workload, workers) if rust else slices(f"{workload}-raw")
+        row(name, backend, who, beside(bare, slices(workload), calls), OF[workload] if remote else OF_OTHERS[who])
     with others.node(bench.node, url) as ask:
         bare, ours = (lambda what=what: ask(what, workers) for what in (f"{workload}-raw", workload))
-        row(name, backend, "node", beside(bare, ours, calls), OF_NODE[workload] if redis else "async-mutex")
-    base, close = baseline(url, bench, workers, apart) if redis else (own(workers, apart), lambda: None)
+        of = OF_NODE[workload] if remote else "async-mutex"
+        if backend == "etcd":
+            bare, of = in_rust(url, bench, workload, workers), OF[workload]
+        row(name, backend, "node", beside(bare, ours, calls), of)
+    base, close = baseline(backend, url, bench, workload, workers)
     for who, slices in subjects(backend, url, bench, workers, apart).items():
-        row(name, backend, who, beside(base, slices, calls), OF[workload] if redis else "threading.Lock")
+        row(name, backend, who, beside(base, slices, calls), OF[workload] if remote else "threading.Lock")
     close()
     if calls:
         calls.close()
@@ -53,15 +56,18 @@ def own(workers, apart):
     return lambda: contend(workers, lambda me: locks[me if apart else 0], apart)
 
 
-def multiplexed(url, bench, workers):
-    """The two commands of many over one connection, in a process of its own."""
-    return lambda: bench.rust(bench.program, "d-raw", url, workers)
+def in_rust(url, bench, workload, workers):
+    """The two calls behind a queue of threads, or of many over one connection; in a process of its own."""
+    return lambda: bench.rust(bench.program, f"{workload}-raw", url, workers)
 
 
-def baseline(url, bench, workers, apart):
-    """The two commands: behind a queue of threads, or over one connection."""
-    if apart:
-        return multiplexed(url, bench, workers), lambda: None
+def baseline(backend, url, bench, workload, workers):
+    """The language's own lock, or the two calls: behind a queue of threads, or over one connection."""
+    apart = workload == "d"
+    if not servers.is_remote(backend):
+        return own(workers, apart), lambda: None
+    if apart or backend == "etcd":
+        return in_rust(url, bench, workload, workers), lambda: None
     pair = raw.Pair(bench.raw, url)
     queue = raw.Queue(pair)
     return (lambda: contend(workers, lambda me: queue, apart)), pair.close
@@ -70,9 +76,8 @@ def baseline(url, bench, workers, apart):
 def subjects(backend, url, bench, workers, apart):
     """What runs one slice, by whose locks they are."""
     client = dlock.connect(url)
-    redis = backend == "redis"
-    blocking, awaiting = {"python": client.lock}, {"asyncio": client.lock} if redis else {}
-    if redis and bench.peers:
+    blocking, awaiting = {"python": client.lock}, {"asyncio": client.lock} if servers.is_remote(backend) else {}
+    if backend == "redis" and bench.peers:
         blocking |= peers.blocking(url)
         awaiting |= peers.awaiting(url)
 

@@ -115,6 +115,11 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// A new contender. No I/O.
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender>;
 
+    /// How many leases one renewal takes at the most.
+    fn batch(&self) -> usize {
+        500
+    }
+
     /// Renews (or, where a session or descriptor is the lease, validates) everything that is due, in as few requests
     /// as the backend allows. One answer for each entry, in the same order; "don't know" is a temporary error.
     fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>>;

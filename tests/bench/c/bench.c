@@ -2,6 +2,7 @@
  * in turns where this program runs one at a time.
  *
  *   bench a URL                       pairs of one client, in turns with the baseline in here
+ *   bench a URL PAIRS                 so many pairs, without it
  *   bench b|d|b-raw|d-raw URL WORKERS one slice of many threads on one key, or on a key each */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -154,6 +155,12 @@ static void alone(void)
     printf("{\"ratio\": %f, \"pairs_per_s\": %f, \"base_per_s\": %f}\n", median(ratios), median(rates), median(bares));
 }
 
+static void slice(long n)
+{
+    pairs(1);
+    printf("{\"seconds\": %f}\n", pairs(n));
+}
+
 /* ---- many threads */
 
 static int workers, apart, raw, stop;
@@ -292,9 +299,9 @@ int main(int count, char **words)
 {
     dlock_error *err = NULL;
     if (count < 3)
-        die("a URL | b URL WORKERS | d URL WORKERS | b-raw URL WORKERS | d-raw URL WORKERS");
+        die("a URL [PAIRS] | b URL WORKERS | d URL WORKERS | b-raw URL WORKERS | d-raw URL WORKERS");
     url = words[2];
-    workers = count > 3 ? atoi(words[3]) : 1;
+    workers = count > 3 && words[1][0] != 'a' ? atoi(words[3]) : 1;
     apart = words[1][0] == 'd';
     raw = strstr(words[1], "-raw") != NULL;
     if (workers < 1 || workers > MOST_WORKERS)
@@ -303,7 +310,9 @@ int main(int count, char **words)
         pthread_mutex_init(&own[i], NULL);
     if (!raw && (dlock_connect(url, &client, &err) != DLOCK_OK || dlock_ping(client, &err) != DLOCK_OK))
         die(dlock_error_message(err));
-    if (words[1][0] == 'a')
+    if (words[1][0] == 'a' && count > 3)
+        slice(atol(words[3]));
+    else if (words[1][0] == 'a')
         alone();
     else
         together();

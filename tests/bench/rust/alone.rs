@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dlock::{Client, Lock};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
 use crate::base::Base;
@@ -19,6 +19,17 @@ pub(crate) fn run(url: &str) -> Outcome<Value> {
         told.insert(way.name().to_owned(), alone(&mut base, |count| pairs(&lock, runtime.as_ref(), count))?);
     }
     Ok(told.into())
+}
+
+/// The seconds of so many of the baseline, for who is measured in another process.
+pub(crate) fn raw(url: &str, count: u32) -> Outcome<Value> {
+    let mut base = Base::open(url)?;
+    base.pair()?;
+    let begun = Instant::now();
+    for _ in 0..count {
+        base.pair()?;
+    }
+    Ok(json!({ "seconds": begun.elapsed().as_secs_f64() }))
 }
 
 fn pairs(lock: &Lock, runtime: Option<&Runtime>, count: u32) -> Outcome<Duration> {

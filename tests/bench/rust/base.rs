@@ -9,22 +9,34 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use crate::Outcome;
+use crate::calls::{is_etcd, is_remote};
+use crate::etcd;
 use crate::multiplexed::Multiplexed;
 use crate::raw::Raw;
 use crate::slices::Slice;
 use crate::tally::threads;
 
+/// A key at a server, taken and given with what that takes at the least.
+pub(crate) trait Pair: Send {
+    fn take(&mut self) -> Outcome<()>;
+    fn give(&mut self) -> Outcome<()>;
+}
+
+fn server(url: &str) -> Outcome<Box<dyn Pair>> {
+    Ok(if is_etcd(url) { Box::new(etcd::Alone::new(url, "raw")?) } else { Box::new(Raw::lock(url, "raw")?) })
+}
+
 /// What the backend does at the least for one lock and unlock.
 pub(crate) enum Base {
     Memory(Arc<Mutex<()>>),
     File(File),
-    Redis(Raw),
+    Server(Box<dyn Pair>),
 }
 
 impl Base {
     pub(crate) fn open(url: &str) -> Outcome<Self> {
-        if url.starts_with("redis") {
-            return Ok(Self::Redis(Raw::lock(url, "raw")?));
+        if is_remote(url) {
+            return Ok(Self::Server(server(url)?));
         }
         match url.strip_prefix("file://") {
             Some(folder) => {
@@ -42,7 +54,10 @@ impl Base {
                 file.lock()?;
                 file.unlock()?;
             }
-            Self::Redis(raw) => raw.pair()?,
+            Self::Server(key) => {
+                key.take()?;
+                key.give()?;
+            }
         }
         Ok(())
     }
@@ -51,7 +66,7 @@ impl Base {
 /// First come, first served among threads; whoever has the turn takes and gives at the backend.
 pub(crate) struct Queue {
     line: Mutex<Line>,
-    raw: Mutex<Raw>,
+    key: Mutex<Box<dyn Pair>>,
 }
 
 #[derive(Default)]
@@ -62,7 +77,7 @@ struct Line {
 
 impl Queue {
     pub(crate) fn new(url: &str) -> Outcome<Self> {
-        Ok(Self { line: Mutex::default(), raw: Mutex::new(Raw::lock(url, "raw")?) })
+        Ok(Self { line: Mutex::default(), key: Mutex::new(server(url)?) })
     }
 
     /// One turn. `visit` is called between, when the backend's lock was taken and before it is given.
@@ -78,11 +93,11 @@ impl Queue {
         } else {
             drop(line);
         }
-        let mut raw = self.raw.lock().expect("no worker panics");
-        raw.take().expect("the server answers");
+        let mut key = self.key.lock().expect("no worker panics");
+        key.take().expect("the server answers");
         visit();
-        raw.give().expect("the server answers");
-        drop(raw);
+        key.give().expect("the server answers");
+        drop(key);
         let mut line = self.line.lock().expect("no worker panics");
         match line.waiting.pop_front() {
             Some((called, thread)) => {
@@ -98,12 +113,12 @@ impl Queue {
 /// On one key a local queue over the raw commands, and with a key each one connection that all share; of local backends
 /// the language's own mutex.
 pub(crate) fn many(url: &str, workers: usize, apart: bool) -> Outcome<Slice<'static>> {
-    let redis = url.starts_with("redis");
-    if redis && apart {
+    let remote = is_remote(url);
+    if remote && apart {
         let raw = Multiplexed::new(url, workers)?;
         return Ok(Box::new(move || raw.slice()));
     }
-    let queue = redis.then(|| Queue::new(url)).transpose()?;
+    let queue = remote.then(|| Queue::new(url)).transpose()?;
     let own: Vec<_> = (0..workers).map(|_| Mutex::new(())).collect();
     Ok(Box::new(move || {
         Ok(threads(workers, !apart, |worker, tally| {

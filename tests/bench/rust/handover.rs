@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Outcome;
+use crate::base::Pair;
 use crate::raw::{Raw, Reply};
 
 macro_rules! script {
@@ -42,7 +43,33 @@ impl Handover {
         Ok(Self { raw, take, give, keys, contender, claim: 0, offset })
     }
 
-    pub(crate) fn take(&mut self) -> Outcome<()> {
+    fn ask_to_take(&mut self, claim: &str, ticket: &str) -> Outcome<Reply> {
+        let [k, f, q, d] = &self.keys;
+        let sent = dlock::clock::Instant::now().nanos();
+        let till = format!("{:016}", (now_ms() + self.offset + 5000) * 1000);
+        let tail = format!(" {claim} 0 ");
+        let rest = format!("1 {} {claim} 0 15000 {sent} {ticket}", self.contender);
+        self.raw.send(&["EVALSHA", &self.take, "4", k, f, q, d, claim, "30000", &till, &tail, &rest])?;
+        self.answer()
+    }
+
+    /// The reply. What was pushed before it says nothing that the reply doesn't.
+    fn answer(&mut self) -> Outcome<Reply> {
+        loop {
+            match self.raw.reply()? {
+                Reply::Push(_) => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{}.{}", self.contender, self.claim)
+    }
+}
+
+impl Pair for Handover {
+    fn take(&mut self) -> Outcome<()> {
         self.claim += 1;
         let claim = self.name();
         let granted = format!("G {claim} ");
@@ -72,35 +99,11 @@ impl Handover {
         }
     }
 
-    fn ask_to_take(&mut self, claim: &str, ticket: &str) -> Outcome<Reply> {
-        let [k, f, q, d] = &self.keys;
-        let sent = dlock::clock::Instant::now().nanos();
-        let till = format!("{:016}", (now_ms() + self.offset + 5000) * 1000);
-        let tail = format!(" {claim} 0 ");
-        let rest = format!("1 {} {claim} 0 15000 {sent} {ticket}", self.contender);
-        self.raw.send(&["EVALSHA", &self.take, "4", k, f, q, d, claim, "30000", &till, &tail, &rest])?;
-        self.answer()
-    }
-
-    pub(crate) fn give(&mut self) -> Outcome<()> {
+    fn give(&mut self) -> Outcome<()> {
         let (claim, [k, f, q, d]) = (self.name(), &self.keys);
         self.raw.send(&["EVALSHA", &self.give, "4", k, f, q, d, &self.contender, &claim, ""])?;
         let given = self.answer()?;
         if given.text() == "G" { Ok(()) } else { Err(format!("give got {given:?}").into()) }
-    }
-
-    /// The reply. What was pushed before it says nothing that the reply doesn't.
-    fn answer(&mut self) -> Outcome<Reply> {
-        loop {
-            match self.raw.reply()? {
-                Reply::Push(_) => {}
-                reply => return Ok(reply),
-            }
-        }
-    }
-
-    fn name(&self) -> String {
-        format!("{}.{}", self.contender, self.claim)
     }
 }
 

@@ -4,7 +4,10 @@
 
 mod alone;
 mod base;
+mod calls;
+mod etcd;
 mod handover;
+mod held;
 mod multiplexed;
 mod processes;
 mod raw;
@@ -17,24 +20,28 @@ use std::future::Future;
 
 use tokio::runtime::{Builder, Runtime};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Outcome<T> = Result<T, Failure>;
 
-const USAGE: &str = "dlock-bench serve | a URL | b URL WORKERS | d URL WORKERS | d-raw URL WORKERS \
-                     | c URL WHO RECORD SECONDS HOLD_US THINK_US";
+const USAGE: &str = "dlock-bench serve BACKEND | a URL | a-raw URL PAIRS | b|b-raw|d|d-raw URL WORKERS \
+                     | c URL WHO RECORD SECONDS HOLD_US THINK_US | e URL WHO KEYS PERIODS";
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["serve"] => serve::serve(),
+        ["serve", backend] => serve::serve(backend),
         ["a", url] => told(&alone::run(url)?),
+        ["a-raw", url, pairs] => told(&alone::raw(url, pairs.parse()?)?),
         ["b", url, workers] => told(&together::run(url, workers.parse()?, false)?),
         ["d", url, workers] => told(&together::run(url, workers.parse()?, true)?),
-        ["d-raw", url, workers] => told(&multiplexed::run(url, workers.parse()?)?),
+        ["b-raw", url, workers] => told(&together::raw(url, workers.parse()?, false)?),
+        ["d-raw", url, workers] => told(&together::raw(url, workers.parse()?, true)?),
         ["c", url, who, record, seconds, hold, think] => {
             let plan = processes::Plan::new(record, seconds, hold, think)?;
             processes::run(url, who, &plan)
         }
+        ["e", url, who, keys, periods] => told(&held::run(url, who, keys.parse()?, periods.parse()?)?),
         _ => Err(USAGE.into()),
     }
 }
@@ -58,7 +65,7 @@ impl Way {
 
     /// Those of interest for a backend: where it is local, nothing is ever waited for.
     fn all(url: &str) -> &'static [Self] {
-        if url.starts_with("redis") { &Self::ALL } else { &Self::ALL[..1] }
+        if calls::is_remote(url) { &Self::ALL } else { &Self::ALL[..1] }
     }
 
     fn name(self) -> &'static str {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use dlock::Client;
 use dlock::clock::Instant;
 
+use crate::base::Pair;
+use crate::calls::is_etcd;
 use crate::handover::Handover;
-use crate::{Outcome, Way, task};
+use crate::{Outcome, Way, etcd, task};
 
 /// What a process does between acquiring and acquiring, and for how long.
 #[derive(Clone)]
@@ -104,7 +106,10 @@ async fn awaiting(url: &str, plan: &Plan) -> Outcome<Record> {
 }
 
 fn bare(url: &str, plan: &Plan) -> Outcome<Record> {
-    let mut lock = Handover::new(url, "raw-c")?;
+    let mut lock: Box<dyn Pair> = match is_etcd(url) {
+        true => Box::new(etcd::Handover::new(url, "raw-c")?),
+        false => Box::new(Handover::new(url, "raw-c")?),
+    };
     lock.take()?;
     lock.give()?;
     let (end, mut record) = (plan.ready()?, Record::default());

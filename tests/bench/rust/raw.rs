@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use crate::Outcome;
+use crate::base::Pair;
 
 /// Releases a lock that is ours: what every client of this kind sends.
 pub(crate) const DELETE: &str =
@@ -49,23 +50,6 @@ impl Raw {
         Ok(raw)
     }
 
-    pub(crate) fn pair(&mut self) -> Outcome<()> {
-        self.take()?;
-        self.give()
-    }
-
-    pub(crate) fn take(&mut self) -> Outcome<()> {
-        self.stream.get_ref().write_all(&self.take)?;
-        let reply = self.reply()?;
-        if reply.text() == "OK" { Ok(()) } else { Err(format!("SET got {reply:?}").into()) }
-    }
-
-    pub(crate) fn give(&mut self) -> Outcome<()> {
-        self.stream.get_ref().write_all(&self.give)?;
-        let reply = self.reply()?;
-        if reply == Reply::Int(1) { Ok(()) } else { Err(format!("EVALSHA got {reply:?}").into()) }
-    }
-
     pub(crate) fn ask(&mut self, words: &[&str]) -> Outcome<Reply> {
         self.send(words)?;
         self.reply()
@@ -97,23 +81,46 @@ impl Raw {
         })
     }
 
+    /// Sends what `make` makes for so many, some with one write; each reply must pass.
+    pub(crate) fn batches(
+        &mut self,
+        count: usize,
+        batch: usize,
+        make: impl Fn(usize) -> Vec<u8>,
+        pass: impl Fn(&Reply) -> bool,
+    ) -> Outcome<()> {
+        for first in (0..count).step_by(batch) {
+            let numbers = first..count.min(first + batch);
+            self.stream.get_ref().write_all(&numbers.clone().flat_map(&make).collect::<Vec<_>>())?;
+            for reply in self.replies(numbers.len())? {
+                if !pass(&reply) {
+                    return Err(format!("one of many got {reply:?}").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn replies(&mut self, count: usize) -> Outcome<Vec<Reply>> {
         (0..count).map(|_| self.reply()).collect()
     }
+}
 
-    /// How often the server has run scripts, and has sent messages.
-    pub(crate) fn calls(&mut self) -> Outcome<(u64, u64)> {
-        let info = self.ask(&["INFO", "commandstats"])?;
-        let of = |command: &str| {
-            let mut lines = info.text().lines();
-            let line = lines.find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-            line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
-        };
-        Ok((of("evalsha") + of("eval"), of("publish")))
+impl Pair for Raw {
+    fn take(&mut self) -> Outcome<()> {
+        self.stream.get_ref().write_all(&self.take)?;
+        let reply = self.reply()?;
+        if reply.text() == "OK" { Ok(()) } else { Err(format!("SET got {reply:?}").into()) }
+    }
+
+    fn give(&mut self) -> Outcome<()> {
+        self.stream.get_ref().write_all(&self.give)?;
+        let reply = self.reply()?;
+        if reply == Reply::Int(1) { Ok(()) } else { Err(format!("EVALSHA got {reply:?}").into()) }
     }
 }
 
-fn packed(words: &[&str]) -> Vec<u8> {
+pub(crate) fn packed(words: &[&str]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend(format!("${}\r\n{word}\r\n", word.len()).as_bytes());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::base::Base;
-use crate::raw::Raw;
+use crate::calls::{Calls, Counts};
 use crate::tally::{Seen, median, summary};
 
 /// About how long a slice of one client lasts.
@@ -59,21 +59,21 @@ pub(crate) type Slice<'a> = Box<dyn Fn() -> Outcome<Seen> + 'a>;
 /// Of many workers.
 pub(crate) fn together(url: &str, base: &Slice<'_>, run: &Slice<'_>) -> Outcome<Value> {
     const ROUNDS: usize = 5;
-    let server = url.starts_with("redis");
-    let mut raw = server.then(|| Raw::connect(url)).transpose()?;
-    let mut calls = || raw.as_mut().map_or(Ok((0, 0)), Raw::calls);
+    let mut server = Calls::of(url)?;
+    let remote = server.is_some();
+    let mut calls = || server.as_mut().map_or(Ok(Counts::default()), Calls::read);
     let (mut ours, mut bares, mut ratios) = (vec![], vec![], vec![]);
-    let (mut requests, mut messages) = (0, 0);
+    let (mut requests, mut messages) = (0.0, 0.0);
     for round in 0..ROUNDS {
         let early = if round % 2 == 0 { Some(base()?) } else { None };
         let before = calls()?;
         let seen = run()?;
         let after = calls()?;
         let bare = early.map_or_else(base, Ok)?;
-        requests += after.0 - before.0;
-        messages += after.1 - before.1;
+        requests += after.requests - before.requests;
+        messages += after.messages - before.messages;
         // On a server's key it is changes of owner that count: who takes it again and again starves the others.
-        let of = |slice: &Seen| if server && seen.switched > 0 { slice.switches } else { slice.grants };
+        let of = |slice: &Seen| if remote && seen.switched > 0 { slice.switches } else { slice.grants };
         ratios.push(of(&seen) / of(&bare));
         bares.push(of(&bare));
         ours.push(seen);
@@ -82,9 +82,9 @@ pub(crate) fn together(url: &str, base: &Slice<'_>, run: &Slice<'_>) -> Outcome<
     told["ratio"] = json!(median(ratios));
     told["base_per_s"] = json!(median(bares));
     let switched: u64 = ours.iter().map(|seen| seen.switched).sum();
-    if server && switched > 0 {
-        told["requests_per_switch"] = json!(requests as f64 / switched as f64);
-        told["messages_per_switch"] = json!(messages as f64 / switched as f64);
+    if remote && switched > 0 {
+        told["requests_per_switch"] = json!(requests / switched as f64);
+        told["messages_per_switch"] = json!(messages / switched as f64);
     }
     Ok(told)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::base::many;
 use crate::slices::{Slice, together};
-use crate::tally::{tasks, threads};
+use crate::tally::{summary, tasks, threads};
 use crate::{Outcome, Way};
 
 pub(crate) fn run(url: &str, workers: usize, apart: bool) -> Outcome<Value> {
@@ -19,6 +19,11 @@ pub(crate) fn run(url: &str, workers: usize, apart: bool) -> Outcome<Value> {
         told.insert(way.name().to_owned(), together(url, &base, &ours(*way, &locks, apart)?)?);
     }
     Ok(told.into())
+}
+
+/// A slice of the baseline, for who is measured in another process.
+pub(crate) fn raw(url: &str, workers: usize, apart: bool) -> Outcome<Value> {
+    Ok(summary(&[many(url, workers, apart)?()?]))
 }
 
 fn ours<'a>(way: Way, locks: &'a [Lock], apart: bool) -> Outcome<Slice<'a>> {

@@ -1,12 +1,13 @@
 //! A grant: what proves it, and how it is kept and given back.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, GetOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
+use rustc_hash::FxHashSet;
 
 use super::Etcd;
 use super::link::{Limits, Refusal, Unanswered, locked};
@@ -195,7 +196,7 @@ async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Re
 
 /// Which of their keys are there.
 async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Result<bool>> {
-    let mut listed = HashSet::new();
+    let mut lists = Vec::new();
     if due.len() > READS {
         // What the lease's own list shows needs no look; it may lag behind what it doesn't show.
         for id in sessions(due).into_keys() {
@@ -203,11 +204,10 @@ async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Re
                 let options = LeaseTimeToLiveOptions::new().with_keys();
                 conn.client.lease_client().time_to_live(id, Some(options)).await
             });
-            if let Ok(answer) = keys.await {
-                listed.extend(answer.value.keys().iter().cloned());
-            }
+            lists.extend(keys.await.ok());
         }
     }
+    let listed: FxHashSet<&Vec<u8>> = lists.iter().flat_map(|list| list.value.keys()).collect();
     let (mut found, mut unlisted) = (Vec::with_capacity(due.len()), Vec::new());
     for (at, (held, _)) in due.iter().enumerate() {
         let listed = listed.contains(&held.key);

@@ -137,6 +137,11 @@ impl Backend for Etcd {
         Box::new(wait::Waiter::new(self, claim))
     }
 
+    /// Whatever number has one lease: it is asked for once.
+    fn batch(&self) -> usize {
+        usize::MAX
+    }
+
     fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
             let held: Result<Vec<_>> = due.iter().map(|due| Ok((super::own::<Held>(&due.grant)?, due.ttl))).collect();

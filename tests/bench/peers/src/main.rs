@@ -1,7 +1,13 @@
-//! rslock in the workloads: as `dlock-bench`, in a runtime of two threads.
+//! rslock, and the lock service of etcd, in the workloads: as `dlock-bench`, in a runtime of two threads.
 
 #[path = "../../rust/base.rs"]
 mod base;
+#[path = "../../rust/calls.rs"]
+#[allow(dead_code)]
+mod calls;
+#[path = "../../rust/etcd.rs"]
+#[allow(dead_code)]
+mod etcd;
 #[path = "../../rust/multiplexed.rs"]
 #[allow(dead_code)]
 mod multiplexed;
@@ -16,6 +22,8 @@ mod tally;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+use calls::is_etcd;
+use etcd_client::{Client, LockOptions};
 use rslock::LockManager;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -39,24 +47,64 @@ fn main() -> Outcome<()> {
         }
         _ => return Err("a URL | b URL WORKERS | d URL WORKERS | c URL WHO RECORD SECONDS HOLD_US THINK_US".into()),
     };
-    println!("{}", json!({ "rslock": told }));
+    let who = if is_etcd(arguments[1]) { "etcd-client" } else { "rslock" };
+    println!("{}", json!({ who: told }));
     Ok(())
 }
 
-async fn pair(lock: &LockManager, key: &str, visit: impl FnOnce()) {
-    let held = lock.acquire_no_guard(key, TTL).await.expect(LOCK);
-    visit();
-    lock.unlock(&held).await;
+/// One contender.
+#[derive(Clone)]
+enum Peer {
+    Rslock(LockManager),
+    /// With a lease of its own: those of one lease are one contender.
+    Etcd(Client, i64),
+}
+
+impl Peer {
+    async fn new(url: &str) -> Outcome<Self> {
+        if !is_etcd(url) {
+            return Ok(Self::Rslock(LockManager::new(vec![url])));
+        }
+        let session = etcd::Session::open(url).await?;
+        Ok(Self::Etcd(session.client, session.lease))
+    }
+
+    /// Another one of this process.
+    async fn another(&self) -> Outcome<Self> {
+        Ok(match self {
+            Self::Rslock(lock) => Self::Rslock(lock.clone()),
+            Self::Etcd(client, _) => {
+                let lease = client.lease_client().grant(600, None).await?;
+                Self::Etcd(client.clone(), lease.id())
+            }
+        })
+    }
+
+    async fn pair(&mut self, key: &str, visit: impl FnOnce()) {
+        match self {
+            Self::Rslock(lock) => {
+                let held = lock.acquire_no_guard(key, TTL).await.expect(LOCK);
+                visit();
+                lock.unlock(&held).await;
+            }
+            Self::Etcd(client, lease) => {
+                let mut lock = client.lock_client();
+                let held = lock.lock(key, Some(LockOptions::new().with_lease(*lease))).await.expect(LOCK);
+                visit();
+                lock.unlock(held.key()).await.expect(LOCK);
+            }
+        }
+    }
 }
 
 fn alone(runtime: &Runtime, url: &str) -> Outcome<Value> {
-    let lock = LockManager::new(vec![url]);
+    let peer = runtime.block_on(Peer::new(url))?;
     slices::alone(&mut base::Base::open(url)?, |count| {
-        let lock = lock.clone();
+        let mut peer = peer.clone();
         let slice = runtime.spawn(async move {
             let begun = Instant::now();
             for _ in 0..count {
-                pair(&lock, "peer-a", || ()).await;
+                peer.pair("peer-a", || ()).await;
             }
             begun.elapsed()
         });
@@ -65,15 +113,17 @@ fn alone(runtime: &Runtime, url: &str) -> Outcome<Value> {
 }
 
 fn together(runtime: &Runtime, url: &str, workers: usize, apart: bool) -> Outcome<Value> {
-    let lock = LockManager::new(vec![url]);
+    let peer = runtime.block_on(Peer::new(url))?;
+    let peers: Outcome<Vec<_>> = (0..workers).map(|_| runtime.block_on(peer.another())).collect();
+    let peers = peers?;
     let run: slices::Slice<'_> = Box::new(|| {
         tally::tasks(runtime, workers, !apart, |worker, tally| {
-            let (lock, key) = (lock.clone(), format!("peer-{}", if apart { worker } else { 0 }));
+            let (mut peer, key) = (peers[worker].clone(), format!("peer-{}", if apart { worker } else { 0 }));
             async move {
                 let mut grants = 0;
                 while !tally.over() {
                     let asked = Instant::now();
-                    pair(&lock, &key, || tally.visit(worker, asked)).await;
+                    peer.pair(&key, || tally.visit(worker, asked)).await;
                     grants += 1;
                 }
                 grants
@@ -84,15 +134,15 @@ fn together(runtime: &Runtime, url: &str, workers: usize, apart: bool) -> Outcom
 }
 
 fn processes(runtime: &Runtime, url: &str, record: &str, [seconds, hold, think]: [f64; 3]) -> Outcome<()> {
-    let lock = LockManager::new(vec![url]);
-    runtime.block_on(pair(&lock, "peer-c", || ()));
+    let mut peer = runtime.block_on(Peer::new(url))?;
+    runtime.block_on(peer.pair("peer-c", || ()));
     println!("ready");
     std::io::stdin().read_exact(&mut [0])?;
     let pause = |us: f64| std::thread::sleep(Duration::from_secs_f64(us / 1e6));
     let (begun, mut longest, mut holds) = (Instant::now(), Duration::ZERO, Vec::new());
     while begun.elapsed().as_secs_f64() < seconds {
         let asked = Instant::now();
-        runtime.block_on(pair(&lock, "peer-c", || {
+        runtime.block_on(peer.pair("peer-c", || {
             longest = longest.max(asked.elapsed());
             holds.extend(nanos().to_le_bytes());
             if hold > 0.0 {
