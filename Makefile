@@ -130,8 +130,11 @@ test-c: $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sa
 
 test-soak: $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis and an etcd that fail; what they did is checked.
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url file $(MIXED)
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED)
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 200ms
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 200ms
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url file $(MIXED) 10000
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED) 10000
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd $(MIXED) 5000
 
 test-install: $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Each package installed as a user would, in a place of its own: npm, make install, pip.
 	NODE24=$(CURDIR)/$(NODE24) .ci/check-install
@@ -139,8 +142,8 @@ test-install: $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Each package installed as a us
 test-examples: $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Everything in examples/ and what the README shows, run as a reader would.
 	$(PY) .ci/examples.py --node $(NODE) --lib-dir $(TARGET)/release
 
-# Ten processes in five languages on one key, each entry checked.
-MIXED := --processes rust=2,python=2,asyncio=2,node=2,c=2 --keys 1 --entries 10000 --faults 0
+# Ten processes in five languages on one key, each entry checked; so many entries.
+MIXED := --processes rust=2,python=2,asyncio=2,node=2,c=2 --keys 1 --faults 0 --entries
 
 # Whatever isn't whole is made again: a .venv that was moved or lost its Python, a module that was deleted.
 ifeq ($(shell test "$$(cat .venv/.home 2>/dev/null)" = '$(CURDIR)' && env -u PYTHONHOME .venv/bin/python -c 'print(1)' 2>/dev/null),)

@@ -1,8 +1,10 @@
-//! What is done to the members of an etcd cluster.
+//! What is done to the members of an etcd cluster, and to its keys.
 
+use std::io::Write;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use dlock_harness::server::Cluster;
+use dlock_harness::server::{Cluster, Etcd};
 
 use crate::fleet::Fleet;
 use crate::nemesis::{Nemesis, locked};
@@ -18,7 +20,7 @@ enum Role {
 }
 
 pub(crate) fn faults(tested: &Arc<Tested>) -> Vec<Box<dyn Nemesis>> {
-    let all: [(_, _, Act, Act); 7] = [
+    let all: [(_, _, Act, Act); 8] = [
         ("leader-kill", Role::Leader, kill, restart),
         ("follower-kill", Role::Follower, kill, restart),
         ("leader-pause", Role::Leader, pause, resume),
@@ -26,6 +28,7 @@ pub(crate) fn faults(tested: &Arc<Tested>) -> Vec<Box<dyn Nemesis>> {
         ("follower-isolated", Role::Follower, isolate, rejoin),
         (MOVE, Role::Follower, |cluster, at| cluster.lead(at), nothing),
         (COMPACTION, Role::Leader, compact, nothing),
+        (REMOVAL, Role::Follower, |cluster, at| remove_waiter(&cluster.members[at]), nothing),
     ];
     let fault = |(name, role, begin, end)| OfMember { name, role, begin, end, tested: tested.clone(), at: 0 };
     all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn Nemesis>).collect()
@@ -33,6 +36,7 @@ pub(crate) fn faults(tested: &Arc<Tested>) -> Vec<Box<dyn Nemesis>> {
 
 const MOVE: &str = "leader-move";
 const COMPACTION: &str = "compaction";
+pub(crate) const REMOVAL: &str = "waiter-removed";
 
 fn kill(cluster: &mut Cluster, at: usize) -> Result<(), String> {
     cluster.members[at].kill();
@@ -70,6 +74,30 @@ fn compact(cluster: &mut Cluster, at: usize) -> Result<(), String> {
 
 fn nothing(_: &mut Cluster, _: usize) -> Result<(), String> {
     Ok(())
+}
+
+/// Deletes the key of one that waits, if there is one, and never that of a holder: whoever came before it still has to be
+/// there.
+pub(crate) fn remove_waiter(etcd: &Etcd) -> Result<(), String> {
+    let said = etcd.try_ctl(&["get", "soak-", "--prefix", "--keys-only", "--sort-by", "CREATE", "-w", "fields"])?;
+    let field = |name: &str| -> Vec<_> {
+        let lines = said.lines().filter_map(|line| line.strip_prefix(&format!("\"{name}\" : ")));
+        lines.map(|value| value.trim_matches('"').to_owned()).collect()
+    };
+    let keys: Vec<_> = field("Key").into_iter().zip(field("CreateRevision")).collect();
+    let lock = |key: &(String, String)| key.0.rsplit_once('/').map(|(lock, _)| lock.to_owned());
+    let waiting = keys.iter().enumerate().filter_map(|(n, waiter)| {
+        let first = keys[..n].iter().find(|first| lock(first) == lock(waiter))?;
+        Some((first, waiter))
+    });
+    let Some(((first, revision), (waiter, _))) = waiting.last() else { return Ok(()) };
+    let mut line = etcd.ctl_line(&["txn"]);
+    let mut child = line.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(|error| error.to_string())?;
+    let order = format!("create(\"{first}\") = \"{revision}\"\n\ndel \"{waiter}\"\n\n\n");
+    // Whether it read everything shows in how it ends.
+    let _ = child.stdin.take().map(|mut input| input.write_all(order.as_bytes()));
+    let ended = child.wait().map_err(|error| error.to_string())?;
+    if ended.success() { Ok(()) } else { Err(format!("etcdctl txn ended with {ended}")) }
 }
 
 /// Something done to one member.
@@ -116,6 +144,6 @@ impl Nemesis for OfMember {
     }
 
     fn is_short(&self) -> bool {
-        [MOVE, COMPACTION].contains(&self.name)
+        [MOVE, COMPACTION, REMOVAL].contains(&self.name)
     }
 }

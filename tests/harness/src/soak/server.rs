@@ -77,7 +77,9 @@ impl Server {
             Tested::Redis(_) => {
                 vec![pause, ("script-flush", Tested::flush, |_| {}), ("client-kill", Tested::kill_clients, |_| {})]
             }
-            Tested::Etcd(_) => vec![pause, ("compaction", Tested::compact, |_| {})],
+            Tested::Etcd(_) => {
+                vec![pause, ("compaction", Tested::compact, |_| {}), (cluster::REMOVAL, Tested::remove_waiter, |_| {})]
+            }
             Tested::Cluster(_) => vec![],
         };
         let mut all: Vec<Box<dyn Nemesis>> = Vec::new();
@@ -146,6 +148,12 @@ impl Tested {
 
     fn kill_clients(&self) {
         self.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+
+    fn remove_waiter(&self) {
+        if let Self::Etcd(etcd) = self {
+            cluster::remove_waiter(etcd).expect("etcdctl works");
+        }
     }
 
     fn compact(&self) {
