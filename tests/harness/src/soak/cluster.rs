@@ -86,11 +86,11 @@ pub(crate) fn remove_waiter(etcd: &Etcd) -> Result<(), String> {
     };
     let keys: Vec<_> = field("Key").into_iter().zip(field("CreateRevision")).collect();
     let lock = |key: &(String, String)| key.0.rsplit_once('/').map(|(lock, _)| lock.to_owned());
-    let waiting = keys.iter().enumerate().filter_map(|(n, waiter)| {
+    let mut waiting = keys.iter().enumerate().filter_map(|(n, waiter)| {
         let first = keys[..n].iter().find(|first| lock(first) == lock(waiter))?;
         Some((first, waiter))
     });
-    let Some(((first, revision), (waiter, _))) = waiting.last() else { return Ok(()) };
+    let Some(((first, revision), (waiter, _))) = waiting.next_back() else { return Ok(()) };
     let mut line = etcd.ctl_line(&["txn"]);
     let mut child = line.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(|error| error.to_string())?;
     let order = format!("create(\"{first}\") = \"{revision}\"\n\ndel \"{waiter}\"\n\n\n");

@@ -69,7 +69,7 @@ struct Options {
     rogue: Option<String>,
     /// Rust's workers have this deliberate defect, to show that it is noticed.
     #[cfg(feature = "mutants")]
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(dlock::mutant::MUTANTS.iter().map(|(name, _)| *name)))]
+    #[arg(long, value_name = "NAME", value_parser = mutants())]
     mutant: Option<String>,
     /// The ttl, in seconds or as 300ms; where there is none as short, the least there is.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
@@ -94,6 +94,11 @@ struct Options {
     /// Only checks the histories that were kept here.
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
+}
+
+#[cfg(feature = "mutants")]
+fn mutants() -> clap::builder::PossibleValuesParser {
+    dlock::mutant::MUTANTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().into()
 }
 
 impl Options {
