@@ -130,8 +130,8 @@ test-c: $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sa
 
 test-soak: $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis and an etcd that fail; what they did is checked.
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 200ms
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 200ms
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 500ms
+	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 500ms
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url file $(MIXED) 10000
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED) 10000
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd $(MIXED) 5000

@@ -42,7 +42,10 @@ impl Fixture {
                 Box::new(Redis::start(&RedisOptions::new().args(&["--databases", "2000"]))?),
                 Mutex::default(),
             ),
-            "etcd" => Kit::Etcd(Mutex::default()),
+            "etcd" => {
+                Etcd::found()?;
+                Kit::Etcd(Mutex::default())
+            }
             other => return Err(format!("the driver {other} has no kit in tests/harness/src/fixture.rs")),
         };
         Ok(Self { driver, kit, folder: folder.to_owned() })

@@ -40,6 +40,14 @@ pub struct Etcd {
 }
 
 impl Etcd {
+    /// Whether its programs are where they are said to be.
+    ///
+    /// # Errors
+    /// When the folder that `ETCD_BIN` names lacks one.
+    pub fn found() -> Result<(), String> {
+        bin(std::env::var_os(BIN)).map(drop)
+    }
+
     /// Starts one, and waits until it serves.
     ///
     /// # Errors
