@@ -52,7 +52,7 @@ pub(crate) fn run(url: &str, who: &str, keys: usize, periods: u32) -> Outcome<Va
 enum Holder {
     Ours(Client, Vec<Lease>),
     /// One lease for all keys.
-    Etcd(Session),
+    Etcd(Box<Session>),
     /// A wheel: what is due is renewed in pipelines.
     Redis {
         raw: Raw,
@@ -68,7 +68,7 @@ impl Holder {
             return Ok(Self::Ours(client, Vec::new()));
         }
         if is_etcd(url) {
-            return Ok(Self::Etcd(runtime.block_on(Session::open(url))?));
+            return Ok(Self::Etcd(Box::new(runtime.block_on(Session::open(url))?)));
         }
         let mut raw = Raw::connect(url)?;
         let hash = raw.ask(&["SCRIPT", "LOAD", KEEP])?.text().to_owned();

@@ -21,7 +21,7 @@ pub(crate) struct Multiplexed {
 #[derive(Clone)]
 enum Connection {
     Redis { connection: MultiplexedConnection, hash: String },
-    Etcd(Session),
+    Etcd(Box<Session>),
 }
 
 impl Multiplexed {
@@ -54,7 +54,7 @@ impl Multiplexed {
 impl Connection {
     async fn open(url: &str) -> Outcome<Self> {
         if is_etcd(url) {
-            return Ok(Self::Etcd(Session::open(url).await?));
+            return Ok(Self::Etcd(Box::new(Session::open(url).await?)));
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let client = redis::Client::open(url)?;

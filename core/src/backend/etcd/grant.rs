@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, GetOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, GetOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp};
 use rustc_hash::FxHashSet;
+use tokio::task::JoinSet;
 
 use super::Etcd;
 use super::link::{Limits, Refusal, Unanswered, locked};
-use super::request::{Asker, READS, txn, unexpected};
+use super::request::{Asker, get, txn};
 use super::session::{Session, seconds};
 use super::unsettled::{self, Ghost};
 use super::wait::patience;
@@ -20,6 +21,11 @@ use crate::backend::{BoxFuture, Grant, Renewal};
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
+
+/// Of so many leases that are due together each key is read.
+const FEW: usize = 16;
+/// How many keys are read at a time.
+const LOOKS: usize = 64;
 
 pub(super) struct Held {
     etcd: Arc<Etcd>,
@@ -178,7 +184,7 @@ fn sessions(due: &[(&Held, Duration)]) -> BTreeMap<i64, Arc<Session>> {
 
 /// Keeps them alive, each unless that was done just now. An error where one of them didn't answer.
 async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Result<()> {
-    let mut all = tokio::task::JoinSet::new();
+    let mut all = JoinSet::new();
     for session in sessions.into_values() {
         let not_before = Instant::now().minus(session.ttl / 20);
         all.spawn(async move { session.keep_alive(limits, not_before).await });
@@ -194,42 +200,46 @@ async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Re
     result
 }
 
-/// Which of their keys are there.
+/// Which of their keys are there. Read one by one, or, where they are many, in the lists that the server keeps of each lease.
 async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Result<bool>> {
-    let mut lists = Vec::new();
-    if due.len() > READS {
-        // What the lease's own list shows needs no look; it may lag behind what it doesn't show.
+    let (mut lists, mut failed) = (Vec::new(), None);
+    if due.len() > FEW {
         for id in sessions(due).into_keys() {
-            let keys = etcd.link.ask(limits, |conn| async move {
+            let list = etcd.link.ask(limits, |conn| async move {
                 let options = LeaseTimeToLiveOptions::new().with_keys();
                 conn.client.lease_client().time_to_live(id, Some(options)).await
             });
-            lists.extend(keys.await.ok());
+            match list.await {
+                Ok(list) => lists.push(list),
+                Err(refusal) => failed = Some(Error::from(refusal)),
+            }
         }
     }
     let listed: FxHashSet<&Vec<u8>> = lists.iter().flat_map(|list| list.value.keys()).collect();
     let (mut found, mut unlisted) = (Vec::with_capacity(due.len()), Vec::new());
     for (at, (held, _)) in due.iter().enumerate() {
         let listed = listed.contains(&held.key);
-        found.push(Ok(listed));
-        if !listed {
+        found.push(failed.clone().filter(|_| !listed).map_or(Ok(listed), Err));
+        if matches!(found[at], Ok(false)) {
             unlisted.push(at);
         }
     }
-    for chunk in unlisted.chunks(READS) {
-        let options = GetOptions::new().with_keys_only();
-        let reads: Vec<_> = chunk.iter().map(|at| TxnOp::get(due[*at].0.key.clone(), Some(options.clone()))).collect();
-        let answer = txn(&etcd.link, limits, &Txn::new().and_then(reads)).await.map_err(Error::from);
-        let mut reads = answer.map(|answer| answer.value.op_responses().into_iter());
+    // A list may lag behind what it doesn't show.
+    for chunk in unlisted.chunks(LOOKS) {
+        let mut looks = JoinSet::new();
         for at in chunk {
-            let read = reads.as_mut().map_err(|error| error.clone()).map(Iterator::next);
-            found[*at] = match read {
-                Ok(Some(TxnOpResponse::Get(read))) => {
-                    Ok(read.kvs().first().is_some_and(|own| own.create_revision() == due[*at].0.rev))
-                }
-                Ok(_) => Err(unexpected().into()),
-                Err(error) => Err(error),
-            };
+            let (held, at, link) = (due[*at].0, *at, etcd.link.clone());
+            let (key, rev) = (held.key.clone(), held.rev);
+            looks.spawn(async move {
+                let own = get(&link, limits, &key, &GetOptions::new().with_keys_only()).await;
+                (at, own.map(|own| own.value.kvs().first().is_some_and(|own| own.create_revision() == rev)))
+            });
+        }
+        while let Some(look) = looks.join_next().await {
+            match look {
+                Ok((at, own)) => found[at] = own.map_err(Error::from),
+                Err(_) => return due.iter().map(|_| Err(Error::unavailable("a look was given up"))).collect(),
+            }
         }
     }
     found

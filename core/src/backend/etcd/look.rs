@@ -7,7 +7,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarge
 
 use super::link::{Limits, Link, Refusal};
 use super::name::{is_child, prefix, told};
-use super::request::txn;
+use super::request::{get, txn};
 use crate::backend::Holder;
 use crate::claim::place;
 
@@ -15,11 +15,7 @@ use crate::claim::place;
 async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyValue>, Refusal> {
     let prefix = &prefix(name);
     let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
-    let answer = link.ask(limits, |conn| {
-        let (prefix, options) = (prefix.clone(), options.clone());
-        async move { conn.client.kv_client().get(prefix, Some(options)).await }
-    });
-    let answer = answer.await?;
+    let answer = get(link, limits, prefix, &options).await?;
     Ok(answer.value.kvs().iter().filter(|contender| is_child(prefix, contender.key())).cloned().collect())
 }
 

@@ -12,8 +12,6 @@ use super::link::{Answer, Limits, Link, Refusal, Unanswered};
 use super::name::{is_child, prefix, told};
 use crate::error::Error;
 
-/// How many keys one transaction of a server's ordinary configuration reads.
-pub(super) const READS: usize = 128;
 /// How many keys of longer names are looked through at a time.
 const PAGE: i64 = 64;
 
@@ -46,7 +44,21 @@ pub(super) async fn txn(link: &Arc<Link>, limits: Limits, txn: &Txn) -> Result<A
     .await
 }
 
-pub(super) fn unexpected() -> Refusal {
+/// Reads a key, or those below it.
+pub(super) async fn get(
+    link: &Arc<Link>,
+    limits: Limits,
+    key: &[u8],
+    options: &GetOptions,
+) -> Result<Answer<GetResponse>, Refusal> {
+    link.ask(limits, |conn| {
+        let (key, options) = (key.to_vec(), options.clone());
+        async move { conn.client.kv_client().get(key, Some(options)).await }
+    })
+    .await
+}
+
+fn unexpected() -> Refusal {
     let error = Error::unavailable("etcd answered what was not expected");
     Refusal { failure: Failure::refused(error), unanswered: Unanswered::new() }
 }
@@ -116,21 +128,24 @@ impl Asker<'_> {
         Ok((seen, answer.unanswered))
     }
 
-    /// Looks where the key of this revision stands.
+    /// Looks where the key of this revision stands. One read, which has both keys as of one moment, and no transaction: servers
+    /// of 3.5 before 3.5.5 end when the client of one that only reads goes away.
     pub(super) async fn look(&self, rev: i64) -> Result<Seen, Refusal> {
         let prefix = prefix(self.name);
-        let before = newest(1).with_max_create_revision(rev - 1);
-        let request = Txn::new().and_then([TxnOp::get(self.key, None), TxnOp::get(prefix.clone(), Some(before))]);
-        let answer = txn(self.link, self.limits, &request).await?;
-        let at = revision(&answer.value)?;
-        match read(&answer.value, 0)?.kvs().first() {
-            Some(own) if own.create_revision() != rev => self.placed(own, at).await,
-            None if !mutant!("etcd-own-key-not-checked") => Ok(Seen::Absent),
-            _ => {
-                let found = read(&answer.value, 1)?;
-                Ok(self.behind(rev, self.child_of(&prefix, found.kvs(), rev, at).await?, at))
-            }
+        let answer = self.read(&prefix, newest(2).with_max_create_revision(rev)).await?;
+        let at = answer.header().map(etcd_client::ResponseHeader::revision).ok_or_else(unexpected)?;
+        let (own, before) = match answer.kvs() {
+            [own, before @ ..] if own.create_revision() == rev && own.key() == self.key => (true, before),
+            before => (false, before),
+        };
+        if !own && !mutant!("etcd-own-key-not-checked") {
+            return Ok(Seen::Absent);
         }
+        Ok(self.behind(rev, self.child_of(&prefix, before, rev, at).await?, at))
+    }
+
+    async fn read(&self, key: &[u8], options: GetOptions) -> Result<GetResponse, Refusal> {
+        Ok(get(self.link, self.limits, key, &options).await?.value)
     }
 
     /// Deletes the key if it is still the one of this revision; 0: the one that this claim has put there. Says whether
@@ -185,19 +200,13 @@ impl Asker<'_> {
     async fn page(&self, prefix: &[u8], mut below: i64, at: i64) -> Result<Option<Vec<u8>>, Refusal> {
         loop {
             let options = newest(PAGE).with_max_create_revision(below - 1).with_revision(at);
-            let answer = self
-                .link
-                .ask(self.limits, |conn| {
-                    let (prefix, options) = (prefix.to_vec(), options.clone());
-                    async move { conn.client.kv_client().get(prefix, Some(options)).await }
-                })
-                .await?;
-            let found = answer.value.kvs();
+            let answer = self.read(prefix, options).await?;
+            let found = answer.kvs();
             if let Some(child) = found.iter().find(|other| is_child(prefix, other.key())) {
                 return Ok(Some(child.key().to_vec()));
             }
             match found.last() {
-                Some(last) if answer.value.more() => below = last.create_revision(),
+                Some(last) if answer.more() => below = last.create_revision(),
                 _ => return Ok(None),
             }
         }
