@@ -91,6 +91,21 @@ pub(crate) fn until_contenders(server: &Etcd, name: &str, n: usize) {
     until(&format!("{n} contenders of {name}"), LONG, || contenders(server, name).len() == n);
 }
 
+/// How many requests about keys there were.
+pub(crate) fn requests(server: &Etcd) -> u64 {
+    asked(server, "KV", "Txn") + asked(server, "KV", "Range")
+}
+
+/// The same, when there have been no more for a while.
+pub(crate) fn settled(server: &Etcd) -> u64 {
+    let mut seen = requests(server);
+    until("nobody asks any more", LONG, || {
+        std::thread::sleep(ms(500));
+        std::mem::replace(&mut seen, requests(server)) == seen
+    });
+    seen
+}
+
 /// The lease that a contender's key is named after, as etcdctl writes it.
 pub(crate) fn lease_of(key: &str) -> &str {
     key.rsplit('/').next().unwrap()

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use dlock::{Client, Lease, Lock};
 use dlock_harness::server::Etcd;
 
-use crate::common::{LONG, again, asked, client, cold, lock, ms, released, server, until};
+use crate::common::{LONG, again, client, cold, lock, ms, released, requests, server, settled, until};
 
 /// For another process: where the lock is, and how many clients it has for its contenders.
 const JOB: &str = "DLOCK_TEST_CROWD";
@@ -133,22 +133,18 @@ impl Drop for Crowd {
 fn crowd(clients: usize, arrivals: &[(usize, usize)]) {
     let server = server();
     let first = client(server.addr());
-    let transactions = || asked(&server, "KV", "Txn") as usize;
     let events = || server.figure("etcd_debugging_mvcc_events_total");
     let watchers = || server.figure("etcd_debugging_mvcc_watcher_total");
     let mut crowd = Crowd::start(&server, clients);
     let held = patient(&first).acquire().wait().unwrap();
 
-    let before = transactions();
     for &(process, n) in arrivals {
         crowd.tell(process, &format!("begin {n}"));
         assert_eq!(crowd.hear(), (process, format!("waits {n}")));
     }
     // Each client's first stands in the queue by one, and looks again once it is told of what happens there.
     let queue = PROCESSES * clients;
-    until("the queue has settled", LONG, || transactions() - before >= 2 * queue);
-
-    let (begun, told) = (transactions(), events());
+    let (begun, told) = (settled(&server), events());
     let mut used = 0;
     let mut inside = None;
     for &next in arrivals {
@@ -167,17 +163,17 @@ fn crowd(clients: usize, arrivals: &[(usize, usize)]) {
             let mut later = arrivals.iter().skip_while(|&&one| one != (process, n)).skip(1);
             later.any(|&(other, m)| other == process && m % clients == n % clients)
         });
-        used += 2 + usize::from(behind);
-        until("all of it was asked", LONG, || transactions() - begun >= used);
-        assert_eq!(transactions() - begun, used, "requests for {next:?}");
+        used += 2 + u64::from(behind);
+        until("all of it was asked", LONG, || requests(&server) - begun >= used);
+        assert_eq!(requests(&server) - begun, used, "requests for {next:?}");
         inside = Some(next);
     }
     let (process, n) = inside.unwrap();
     crowd.tell(process, &format!("release {n}"));
     assert_eq!(crowd.hear(), (process, format!("released {n}")));
     std::thread::sleep(ms(300));
-    assert_eq!(transactions() - begun, used + 1, "nobody asks any more");
-    println!("{} hand-overs: {used} transactions, {} events to {queue} watchers", arrivals.len(), events() - told);
+    assert_eq!(requests(&server) - begun, used + 1, "nobody asks any more");
+    println!("{} hand-overs: {used} requests, {} events to {queue} watchers", arrivals.len(), events() - told);
 
     (0..PROCESSES).for_each(|process| crowd.tell(process, &format!("rush {TURNS}")));
     let mut contended = 0;
