@@ -14,17 +14,29 @@ use crate::error::Error;
 
 /// How many keys of longer names are looked through at a time.
 const PAGE: i64 = 64;
+/// How many before a claim it is told of, so that it knows by their deletions when it is its turn.
+const AHEAD: i64 = 128;
 
 /// Where a claim stands.
 pub(super) enum Seen {
     /// Its key is there and none is before it.
     First { rev: i64 },
-    /// Its key is there, behind this one, as of revision `at`.
-    Behind { rev: i64, before: Vec<u8>, at: i64 },
+    /// Its key is there, behind others.
+    Behind { rev: i64, line: Line },
     /// Its key isn't there.
     Absent,
     /// Under its key stands what another claim has put there.
     Foreign(Vec<u8>),
+}
+
+/// The keys before a claim's own, which was there as well.
+pub(super) struct Line {
+    /// As of this revision.
+    pub(super) at: i64,
+    /// The nearest first.
+    pub(super) keys: Vec<Vec<u8>>,
+    /// Whether these are all.
+    pub(super) whole: bool,
 }
 
 /// One claim at the server.
@@ -79,6 +91,13 @@ fn newest(limit: i64) -> GetOptions {
     GetOptions::new().with_prefix().with_keys_only().with_sort(SortTarget::Create, SortOrder::Descend).with_limit(limit)
 }
 
+fn placed(rev: i64, line: Option<Line>) -> Seen {
+    match line {
+        Some(line) => Seen::Behind { rev, line },
+        None => Seen::First { rev },
+    }
+}
+
 impl Asker<'_> {
     /// Takes a free lock; queues nowhere.
     pub(super) async fn take(&self, lease: i64) -> Result<(Seen, Unanswered), Refusal> {
@@ -94,10 +113,9 @@ impl Asker<'_> {
             return Ok((Seen::First { rev }, answer.unanswered));
         }
         if let Some(own) = read(&answer.value, 0)?.kvs().first() {
-            return Ok((self.placed(own, rev).await?, answer.unanswered));
+            return Ok((self.found(own, rev).await?, answer.unanswered));
         }
-        let last = read(&answer.value, 1)?;
-        if self.child_of(&prefix, last.kvs(), rev + 1, rev).await?.is_some() {
+        if self.line(&read(&answer.value, 1)?, rev + 1, rev).await?.is_some() {
             return Ok((Seen::Absent, answer.unanswered));
         }
         // Only locks of longer names are in the way.
@@ -111,17 +129,15 @@ impl Asker<'_> {
         let absent = Compare::create_revision(self.key, CompareOp::Equal, 0);
         let request = Txn::new()
             .when([absent])
-            .and_then([self.put(lease), TxnOp::get(prefix.clone(), Some(newest(2)))])
+            .and_then([self.put(lease), TxnOp::get(prefix, Some(newest(AHEAD + 1)))])
             .or_else([TxnOp::get(self.key, None)]);
         let answer = txn(self.link, self.limits, &request).await?;
         let rev = revision(&answer.value)?;
         let seen = if answer.value.succeeded() {
-            let found = read(&answer.value, 1)?;
-            let others: Vec<_> = found.kvs().iter().filter(|other| other.key() != self.key).cloned().collect();
-            self.behind(rev, self.child_of(&prefix, &others, rev, rev).await?, rev)
+            placed(rev, self.line(&read(&answer.value, 1)?, rev, rev).await?)
         } else {
             match read(&answer.value, 0)?.kvs().first() {
-                Some(own) => self.placed(own, rev).await?,
+                Some(own) => self.found(own, rev).await?,
                 None => return Err(unexpected()),
             }
         };
@@ -132,16 +148,13 @@ impl Asker<'_> {
     /// of 3.5 before 3.5.5 end when the client of one that only reads goes away.
     pub(super) async fn look(&self, rev: i64) -> Result<Seen, Refusal> {
         let prefix = prefix(self.name);
-        let answer = self.read(&prefix, newest(2).with_max_create_revision(rev)).await?;
+        let answer = self.read(&prefix, newest(AHEAD + 1).with_max_create_revision(rev)).await?;
         let at = answer.header().map(etcd_client::ResponseHeader::revision).ok_or_else(unexpected)?;
-        let (own, before) = match answer.kvs() {
-            [own, before @ ..] if own.create_revision() == rev && own.key() == self.key => (true, before),
-            before => (false, before),
-        };
+        let own = answer.kvs().iter().any(|own| own.key() == self.key && own.create_revision() == rev);
         if !own && !mutant!("etcd-own-key-not-checked") {
             return Ok(Seen::Absent);
         }
-        Ok(self.behind(rev, self.child_of(&prefix, before, rev, at).await?, at))
+        Ok(placed(rev, self.line(&answer, rev, at).await?))
     }
 
     async fn read(&self, key: &[u8], options: GetOptions) -> Result<GetResponse, Refusal> {
@@ -166,44 +179,34 @@ impl Asker<'_> {
     }
 
     /// What the key under our name means, as of this revision.
-    async fn placed(&self, own: &KeyValue, at: i64) -> Result<Seen, Refusal> {
+    async fn found(&self, own: &KeyValue, at: i64) -> Result<Seen, Refusal> {
         if told(own.value()).map(|told| told.claim) != told(self.value).map(|told| told.claim) {
             return Ok(Seen::Foreign(own.value().to_vec()));
         }
         let rev = own.create_revision();
-        Ok(self.behind(rev, self.page(&prefix(self.name), rev, at).await?, at))
+        Ok(placed(rev, self.page(&prefix(self.name), rev, at).await?))
     }
 
-    fn behind(&self, rev: i64, before: Option<Vec<u8>>, at: i64) -> Seen {
-        match before {
-            Some(before) => Seen::Behind { rev, before, at },
-            None => Seen::First { rev },
-        }
-    }
-
-    /// The first of these that is a contender's, or the next older one as of this revision.
-    async fn child_of(
-        &self,
-        prefix: &[u8],
-        keys: &[KeyValue],
-        below: i64,
-        at: i64,
-    ) -> Result<Option<Vec<u8>>, Refusal> {
-        match keys.first() {
-            None => Ok(None),
-            Some(first) if is_child(prefix, first.key()) => Ok(Some(first.key().to_vec())),
-            Some(_) => Box::pin(self.page(prefix, below, at)).await,
+    /// The other contenders among these, or the newest of those older than `below`, as of this revision.
+    async fn line(&self, found: &GetResponse, below: i64, at: i64) -> Result<Option<Line>, Refusal> {
+        let prefix = prefix(self.name);
+        let others = found.kvs().iter().map(KeyValue::key).filter(|key| *key != self.key && is_child(&prefix, key));
+        let keys: Vec<_> = others.map(<[u8]>::to_vec).collect();
+        match (keys.is_empty(), found.more()) {
+            (true, true) => Box::pin(self.page(&prefix, below, at)).await,
+            (true, false) => Ok(None),
+            (false, more) => Ok(Some(Line { at, keys, whole: !more })),
         }
     }
 
     /// The newest contender of those older than `below`, as of this revision: past the keys of longer names.
-    async fn page(&self, prefix: &[u8], mut below: i64, at: i64) -> Result<Option<Vec<u8>>, Refusal> {
+    async fn page(&self, prefix: &[u8], mut below: i64, at: i64) -> Result<Option<Line>, Refusal> {
         loop {
             let options = newest(PAGE).with_max_create_revision(below - 1).with_revision(at);
             let answer = self.read(prefix, options).await?;
             let found = answer.kvs();
             if let Some(child) = found.iter().find(|other| is_child(prefix, other.key())) {
-                return Ok(Some(child.key().to_vec()));
+                return Ok(Some(Line { at, keys: vec![child.key().to_vec()], whole: false }));
             }
             match found.last() {
                 Some(last) if answer.more() => below = last.create_revision(),

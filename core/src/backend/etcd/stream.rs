@@ -122,11 +122,10 @@ impl Stream {
 
     async fn take(&mut self, watches: &Watches, response: &WatchResponse) -> Option<()> {
         let id = response.watch_id();
-        for event in response.events() {
-            if let (EventType::Delete, Some(kv)) = (event.event_type(), event.kv()) {
-                watches.deleted(id, kv.key(), kv.mod_revision());
-            }
-        }
+        let deletions = response.events().iter().filter(|event| event.event_type() == EventType::Delete);
+        let gone: Vec<_> =
+            deletions.filter_map(|event| Some((event.kv()?.key(), event.kv()?.mod_revision()))).collect();
+        watches.deleted(id, &gone);
         if response.canceled() {
             // Ours, or of a watcher that fell behind a compaction, or that the user may not have.
             if !self.known.remove(&id) {

@@ -8,7 +8,7 @@ use super::error::Fate;
 use super::grant::Held;
 use super::link::{Limits, PATIENCE, Refusal, Unanswered};
 use super::name::{key, value};
-use super::request::{Asker, Seen};
+use super::request::{Asker, Line, Seen};
 use super::session::Session;
 use super::unsettled::{self, Ghost};
 use super::watch::Interest;
@@ -70,6 +70,10 @@ impl Waiter {
             let Some(seat) = &mut self.seat else { continue };
             // Before asking: the server has executed the keep-alive by which the lease lives.
             let since = seat.session.since();
+            if seat.rev != 0 && self.interest.as_ref().is_some_and(Interest::is_first) {
+                let rev = seat.rev;
+                return Ok(self.granted(rev, since));
+            }
             let listens = self.interest.as_ref().is_some_and(Interest::listen);
             let (link, name) = (&self.etcd.link, &*self.claim.terms.name);
             let asker = Asker { link, name, key: &seat.key, value: &self.value, limits };
@@ -100,12 +104,12 @@ impl Waiter {
             };
             match seen {
                 Seen::First { rev } => return Ok(self.granted(rev, since)),
-                Seen::Behind { rev, before, at } => {
+                Seen::Behind { rev, line } => {
                     seat.rev = rev;
                     if !self.claim.wait {
                         return Ok(Attempt::Busy(Wake { after: Duration::ZERO, on: None }));
                     }
-                    if let Some(wake) = self.wake(listens, &before, at, limits).await {
+                    if let Some(wake) = self.wake(listens, line, limits).await {
                         return Ok(Attempt::Busy(wake));
                     }
                 }
@@ -152,13 +156,13 @@ impl Waiter {
         Ok(())
     }
 
-    /// What to wait for behind this key, which was there at this revision. `None`: look again at once.
-    async fn wake(&mut self, listens: bool, before: &[u8], at: i64, limits: Limits) -> Option<Wake> {
+    /// What to wait for behind these. `None`: look again at once.
+    async fn wake(&mut self, listens: bool, line: Line, limits: Limits) -> Option<Wake> {
         let seat = self.seat.as_ref()?;
         let after = seat.session.since().plus(seat.session.ttl / 3).left().max(Duration::from_millis(10));
         if listens {
             let interest = self.interest.as_ref()?;
-            if !interest.arm(before, at) {
+            if !interest.arm(line) {
                 return None;
             }
             self.polls = 0;
@@ -173,7 +177,7 @@ impl Waiter {
             }
         };
         if watched.ready(limits.patience.min(limits.budget)).await {
-            if mutant!("etcd-listens-after-reading") && watched.listen() && watched.arm(before, at) {
+            if mutant!("etcd-listens-after-reading") && watched.listen() && watched.arm(line) {
                 return Some(Wake { after, on: Some(Box::pin(watched.rung())) });
             }
             return None;

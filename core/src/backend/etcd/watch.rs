@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::link::{Link, locked};
+use super::request::Line;
 use super::stream;
 use crate::backend::Alarm;
 use crate::clock::{self, Instant};
@@ -64,8 +65,10 @@ enum Ear {
     Closed,
     /// To everything: which key matters is being asked.
     Open(Vec<(Vec<u8>, i64)>),
-    /// To this key and our own, which were there at this revision. Keys are used again, so earlier ends concern others.
-    To(Vec<u8>, i64),
+    /// To these keys and our own. Keys are used again, so ends before these were seen concern others.
+    To(Line),
+    /// Of all the keys before ours we have heard the end, and not of ours: it is the first.
+    First,
     /// Something has happened.
     Rung,
 }
@@ -151,10 +154,10 @@ impl Watches {
         }
     }
 
-    /// A key was deleted, by this revision.
-    pub(super) fn deleted(&self, id: i64, key: &[u8], rev: i64) {
+    /// These keys were deleted, each by its revision: all that the server told at a time, so no part of a revision.
+    pub(super) fn deleted(&self, id: i64, gone: &[(&[u8], i64)]) {
         let taken = self.with(id, |name, watcher| {
-            let taken = watcher.listeners.iter().filter(|listener| listener.hear(key, rev)).count();
+            let taken = watcher.listeners.iter().filter(|listener| listener.hear(gone)).count();
             (taken > 0).then(|| name.clone())
         });
         if let Some(name) = taken.flatten() {
@@ -200,19 +203,39 @@ impl Watches {
 
 impl Listener {
     /// Whether what this tells is that a lock was taken away.
-    fn hear(&self, key: &[u8], rev: i64) -> bool {
-        let own = *key == *self.own;
+    fn hear(&self, gone: &[(&[u8], i64)]) -> bool {
         let mut ear = locked(&self.ear);
-        match &mut *ear {
-            Ear::Open(heard) => heard.push((key.to_vec(), rev)),
-            Ear::To(before, at) if rev > *at && (own || before == key) => {
-                *ear = Ear::Rung;
-                drop(ear);
-                self.ring.notify_one();
-            }
-            _ => {}
+        let woken = gone.iter().filter(|(key, rev)| self.heard(&mut ear, key, *rev)).count() > 0;
+        drop(ear);
+        if woken {
+            self.ring.notify_one();
         }
-        own && rev > self.held.load(Ordering::Acquire)
+        gone.iter().any(|(key, rev)| *key == self.own && *rev > self.held.load(Ordering::Acquire))
+    }
+
+    /// Takes in that a key was deleted. Whether that is cause to wake.
+    fn heard(&self, ear: &mut Ear, key: &[u8], rev: i64) -> bool {
+        let own = *key == *self.own && !mutant!("etcd-own-key-not-checked");
+        let news = match ear {
+            Ear::Open(heard) => {
+                heard.push((key.to_vec(), rev));
+                return false;
+            }
+            Ear::To(line) if rev > line.at => {
+                let nearest = line.keys.first().is_some_and(|nearest| nearest == key);
+                line.keys.retain(|other| other != key);
+                match line.whole {
+                    _ if own => Ear::Rung,
+                    true if line.keys.is_empty() => Ear::First,
+                    false if nearest => Ear::Rung,
+                    _ => return false,
+                }
+            }
+            Ear::First if own => Ear::Rung,
+            _ => return false,
+        };
+        *ear = news;
+        true
     }
 
     fn hear_all(&self) {
@@ -228,15 +251,20 @@ impl Interest {
         *self.ready.borrow() == Some(true)
     }
 
-    /// Wakes for this key, or our own, which were there at this revision. False: there is cause to look again at once.
-    pub(super) fn arm(&self, before: &[u8], at: i64) -> bool {
+    /// Wakes when these are gone, or our own is. False: there is cause to look again at once.
+    pub(super) fn arm(&self, line: Line) -> bool {
         let mut ear = locked(&self.listener.ear);
-        let Ear::Open(heard) = &*ear else { return false };
-        if heard.iter().any(|(key, rev)| *rev > at && (*key == before || *key == self.listener.own)) {
-            return false;
+        let Ear::Open(heard) = std::mem::replace(&mut *ear, Ear::Rung) else { return false };
+        *ear = Ear::To(line);
+        for (key, rev) in heard {
+            self.listener.heard(&mut ear, &key, rev);
         }
-        *ear = Ear::To(before.to_vec(), at);
-        true
+        matches!(*ear, Ear::To(_))
+    }
+
+    /// Whether our key has become the first.
+    pub(super) fn is_first(&self) -> bool {
+        matches!(*locked(&self.listener.ear), Ear::First)
     }
 
     /// Resolves when what it was armed for has happened.
@@ -245,7 +273,7 @@ impl Interest {
         async move {
             loop {
                 let rung = listener.ring.notified();
-                if matches!(*locked(&listener.ear), Ear::Rung) {
+                if matches!(*locked(&listener.ear), Ear::First | Ear::Rung) {
                     return;
                 }
                 rung.await;

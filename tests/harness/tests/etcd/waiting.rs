@@ -123,6 +123,25 @@ fn a_waiter_whose_key_was_deleted_is_not_granted_with_the_next() {
 }
 
 #[test]
+fn a_waiter_whose_key_goes_with_all_others_begins_anew() {
+    let server = server();
+    let (a, b) = (client(server.addr()), client(server.addr()));
+    for round in 0..10 {
+        let holder = acquired(&a, "k");
+        let waiter = begin(&lock(&b, "k", ms(30_000)));
+        until_contenders(&server, "k", 2);
+        std::thread::sleep(ms(20 * round));
+        // One revision takes the key before its own, and its own.
+        server.ctl(&["del", "--prefix", "k/"]);
+        let lease = waiter.join().unwrap().unwrap();
+        let holders = b.holders("k").wait().unwrap();
+        assert!(holders.len() == 1 && holders[0].fence == lease.fence(), "its key isn't there: {holders:?}");
+        released(&lease);
+        drop(holder);
+    }
+}
+
+#[test]
 fn a_waiter_whose_lease_has_ended_begins_anew() {
     let server = server();
     let (a, b) = (client(server.addr()), client(server.addr()));
