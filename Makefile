@@ -59,7 +59,7 @@ demo: $(BUILT) ## See it work: four processes, one counter, without and with the
 	@$(PY) examples/demo.py
 
 test: $(BUILT) ## Every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
-##  Starts the servers it needs. 25 min, then 15 min. Closes with the sum of what passed and failed.
+##  Starts the servers it needs. 35 min, then 25 min. Closes with the sum of what passed and failed.
 	@$(PY) .ci/steps.py $(patsubst test-lint,lint,$(addprefix test-,$(STEPS)))
 
 ##@ While working
