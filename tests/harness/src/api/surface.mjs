@@ -54,16 +54,18 @@ const OPTIONS = { LockOptions: 'acquire', RequestOptions: 'request', ServiceOpti
 /** What index.d.ts declares: names that exist when it runs, and names of types alone. */
 function declared() {
   const [values, types] = [[], []]
+  const ofConnect = new Set(['ConnectOptions', 'ConfigSource'])
   let owner
   for (const line of declarations.split('\n')) {
     const top = /^export (?:declare )?(class|interface|function|const|type) (\w+)(?:.*extends (\w+))?/.exec(line)
     const member = /^ {2}(?:readonly )?(?:static )?(?:\[Symbol\.)?(\w+)\]?\??[(<:]/.exec(line)
     if (top) {
       const [, kind, name, parent] = top
-      owner = { name, ofConnect: parent === 'ConnectOptions' || name === 'ConnectOptions' || name === 'ConfigSource' }
+      if (ofConnect.has(parent)) ofConnect.add(name)
+      owner = { name }
       // Errors have the members of their class.
-      owner.quiet = owner.ofConnect || kind === 'function' || (kind === 'class' && parent === 'DlockError')
-      if (OPTIONS[name] || owner.ofConnect) continue
+      owner.quiet = ofConnect.has(name) || kind === 'function' || (kind === 'class' && parent === 'DlockError')
+      if (OPTIONS[name] || ofConnect.has(name)) continue
       ;(kind === 'interface' || kind === 'type' ? types : values).push(name)
     } else if (member && owner && !owner.quiet && member[1] !== 'constructor') {
       values.push(OPTIONS[owner.name] ? `${OPTIONS[owner.name]}(${member[1]})` : `${owner.name}.${member[1]}`)
