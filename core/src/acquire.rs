@@ -202,7 +202,7 @@ impl Bid {
                 }
             };
             let lease = Lease::new(&self.core, self.client.id(), self.claim.clone(), grant, since, ttl, turn);
-            if self.client.closed().fired() {
+            if self.client.is_closed() {
                 return Err(told(closed(), &self.core, &self.claim));
             }
             if lease.is_held() || mutant!("late-grant-entered") {

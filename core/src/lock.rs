@@ -172,7 +172,7 @@ impl Lock {
     }
 
     fn known(&self) -> Option<&Arc<Site>> {
-        self.site.get().filter(|site| site.core.epoch == runtime::epoch() && !self.client.closed().fired())
+        self.site.get().filter(|site| site.core.epoch == runtime::epoch() && !self.client.is_closed())
     }
 
     fn site(&self) -> Result<Arc<Site>> {

@@ -18,6 +18,8 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::GetOptions;
+
 use self::grant::Held;
 use self::link::{Link, PATIENCE};
 use self::session::Sessions;
@@ -169,10 +171,8 @@ impl Backend for Etcd {
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             // A read that needs the majority; what it reads doesn't matter.
-            let answer = self.link.ask(self.link.limits(PATIENCE), |conn| async move {
-                conn.client.kv_client().get("/", Some(etcd_client::GetOptions::new().with_count_only())).await
-            });
-            Ok(answer.await.map(drop)?)
+            let count = GetOptions::new().with_count_only();
+            Ok(request::get(&self.link, self.link.limits(PATIENCE), b"/", &count).await.map(drop)?)
         })
     }
 }
