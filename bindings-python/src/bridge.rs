@@ -63,26 +63,30 @@ fn on_main_thread() -> bool {
     true
 }
 
-/// Set in `GATE` once no thread of ours may enter the interpreter any more; below it, how many are inside.
+/// Set in `GATE` once no code of the user's may begin any more; below it, how many run.
 const SHUT: usize = 1 << (usize::BITS - 1);
 static GATE: AtomicUsize = AtomicUsize::new(0);
 
+/// Runs what may call code of the user's where Python doesn't expect it, unless the interpreter is ending. An exit waits
+/// for those inside: Python before 3.14 ends its other threads by unwinding their stacks, which aborts in our frames.
+pub(crate) fn inside(work: impl FnOnce()) {
+    struct Inside;
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            GATE.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+    let before = GATE.fetch_add(1, Ordering::AcqRel);
+    let inside = Inside;
+    if before & SHUT == 0 {
+        work();
+    }
+    drop(inside);
+}
+
 /// Runs code of the user's on the core's pool, unless the interpreter is ending.
 pub(crate) fn pool(work: impl FnOnce(Python<'_>) + Send + 'static) {
-    runtime::pool(move || {
-        struct Inside;
-        impl Drop for Inside {
-            fn drop(&mut self) {
-                GATE.fetch_sub(1, Ordering::AcqRel);
-            }
-        }
-        let before = GATE.fetch_add(1, Ordering::AcqRel);
-        let inside = Inside;
-        if before & SHUT == 0 {
-            Python::attach(work);
-        }
-        drop(inside);
-    });
+    runtime::pool(|| inside(|| Python::attach(work)));
 }
 
 /// At exit: gives back what is held, and keeps our threads out of an interpreter that ends.

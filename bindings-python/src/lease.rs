@@ -202,7 +202,7 @@ impl Drop for Lease {
             return;
         }
         let key = dlock::show(self.lease.key());
-        Python::try_attach(|py| {
+        let warn = |py: Python<'_>| {
             let before = PyErr::take(py);
             let text = CString::new(format!("unreleased dlock.Lease of key {key}")).unwrap_or_default();
             let warning = py.get_type::<PyResourceWarning>();
@@ -212,7 +212,8 @@ impl Drop for Lease {
             if let Some(before) = before {
                 before.restore(py);
             }
-        });
+        };
+        bridge::inside(|| Python::try_attach(warn).unwrap_or_default());
     }
 }
 

@@ -203,10 +203,25 @@ def test_exit_while_holding(way, file_url, run):
     print("free after", time.monotonic() - began)
 
 
+def exits(program, urls):
+    """Runs the program once for each URL, four at a time, and says how those that failed did."""
+    failed = []
+    while urls:
+        four, urls = urls[:4], urls[4:]
+        commands = [[sys.executable, "-W", "error::ResourceWarning", "-c", program, url] for url in four]
+        running = [subprocess.Popen(command, stderr=subprocess.PIPE) for command in commands]
+        for process in running:
+            _, text = process.communicate(timeout=30)
+            if process.returncode:
+                failed.append((process.returncode, text.decode()[-300:]))
+    return failed
+
+
 def test_200_exits_right_after_a_release(url):
     """No crash and no hang when a program of asyncio ends while its last completions are under way."""
     program = """
-import asyncio, sys
+import asyncio, sys, warnings
+warnings.simplefilter("ignore")
 import dlock
 client = dlock.connect(sys.argv[1])
 async def main():
@@ -221,15 +236,23 @@ async def main():
     await asyncio.sleep(0)
 asyncio.run(main())
 """
-    failed = []
-    for start in range(0, 200, 4):
-        command = [sys.executable, "-W", "ignore", "-c", program, f"{url}-{start}" if "memory" in url else url]
-        running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
-        for process in running:
-            _, text = process.communicate(timeout=30)
-            if process.returncode:
-                failed.append((process.returncode, text.decode()[-300:]))
-    assert failed == []
+    urls = [f"{url}-{start}" if "memory" in url else url for start in range(50) for _ in range(4)]
+    assert exits(program, urls) == []
+
+
+def test_40_exits_with_daemon_threads_that_wait(file_url):
+    """What is given back at exit goes to threads that die with the interpreter, and the warnings of theirs with it."""
+    program = """
+import sys, threading, time
+import dlock
+client = dlock.connect(sys.argv[1])
+held = [client.lock(f"{key}") for key in range(8)]
+for lock in held:
+    lock.acquire()
+    threading.Thread(target=client.lock(lock.key).acquire, daemon=True).start()
+time.sleep(0.05)
+"""
+    assert exits(program, [f"{file_url}-{start}" for start in range(40)]) == []
 
 
 def test_import_brings_little(run):
