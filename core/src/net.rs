@@ -1,12 +1,19 @@
 //! Connections to servers: addresses, sockets that no child of fork keeps open, and the one TLS stack.
 
 use std::io::{Error, ErrorKind, Result};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+#[cfg(unix)]
+use rustix::io::Errno;
+#[cfg(unix)]
+use socket2::{Domain, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+#[cfg(not(unix))]
+use tokio::net::TcpSocket;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -92,17 +99,28 @@ impl std::fmt::Display for Address {
     }
 }
 
-async fn socket(address: std::net::SocketAddr) -> Result<Socket> {
-    let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_nodelay(true)?;
+#[cfg(unix)]
+async fn socket(address: SocketAddr) -> Result<Socket> {
+    let mut socket = Unshared::open(|| {
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(true)?;
-        Ok::<_, Error>(socket)
-    };
-    #[cfg(unix)]
-    return Unshared::open(open)?.convert(async |socket: TcpSocket| socket.connect(address).await).await;
-    #[cfg(not(unix))]
-    return open()?.connect(address).await;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&address.into()) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+            _ => TcpStream::from_std(socket.into()),
+        }
+    })?;
+    socket.owner().writable().await?;
+    socket.owner().take_error()?.map_or(Ok(socket), Err)
+}
+
+#[cfg(not(unix))]
+async fn socket(address: SocketAddr) -> Result<Socket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.connect(address).await
 }
 
 /// The TLS options `ca`, `cert`, `key` and `sni`; without `ca` the system's certificates count.
@@ -164,5 +182,41 @@ impl AsyncWrite for Unshared<TcpStream> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(self.owner()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    #[expect(unsafe_code, reason = "a start by fork has no safe form")]
+    fn a_child_of_fork_keeps_what_is_not_ours() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+                    while !over.load(Ordering::Relaxed) {
+                        runtime.block_on(socket(nobody)).unwrap_err();
+                    }
+                });
+            }
+            let failed: Vec<_> = (0..1000)
+                .filter_map(|_| {
+                    let mut command = Command::new("true");
+                    // SAFETY: it does nothing.
+                    unsafe { command.pre_exec(|| Ok(())) };
+                    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).output().err()
+                })
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            assert!(failed.is_empty(), "{} of 1000: {:?}", failed.len(), failed[0]);
+        });
     }
 }

@@ -89,7 +89,8 @@ struct Entry {
 }
 
 impl<T: AsRawFd> Unshared<T> {
-    /// Opens a descriptor and enters it into the table, with no fork in between.
+    /// Opens a descriptor and enters it into the table, or closes it again where a later step fails, with no fork in
+    /// between: a line of the table is never left for a number that is somebody else's by then. Must not block.
     pub(crate) fn open<E>(open: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
         super::watch_forks();
         freeze();
@@ -103,16 +104,6 @@ impl<T: AsRawFd> Unshared<T> {
 }
 
 impl<T> Unshared<T> {
-    /// The same descriptor with another owner.
-    pub(crate) async fn convert<U, E>(mut self, change: impl AsyncFnOnce(T) -> Result<U, E>) -> Result<Unshared<U>, E> {
-        let owner = self.owner.take().expect("present until dropped");
-        let entry = Entry { fd: self.entry.fd, epoch: self.entry.epoch };
-        // Dropped on the way or failed, `self` still stands for the line in the table.
-        let owner = change(owner).await?;
-        std::mem::forget(self);
-        Ok(Unshared { owner: Some(owner), entry })
-    }
-
     pub(crate) fn owner(&mut self) -> &mut T {
         self.owner.as_mut().expect("present until dropped")
     }
