@@ -5,5 +5,6 @@ mod resp;
 
 pub mod history;
 pub mod languages;
+pub mod mutants;
 pub mod proxy;
 pub mod server;

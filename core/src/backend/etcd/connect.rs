@@ -1,25 +1,28 @@
 //! How a connection is made: our own socket and TLS under the crate's HTTP/2, the login on top.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use etcd_client::{Channel, Client, ConnectOptions};
-use hyper_util::rt::TokioIo;
-use tonic::transport::{Endpoint, Uri};
-use tower_service::Service;
+use http::header::{HeaderValue, USER_AGENT};
+use http::uri::{Authority, InvalidUri, Scheme, Uri};
+use http::{Request, Response};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service};
 
+use super::cork::Cork;
 use super::error::{of_io, of_request};
 use super::link::{Conn, Link};
 use crate::backend::BoxFuture;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::net::Stream;
+use crate::runtime;
 
 /// How often a connection with requests under way is asked whether it lives. More often than every 5 s etcd forbids.
 const PING: Duration = Duration::from_secs(10);
-
-type Io = TokioIo<Box<dyn Stream>>;
 
 /// Makes a connection to one of the endpoints: each is tried once, the one of this number first.
 pub(super) async fn connect(link: &Link, number: u64) -> Result<Conn> {
@@ -52,19 +55,22 @@ async fn made(link: &Link, at: usize) -> Result<Client> {
     let address = &link.addresses[at];
     let name = address.to_string();
     let stream = address.connect().await.map_err(|error| of_io(&error, &name))?;
-    let place = |scheme: &str| format!("{scheme}://{name}").parse::<Uri>();
     let unusable = |why: &dyn std::fmt::Display| Error::invalid(format!("etcd at {name} has no usable address: {why}"));
-    // The scheme is for display: by which way it is reached the socket knows.
-    let mut endpoint = Endpoint::from(place("http").map_err(|why| unusable(&why))?)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(link.config.connect_timeout());
-    if address.has_tls() {
-        endpoint = endpoint.origin(place("https").map_err(|why| unusable(&why))?);
-    }
-    let endpoint = endpoint.user_agent(concat!("dlock/", env!("CARGO_PKG_VERSION"))).map_err(|why| unusable(&why))?;
-    let channel = endpoint.connect_with_connector(Once(Arc::new(Mutex::new(Some(stream))))).await;
-    let channel = channel.map_err(|why| Error::unavailable(format!("etcd at {name} can't be reached: {why}")))?;
-    let client = Client::from_channel(Channel::Tonic(channel), Some(options(link))).await;
+    let (send, conn) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(link.config.connect_timeout())
+        .handshake(TokioIo::new(Cork::new(stream)))
+        .await
+        .map_err(|why| Error::unavailable(format!("etcd at {name} can't be reached: {why}")))?;
+    // It ends with the last who has `send`.
+    runtime::spawn(async move { drop(conn.await) });
+    let requests = Requests {
+        send,
+        scheme: if address.has_tls() { Scheme::HTTPS } else { Scheme::HTTP },
+        authority: name.parse().map_err(|why: InvalidUri| unusable(&why))?,
+    };
+    let client = Client::from_channel(Channel::Custom(BoxCloneSyncService::new(requests)), Some(options(link))).await;
     client.map_err(|error| of_request(&error, &name).error)
 }
 
@@ -77,23 +83,46 @@ fn options(link: &Link) -> ConnectOptions {
     }
 }
 
-/// Gives out one socket, once: a connection that is lost is not made again in silence, since what was sent on it may
-/// still be done, and what is asked then is asked elsewhere.
+/// Sends requests on one connection, and on no other: one that is lost is not made again in silence, since what was sent
+/// on it may still be done, and what is asked then is asked elsewhere.
 #[derive(Clone)]
-struct Once(Arc<Mutex<Option<Box<dyn Stream>>>>);
+struct Requests {
+    send: SendRequest<Body>,
+    scheme: Scheme,
+    authority: Authority,
+}
 
-impl Service<Uri> for Once {
-    type Response = Io;
-    type Error = std::io::Error;
-    type Future = BoxFuture<'static, std::io::Result<Io>>;
+impl Service<Request<Body>> for Requests {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, std::result::Result<Response<Body>, BoxError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), BoxError>> {
+        self.send.poll_ready(cx).map_err(|_| never_sent())
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let gone = || std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost");
-        Box::pin(std::future::ready(stream.map(TokioIo::new).ok_or_else(gone)))
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        uri.scheme = Some(self.scheme.clone());
+        uri.authority = Some(self.authority.clone());
+        match Uri::from_parts(uri) {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(why) => return Box::pin(std::future::ready(Err(why.into()))),
+        }
+        request
+            .headers_mut()
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("dlock/", env!("CARGO_PKG_VERSION"))));
+        let answer = self.send.try_send_request(request);
+        Box::pin(async move {
+            match answer.await {
+                Ok(answer) => Ok(answer.map(Body::new)),
+                Err(error) if error.message().is_some() => Err(never_sent()),
+                Err(error) => Err(error.into_error().into()),
+            }
+        })
     }
+}
+
+fn never_sent() -> BoxError {
+    std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost").into()
 }

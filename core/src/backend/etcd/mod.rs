@@ -3,6 +3,7 @@
 //! The protocol, what it promises and what breaks it: README.md in this folder.
 
 mod connect;
+mod cork;
 mod error;
 mod grant;
 mod link;

@@ -10,7 +10,9 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Once, OnceLock};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process, waitid,
+};
 use tempfile::TempDir;
 
 /// A process with a group of its own. Dropped, all of the group is killed.
@@ -46,8 +48,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends a signal; one that stops has done so on return: the threads of a process stop one after the other.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill_process(self.pid, signal)?)
+        kill_process(self.pid, signal)?;
+        if signal == Signal::STOP {
+            waitid(WaitId::Pid(self.pid), WaitIdOptions::STOPPED)?;
+        }
+        Ok(())
     }
 
     /// How it ended, if it has.

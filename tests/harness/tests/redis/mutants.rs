@@ -1,11 +1,7 @@
 //! Each deliberate defect of the engine and the backend is caught by the scenario that is there for it.
 
-use std::collections::VecDeque;
-use std::process::Command;
-use std::sync::Mutex;
-use std::time::Instant;
-
 use dlock::mutant::MUTANTS;
+use dlock_harness::mutants::all_are_caught;
 
 /// Which scenario fails under which defect.
 const CAUGHT: &[(&str, &str)] = &[
@@ -33,41 +29,7 @@ const CAUGHT: &[(&str, &str)] = &[
     ("drop-forgets", "cancel::a_lease_that_is_dropped_is_given_back"),
 ];
 
-/// Whether the scenario fails under the defect, and how it says so.
-fn caught(mutant: &str, scenario: &str) -> Result<String, String> {
-    let begun = Instant::now();
-    let mut line = Command::new(std::env::current_exe().unwrap());
-    let done = line.args(["--exact", scenario]).env("DLOCK_MUTANT", mutant).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stdout);
-    if !said.contains("running 1 test") {
-        return Err(format!("there is no scenario {scenario}"));
-    }
-    if done.status.success() {
-        return Err(format!("{mutant} survives {scenario}"));
-    }
-    let mut lines = said.lines().skip_while(|line| !line.contains("panicked at")).skip(1);
-    Ok(format!("{:>5.1} s  {}", begun.elapsed().as_secs_f64(), lines.next().unwrap_or("it was killed")))
-}
-
 #[test]
 fn every_defect_is_caught() {
-    let missing: Vec<_> = MUTANTS.iter().map(|(name, _)| *name).filter(|name| name.starts_with("redis-")).collect();
-    let missing: Vec<_> = missing.iter().filter(|name| !CAUGHT.iter().any(|(known, _)| known == *name)).collect();
-    assert!(missing.is_empty(), "no scenario for {missing:?}");
-    let (work, survivors) = (Mutex::new(VecDeque::from_iter(CAUGHT)), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let Some((mutant, scenario)) = work.lock().unwrap().pop_front() else { return };
-                    match caught(mutant, scenario) {
-                        Ok(how) => println!("{mutant:36} {scenario:76} {how}"),
-                        Err(why) => survivors.lock().unwrap().push(why),
-                    }
-                }
-            });
-        }
-    });
-    let survivors = survivors.into_inner().unwrap();
-    assert!(survivors.is_empty(), "{survivors:#?}");
+    all_are_caught(MUTANTS, "redis-", CAUGHT);
 }
