@@ -1,5 +1,6 @@
 //! How a connection is made: our own socket and TLS under the crate's HTTP/2, the login on top.
 
+use std::io::ErrorKind;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -97,8 +98,9 @@ impl Service<Request<Body>> for Requests {
     type Error = BoxError;
     type Future = BoxFuture<'static, std::result::Result<Response<Body>, BoxError>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), BoxError>> {
-        self.send.poll_ready(cx).map_err(|_| never_sent())
+    /// Always: only of a request that was given to it can the connection say that it wasn't sent.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
@@ -116,13 +118,30 @@ impl Service<Request<Body>> for Requests {
         Box::pin(async move {
             match answer.await {
                 Ok(answer) => Ok(answer.map(Body::new)),
-                Err(error) if error.message().is_some() => Err(never_sent()),
+                Err(error) if error.message().is_some() => {
+                    Err(std::io::Error::new(ErrorKind::NotConnected, "the connection was lost").into())
+                }
                 Err(error) => Err(error.into_error().into()),
             }
         })
     }
 }
 
-fn never_sent() -> BoxError {
-    std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost").into()
+#[cfg(test)]
+mod tests {
+    use super::super::error::Fate;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_on_a_lost_connection_was_never_sent() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (send, conn) = http2::handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
+        drop(theirs);
+        let _ = conn.await;
+        let requests = Requests { send, scheme: Scheme::HTTP, authority: Authority::from_static("e:2379") };
+        let channel = Channel::Custom(BoxCloneSyncService::new(requests));
+        let client = Client::from_channel(channel, None).await.unwrap();
+        let error = client.kv_client().get("k", None).await.unwrap_err();
+        assert_eq!(of_request(&error, "e:2379").fate, Fate::Elsewhere, "{error:?}");
+    }
 }
