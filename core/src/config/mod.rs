@@ -9,6 +9,7 @@ mod env;
 mod file;
 mod option;
 mod redact;
+mod servers;
 mod settings;
 mod tree;
 mod url;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use duration::duration;
 pub use option::{Opt, Scheme, Want};
+pub use servers::{read_servers, write_servers};
 pub use settings::Settings;
 pub use url::{Parts, host_port, join_host};
 pub use value::Value;

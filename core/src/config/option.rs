@@ -55,6 +55,11 @@ pub struct Opt {
 }
 
 impl Opt {
+    /// An option of a service that stands in a URL in the driver's own way.
+    pub const fn of_service(name: &'static str, want: Want) -> Self {
+        Self { name, want, secret: false, env: true, yaml: true, url: false }
+    }
+
     const fn common(name: &'static str, want: Want) -> Self {
         Self { name, want, secret: false, env: false, yaml: true, url: true }
     }

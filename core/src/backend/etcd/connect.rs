@@ -25,13 +25,13 @@ use crate::runtime;
 /// How often a connection with requests under way is asked whether it lives. More often than every 5 s etcd forbids.
 const PING: Duration = Duration::from_secs(10);
 
-/// Makes a connection to one of the endpoints: each is tried once, the one of this number first.
+/// Makes a connection to one of the endpoints: each is tried once, the one of this number first, counted from 1.
 pub(super) async fn connect(link: &Link, number: u64) -> Result<Conn> {
-    let count = link.addresses.len();
+    let (count, first) = (link.addresses.len(), usize::try_from(number).unwrap_or(1) - 1);
     let limit = link.dial_limit();
     let mut failed = Error::unavailable("etcd has no endpoint");
     for turn in 0..count {
-        let at = usize::try_from(number).unwrap_or(0).wrapping_add(turn) % count;
+        let at = first.wrapping_add(turn) % count;
         let address = &link.addresses[at];
         let made = tokio::select! {
             biased;

@@ -1,20 +1,20 @@
 //! The one connection of a client: made when it is needed, replaced when it is silent, lost or of no use.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use etcd_client::{Client, Error as Etcd};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::error::{Failure, Fate, of_request};
 use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::net::Address;
-use crate::runtime;
+use crate::net::current::{Connection, Current};
 
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,14 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Link {
     pub(super) addresses: Vec<Address>,
     pub(super) config: Config,
-    state: Mutex<State>,
-    next: AtomicU64,
-}
-
-enum State {
-    Idle,
-    Connecting(watch::Receiver<Option<Result<Arc<Conn>>>>),
-    Live(Arc<Conn>),
+    current: Arc<Current<Conn>>,
 }
 
 /// One connection to one server. Closed when nobody waits for an answer on it any more.
@@ -88,7 +81,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     pub(super) fn new(addresses: Vec<Address>, config: Config) -> Self {
-        Self { addresses, config, state: Mutex::new(State::Idle), next: AtomicU64::new(0) }
+        Self { addresses, config, current: Current::new() }
     }
 
     /// For a request that is asked elsewhere as well after so long.
@@ -117,7 +110,7 @@ impl Link {
         let mut unanswered = Vec::new();
         let mut tries = self.addresses.len() + 1;
         loop {
-            let conn = match self.live() {
+            let conn = match self.current.live() {
                 Some(conn) => conn,
                 // In a box, like all that is rare: every call would have to make room for it.
                 None => match Box::pin(self.connected(end)).await {
@@ -230,14 +223,6 @@ impl Link {
         names.join(", ")
     }
 
-    /// The connection, if there is one.
-    fn live(&self) -> Option<Arc<Conn>> {
-        match &*locked(&self.state) {
-            State::Live(conn) if !conn.is_dead() => Some(conn.clone()),
-            _ => None,
-        }
-    }
-
     async fn connected(self: &Arc<Self>, end: Instant) -> Result<Arc<Conn>, Failure> {
         tokio::select! {
             biased;
@@ -246,32 +231,13 @@ impl Link {
         }
     }
 
-    /// The connection there is, or one made now; `other`: another than the one of this number. It is made once for all
-    /// who ask, and made whole also when they don't wait for it.
+    /// The connection there is, or one made now; `other`: another than the one of this number.
     pub(super) async fn conn(self: &Arc<Self>, other: Option<u64>) -> Result<Arc<Conn>> {
-        let mut made = {
-            let mut state = locked(&self.state);
-            match &*state {
-                State::Live(conn) if !conn.is_dead() && other != Some(conn.number) => return Ok(conn.clone()),
-                State::Connecting(made) => made.clone(),
-                _ => {
-                    let (tell, made) = watch::channel(None);
-                    *state = State::Connecting(made.clone());
-                    let link = self.clone();
-                    let number = self.next.fetch_add(1, Ordering::Relaxed);
-                    runtime::spawn(async move {
-                        let result = super::connect::connect(&link, number).await.map(Arc::new);
-                        *locked(&link.state) = match &result {
-                            Ok(conn) => State::Live(conn.clone()),
-                            Err(_) => State::Idle,
-                        };
-                        let _ = tell.send(Some(result));
-                    });
-                    made
-                }
-            }
+        let make = |number| {
+            let link = self.clone();
+            async move { super::connect::connect(&link, number).await.map(Arc::new) }
         };
-        let made = made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+        let made = self.current.get(other, make).await;
         made.unwrap_or_else(|| Err(self.silent("connecting was given up")))
     }
 
@@ -279,12 +245,7 @@ impl Link {
     pub(super) fn lost(&self, conn: &Conn) {
         conn.dead.store(true, Ordering::Release);
         conn.died.notify_waiters();
-        let mut state = locked(&self.state);
-        if let State::Live(live) = &*state
-            && live.number == conn.number
-        {
-            *state = State::Idle;
-        }
+        self.current.forget(conn.number);
     }
 }
 
@@ -318,10 +279,6 @@ impl Conn {
         Self { number, address, client, dead: AtomicBool::new(false), died: Notify::new() }
     }
 
-    fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
-    }
-
     /// Resolves when nothing is asked on it any more.
     pub(super) async fn gone(&self) {
         let mut died = std::pin::pin!(self.died.notified());
@@ -329,6 +286,16 @@ impl Conn {
         if !self.is_dead() {
             died.await;
         }
+    }
+}
+
+impl Connection for Conn {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
     }
 }
 

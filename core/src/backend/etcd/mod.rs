@@ -27,30 +27,26 @@ use self::session::Sessions;
 use self::watch::Watches;
 use super::{Alarm, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal};
 use crate::claim::Claim;
-use crate::config::{Config, Opt, Parts, Scheme, Value, Values, Want, encode, host_port, join_host, write_hosts};
+use crate::config::{Config, Opt, Parts, Scheme, Values, Want, read_servers, write_servers};
 use crate::error::{Error, Result};
 use crate::net::Address;
 
 const PORT: u16 = 2379;
-
-const fn opt(name: &'static str, want: Want) -> Opt {
-    Opt { name, want, secret: false, env: true, yaml: true, url: false }
-}
 
 /// The backend's entry in the table of drivers.
 pub static DRIVER: Driver = Driver {
     name: "etcd",
     schemes: &[Scheme { name: "etcd", tls: false, mode: None }, Scheme { name: "etcds", tls: true, mode: None }],
     options: &[
-        opt("endpoints", Want::List),
-        opt("username", Want::Text),
-        Opt { secret: true, ..opt("password", Want::Text) },
-        Opt { url: true, ..opt("dial_timeout", Want::Time) },
-        Opt { url: true, ..opt("tls", Want::Flag) },
+        Opt::of_service("endpoints", Want::List),
+        Opt::of_service("username", Want::Text),
+        Opt { secret: true, ..Opt::of_service("password", Want::Text) },
+        Opt { url: true, ..Opt::of_service("dial_timeout", Want::Time) },
+        Opt { url: true, ..Opt::of_service("tls", Want::Flag) },
     ],
     service: true,
     parts,
-    authority,
+    authority: |values| write_servers(values, "endpoints", PORT),
     capability,
     connect: |config, alarm| Ok(Arc::new(Etcd::new(config, alarm)?)),
 };
@@ -73,32 +69,13 @@ fn capability() -> Capability {
 }
 
 fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
-    let hosts: Vec<_> = match parts.hosts.as_slice() {
-        [] => vec![join_host("localhost", Some(PORT))],
-        hosts => hosts.iter().map(|(host, port)| join_host(host, Some(port.unwrap_or(PORT)))).collect(),
-    };
-    values.set("endpoints", Value::List(hosts));
-    for (name, text) in [("username", &parts.user), ("password", &parts.password)] {
-        if let Some(text) = text {
-            values.set(name, Value::Text(text.clone()));
-        }
-    }
+    read_servers(parts, values, "endpoints", PORT);
     match parts.path.as_str() {
         "" | "/" => Ok(()),
         _ => Err(Error::invalid(
             "an etcd URL has no path: put ?prefix= before all keys, as in etcd://localhost?prefix=app/",
         )),
     }
-}
-
-fn authority(values: &Values) -> String {
-    let user = values.text("username").map(|user| format!("{}@", encode(user))).unwrap_or_default();
-    let endpoints = values.list("endpoints").unwrap_or_default();
-    let mut hosts: Vec<_> = endpoints.iter().filter_map(|endpoint| host_port(endpoint).ok()).collect();
-    if hosts.is_empty() {
-        hosts.push(("localhost".to_owned(), Some(PORT)));
-    }
-    format!("{user}{}", write_hosts(&hosts))
 }
 
 /// One client's part.

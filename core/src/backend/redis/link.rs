@@ -1,12 +1,11 @@
 //! The one connection of a client: made when it is needed, replaced when it is silent, asked by scripts.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
-use tokio::sync::watch;
 
 use super::error::{Failure, no_script, of_request};
 use super::post::Post;
@@ -15,6 +14,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::net::Address;
+use crate::net::current::{Connection, Current};
 use crate::runtime;
 
 /// How long a request may be without an answer before it is asked on another connection as well.
@@ -25,15 +25,8 @@ pub(super) struct Link {
     pub(super) address: Address,
     pub(super) config: Config,
     pub(super) post: Arc<Post>,
-    state: Mutex<State>,
-    next: AtomicU64,
+    current: Arc<Current<Conn>>,
     probing: AtomicBool,
-}
-
-enum State {
-    Idle,
-    Connecting(watch::Receiver<Option<Result<Arc<Conn>>>>),
-    Live(Arc<Conn>),
 }
 
 /// One connection to the server. Closed when nobody waits for an answer on it any more.
@@ -90,8 +83,7 @@ impl Link {
     }
 
     pub(super) fn new(address: Address, config: Config, post: Arc<Post>) -> Self {
-        let (state, next, probing) = (Mutex::new(State::Idle), AtomicU64::new(1), AtomicBool::new(false));
-        Self { address, config, post, state, next, probing }
+        Self { address, config, post, current: Current::new(), probing: AtomicBool::new(false) }
     }
 
     /// Runs a script. `args` adds keys and arguments each time it is sent: a request without an answer is sent again on
@@ -121,7 +113,7 @@ impl Link {
         make: impl Fn(&Conn, &Sent, bool) -> Cmd + Sync,
     ) -> Result<Answer, Failure> {
         let end = Instant::now().plus(limits.budget);
-        let conn = match self.live() {
+        let conn = match self.current.live() {
             Some(conn) => conn,
             // In a box, like all that is rare: every call would have to make room for it.
             None => Box::pin(self.connected(end)).await?,
@@ -196,14 +188,6 @@ impl Link {
         });
     }
 
-    /// The connection, if there is one.
-    fn live(&self) -> Option<Arc<Conn>> {
-        match &*locked(&self.state) {
-            State::Live(conn) if !conn.dead.load(Ordering::Acquire) => Some(conn.clone()),
-            _ => None,
-        }
-    }
-
     async fn connected(self: &Arc<Self>, end: Instant) -> Result<Arc<Conn>, Failure> {
         tokio::select! {
             biased;
@@ -212,36 +196,18 @@ impl Link {
         }
     }
 
-    /// The connection there is, or one made now; `other`: another than the one of this number. It is made once for all
-    /// who ask, and made whole also when they don't wait for it.
+    /// The connection there is, or one made now; `other`: another than the one of this number.
     pub(super) async fn conn(self: &Arc<Self>, other: Option<u64>) -> Result<Arc<Conn>> {
-        let mut made = {
-            let mut state = locked(&self.state);
-            match &*state {
-                State::Live(conn) if !conn.dead.load(Ordering::Acquire) && other != Some(conn.number) => {
-                    return Ok(conn.clone());
-                }
-                State::Connecting(made) => made.clone(),
-                _ => {
-                    let (tell, made) = watch::channel(None);
-                    *state = State::Connecting(made.clone());
-                    let link = self.clone();
-                    let number = self.next.fetch_add(1, Ordering::Relaxed);
-                    runtime::spawn(async move {
-                        let result = super::connect::connect(&link, number).await;
-                        *locked(&link.state) = match &result {
-                            Ok(conn) => State::Live(conn.clone()),
-                            Err(_) => State::Idle,
-                        };
-                        let _ = tell.send(Some(result));
-                        // Whoever waits asks again: messages may have been missed.
-                        link.post.ring_all();
-                    });
-                    made
-                }
+        let make = |number| {
+            let link = self.clone();
+            async move {
+                let made = super::connect::connect(&link, number).await;
+                // Whoever waits asks again: messages may have been missed.
+                link.post.ring_all();
+                made
             }
         };
-        let made = made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+        let made = self.current.get(other, make).await;
         made.unwrap_or_else(|| Err(self.silent("connecting was given up")))
     }
 
@@ -253,12 +219,7 @@ impl Link {
 
     /// The connection of this number is gone; whoever waits asks again.
     pub(super) fn gone(&self, number: u64) {
-        let mut state = locked(&self.state);
-        if let State::Live(live) = &*state
-            && live.number == number
-        {
-            *state = State::Idle;
-            drop(state);
+        if self.current.forget(number) {
             self.post.ring_all();
         }
     }
@@ -308,6 +269,16 @@ fn ms(at: Instant) -> i64 {
 impl Drop for Conn {
     fn drop(&mut self) {
         self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+impl Connection for Conn {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
     }
 }
 

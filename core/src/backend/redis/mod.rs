@@ -26,15 +26,11 @@ use self::post::Post;
 use self::script::Script;
 use super::{Alarm, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal};
 use crate::claim::Claim;
-use crate::config::{Config, Opt, Parts, Scheme, Values, Want, encode, host_port, join_host, write_hosts};
+use crate::config::{Config, Opt, Parts, Scheme, Values, Want, read_servers, write_servers};
 use crate::error::{Error, Result};
 use crate::net::Address;
 
 const PORT: u16 = 6379;
-
-const fn opt(name: &'static str, want: Want) -> Opt {
-    Opt { name, want, secret: false, env: true, yaml: true, url: false }
-}
 
 /// The backend's entry in the table of drivers.
 pub static DRIVER: Driver = Driver {
@@ -44,12 +40,12 @@ pub static DRIVER: Driver = Driver {
         Scheme { name: "rediss", tls: true, mode: Some("single") },
     ],
     options: &[
-        opt("addrs", Want::List),
-        opt("username", Want::Text),
-        Opt { secret: true, ..opt("password", Want::Text) },
-        opt("db", Want::Count),
-        opt("mode", Want::Choice(&["single"])),
-        Opt { url: true, ..opt("tls", Want::Flag) },
+        Opt::of_service("addrs", Want::List),
+        Opt::of_service("username", Want::Text),
+        Opt { secret: true, ..Opt::of_service("password", Want::Text) },
+        Opt::of_service("db", Want::Count),
+        Opt::of_service("mode", Want::Choice(&["single"])),
+        Opt { url: true, ..Opt::of_service("tls", Want::Flag) },
     ],
     service: true,
     parts,
@@ -75,16 +71,7 @@ fn capability() -> Capability {
 }
 
 fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
-    let hosts: Vec<_> = match parts.hosts.as_slice() {
-        [] => vec![join_host("localhost", Some(PORT))],
-        hosts => hosts.iter().map(|(host, port)| join_host(host, Some(port.unwrap_or(PORT)))).collect(),
-    };
-    values.set("addrs", crate::config::Value::List(hosts));
-    for (name, text) in [("username", &parts.user), ("password", &parts.password)] {
-        if let Some(text) = text {
-            values.set(name, crate::config::Value::Text(text.clone()));
-        }
-    }
+    read_servers(parts, values, "addrs", PORT);
     match parts.path.trim_start_matches('/') {
         "" => Ok(()),
         db => {
@@ -98,14 +85,8 @@ fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
 }
 
 fn authority(values: &Values) -> String {
-    let user = values.text("username").map(|user| format!("{}@", encode(user))).unwrap_or_default();
-    let addrs = values.list("addrs").unwrap_or_default();
-    let mut hosts: Vec<_> = addrs.iter().filter_map(|addr| host_port(addr).ok()).collect();
-    if hosts.is_empty() {
-        hosts.push(("localhost".to_owned(), Some(PORT)));
-    }
     let db = values.count("db").map(|db| format!("/{db}")).unwrap_or_default();
-    format!("{user}{}{db}", write_hosts(&hosts))
+    format!("{}{db}", write_servers(values, "addrs", PORT))
 }
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Connections to servers: addresses, sockets that no child of fork keeps open, and the one TLS stack.
 
+pub(crate) mod current;
+
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::pin::Pin;
