@@ -18,6 +18,7 @@ def test_interrupt_in_a_blocked_acquire(url, run):
         """
         import signal, sys, threading, time, os
         import dlock
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
         client = dlock.connect(sys.argv[1])
         lock = client.lock("k")
         lock.acquire()
