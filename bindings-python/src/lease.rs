@@ -213,7 +213,9 @@ impl Drop for Lease {
                 before.restore(py);
             }
         };
-        bridge::inside(|| Python::try_attach(warn).unwrap_or_default());
+        bridge::inside(|| {
+            Python::try_attach(warn);
+        });
     }
 }
 

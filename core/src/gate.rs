@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::oneshot;
 
@@ -13,6 +13,7 @@ use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::lease::Inner;
 use crate::op::Cancel;
+use crate::runtime::locked;
 
 /// In tests the order in which slots are walked through is the same in every run.
 #[cfg(feature = "testing")]
@@ -66,10 +67,6 @@ pub(crate) struct Turn {
 
 /// A place in the queue.
 pub(crate) type Place = oneshot::Receiver<Turn>;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Gate {
     pub(crate) fn slot(self: &Arc<Self>, name: &Arc<str>) -> Arc<Slot> {

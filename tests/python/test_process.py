@@ -204,12 +204,12 @@ def test_exit_while_holding(way, file_url, run):
     print("free after", time.monotonic() - began)
 
 
-def exits(program, urls):
+def exits(warnings, program, urls):
     """Runs the program once for each URL, four at a time, and says how those that failed did."""
     failed = []
     while urls:
         four, urls = urls[:4], urls[4:]
-        commands = [[sys.executable, "-W", "error::ResourceWarning", "-c", program, url] for url in four]
+        commands = [[sys.executable, "-W", warnings, "-c", program, url] for url in four]
         running = [subprocess.Popen(command, stderr=subprocess.PIPE) for command in commands]
         for process in running:
             _, text = process.communicate(timeout=30)
@@ -221,8 +221,7 @@ def exits(program, urls):
 def test_200_exits_right_after_a_release(url):
     """No crash and no hang when a program of asyncio ends while its last completions are under way."""
     program = """
-import asyncio, sys, warnings
-warnings.simplefilter("ignore")
+import asyncio, sys
 import dlock
 client = dlock.connect(sys.argv[1])
 async def main():
@@ -238,7 +237,7 @@ async def main():
 asyncio.run(main())
 """
     urls = [f"{url}-{start}" if "memory" in url else url for start in range(50) for _ in range(4)]
-    assert exits(program, urls) == []
+    assert exits("ignore", program, urls) == []
 
 
 def test_40_exits_with_daemon_threads_that_wait(file_url):
@@ -253,7 +252,7 @@ for lock in held:
     threading.Thread(target=client.lock(lock.key).acquire, daemon=True).start()
 time.sleep(0.05)
 """
-    assert exits(program, [f"{file_url}-{start}" for start in range(40)]) == []
+    assert exits("error::ResourceWarning", program, [f"{file_url}-{start}" for start in range(40)]) == []
 
 
 def test_import_brings_little(run):

@@ -1,7 +1,7 @@
 //! The one connection of a client: made when it is needed, once for all who ask, and again when it is of no use any more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
@@ -37,7 +37,7 @@ impl<C: Connection> Current<C> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<C>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        runtime::locked(&self.state)
     }
 
     /// The connection, if there is one.

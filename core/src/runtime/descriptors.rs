@@ -78,13 +78,8 @@ pub(super) fn close_all() {
 #[derive(Debug)]
 pub(crate) struct Unshared<T = OwnedFd> {
     owner: Option<T>,
-    entry: Entry,
-}
-
-/// A line of the table.
-#[derive(Debug)]
-struct Entry {
-    fd: &'static AtomicI32,
+    /// Its line in the table.
+    line: &'static AtomicI32,
     epoch: u32,
 }
 
@@ -95,8 +90,8 @@ impl<T: AsRawFd> Unshared<T> {
         super::watch_forks();
         freeze();
         let made = open().map(|owner| {
-            let entry = Entry { fd: enter(owner.as_raw_fd()), epoch: super::epoch() };
-            Self { owner: Some(owner), entry }
+            let line = enter(owner.as_raw_fd());
+            Self { owner: Some(owner), line, epoch: super::epoch() }
         });
         thaw();
         made
@@ -132,9 +127,9 @@ impl AsRawFd for Unshared {
 impl<T> Drop for Unshared<T> {
     fn drop(&mut self) {
         let owner = self.owner.take();
-        if self.entry.epoch == super::epoch() {
+        if self.epoch == super::epoch() {
             freeze();
-            self.entry.fd.store(NONE, Ordering::Release);
+            self.line.store(NONE, Ordering::Release);
             drop(owner);
             thaw();
         } else {

@@ -12,7 +12,7 @@ mod engine;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use engine::Engine;
@@ -75,6 +75,11 @@ impl<T> PerProcess<T> {
             }
         }
     }
+}
+
+/// What a mutex protects, also after a panic of whoever had it.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 static ENGINE: PerProcess<&'static Engine> = PerProcess::new();

@@ -2,9 +2,8 @@
 
 #![allow(clippy::print_stdout, reason = "how each was caught is worth a line")]
 
-use std::collections::VecDeque;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// How often a scenario is played until the defect shows: where it depends on which of two comes first, it needn't at
@@ -19,22 +18,21 @@ pub fn all_are_caught(all: &[(&str, &str)], prefix: &str, scenarios: &[(&str, &s
     let ours = all.iter().map(|(name, _)| *name).filter(|name| name.starts_with(prefix));
     let missing: Vec<_> = ours.filter(|name| !scenarios.iter().any(|(known, _)| known == name)).collect();
     assert!(missing.is_empty(), "no scenario for {missing:?}");
-    let (work, survivors) = (Mutex::new(VecDeque::from_iter(scenarios)), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some((mutant, scenario)) = next else { return };
-                    match caught(mutant, scenario) {
-                        Ok(how) => println!("{mutant:36} {scenario:76} {how}"),
-                        Err(why) => survivors.lock().unwrap_or_else(PoisonError::into_inner).push(why),
-                    }
-                }
-            });
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let mut survivors = Vec::new();
+        while let Some((mutant, scenario)) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match caught(mutant, scenario) {
+                Ok(how) => println!("{mutant:36} {scenario:76} {how}"),
+                Err(why) => survivors.push(why),
+            }
         }
+        survivors
+    };
+    let survivors: Vec<_> = std::thread::scope(|scope| {
+        let lanes = [scope.spawn(lane), scope.spawn(lane)];
+        lanes.into_iter().flat_map(|lane| lane.join().expect("a lane doesn't panic")).collect()
     });
-    let survivors = survivors.into_inner().unwrap_or_else(PoisonError::into_inner);
     assert!(survivors.is_empty(), "{survivors:#?}");
 }
 

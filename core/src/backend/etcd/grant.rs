@@ -11,7 +11,7 @@ use rustc_hash::FxHashSet;
 use tokio::task::JoinSet;
 
 use super::Etcd;
-use super::link::{Limits, Refusal, Unanswered, locked};
+use super::link::{Limits, Refusal, Unanswered};
 use super::request::{Asker, get, txn};
 use super::session::{Session, seconds};
 use super::unsettled::{self, Ghost};
@@ -21,6 +21,7 @@ use crate::backend::{BoxFuture, Grant, Renewal};
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
+use crate::runtime::locked;
 
 /// Of so many leases that are due together each key is read.
 const FEW: usize = 16;

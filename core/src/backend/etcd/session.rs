@@ -8,10 +8,10 @@ use std::time::Duration;
 use etcd_client::{Error as Etcd, LeaseGrantOptions};
 
 use super::error::{Failure, Fate};
-use super::link::{Limits, Link, PATIENCE, Refusal, locked};
+use super::link::{Limits, Link, PATIENCE, Refusal};
 use crate::clock::{self, Instant};
 use crate::error::Error;
-use crate::runtime;
+use crate::runtime::{self, locked};
 
 /// How many classes of ttl a client has. What comes later joins the next longer one.
 const CLASSES: usize = 8;

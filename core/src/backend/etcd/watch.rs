@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::link::{Link, locked};
+use super::link::Link;
 use super::request::Line;
 use super::stream;
 use crate::backend::Alarm;
 use crate::clock::{self, Instant};
-use crate::runtime;
+use crate::runtime::{self, locked};
 
 /// How long a watcher that nobody uses is kept: the next contender of a busy lock finds it.
 const LINGER: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! The one connection of a client: made when it is needed, replaced when it is silent, asked by scripts.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::net::Address;
 use crate::net::current::{Connection, Current};
-use crate::runtime;
+use crate::runtime::{self, locked};
 
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -70,10 +70,6 @@ pub(super) struct Answer {
 pub(super) struct Limits {
     pub(super) patience: Duration,
     pub(super) budget: Duration,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Link {

@@ -1,7 +1,7 @@
 //! Messages from the server: who they are for, and what they say.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::reaper::Ghost;
 use crate::backend::Alarm;
 use crate::clock::Instant;
+use crate::runtime::locked;
 
 /// Every claim of this client that may still get a message.
 #[derive(Debug)]
@@ -42,10 +43,6 @@ pub(super) struct Entry {
     post: Arc<Post>,
     nonce: u64,
     pub(super) mail: Arc<Mail>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Mail {
