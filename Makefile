@@ -121,9 +121,10 @@ test-behaviour: $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases thro
 test-python: $(BUILT) ## What only exists in Python: the lock protocol, asyncio, signals, fork, exits.
 	$(PY) -m pytest tests/python
 
-test-node: $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promises, signals, workers, exits; on the machine's Node and on Node 24.
+test-node: $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promises, signals, workers, exits; on the machine's Node, on Node 24, in other realms.
 	$(NODE) --test tests/node/*.test.mjs
 	$(NODE24) --test tests/node/*.test.mjs
+	$(NODE) --no-warnings --experimental-vm-modules tests/node/in_realms.mjs $(IN_REALMS)
 
 test-c: $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sanitizers.
 	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
@@ -179,6 +180,9 @@ $(C_LIB): $(ENGINE) $(shell find bindings-c/src -type f) bindings-c/Cargo.toml b
 	$(CARGO) build --release -p dlock-c
 	@ln -sf libdlock_c.$(DYLIB) $(TARGET)/release/$(SONAME)
 	@touch $@
+
+# Played in a realm of their own, too: all but those about other processes and threads, which never are in one.
+IN_REALMS := $(filter-out %/exit.test.mjs %/worker.test.mjs,$(wildcard tests/node/*.test.mjs))
 
 C_FLAGS := -std=c99 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -Ibindings-c/include
 $(C_PROGRAMS): $(C_DIR)/%: tests/run/%.c $(C_LIB) bindings-c/include/dlock.h

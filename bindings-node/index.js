@@ -94,8 +94,9 @@ function breakLock(name, options) {
 }
 
 function register(service, client) {
-  if (!(client instanceof Client)) throw wrongType('client', 'a Client', client)
-  native.register(string('service', service), numberOf(client))
+  const number = numberOf(client)
+  if (number === undefined) throw wrongType('client', 'a Client that this copy of dlock-rs made', client)
+  native.register(string('service', service), number)
 }
 
 module.exports = {

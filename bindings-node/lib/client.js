@@ -1,8 +1,8 @@
 /** Clients: objects over the addon's numbers. */
 'use strict'
 
-const { native, failure, settled } = require('./native.js')
-const { ACQUIRE, REQUEST, read, string, wrongType } = require('./options.js')
+const { native, failure, realm, settled } = require('./native.js')
+const { ACQUIRE, REQUEST, isObject, read, string, wrongType } = require('./options.js')
 const { OURS, leave, make, scoped } = require('./lease.js')
 
 const registry = new FinalizationRegistry((handle) => native.forget(handle))
@@ -79,11 +79,11 @@ function combined(name, { ifAvailable, steal, signal, mode }) {
   else if (steal && ifAvailable) why = "'steal' and 'ifAvailable' can't be used together"
   else if (steal && mode === 'shared') why = "'steal' needs mode 'exclusive'"
   else if (signal !== undefined && (steal || ifAvailable)) why = "'signal' can't be used with 'steal' or 'ifAvailable'"
-  if (why !== undefined) throw new DOMException(why, 'NotSupportedError')
+  if (why !== undefined) throw new realm.DOMException(why, 'NotSupportedError')
   if (signal?.aborted) throw signal.reason
 }
 
-/** A client's number, for this package only. */
+/** A client's number, for this package only. Undefined: not a client of this copy. */
 let numberOf
 
 class Client {
@@ -101,7 +101,7 @@ class Client {
   }
 
   get capability() {
-    return native.capability(this.#core.number)
+    return { ...native.capability(this.#core.number) }
   }
 
   async acquire(name, options) {
@@ -151,12 +151,14 @@ class Client {
   async query() {
     const { clientId, all } = native.query(this.#core.number)
     const of = (wanted) =>
-      all.filter(({ held }) => held === wanted).map(({ name }) => ({ name, mode: 'exclusive', clientId }))
+      Array.from(all).filter(({ held }) => held === wanted).map(({ name }) => ({ name, mode: 'exclusive', clientId }))
     return { held: of(true), pending: of(false) }
   }
 
   async holders(name) {
-    return settled(native.holders(this.#core.number, string('name', name)))
+    const all = await settled(native.holders(this.#core.number, string('name', name)))
+    // Of the caller's realm.
+    return Array.from(all, (one) => ({ ...one }))
   }
 
   async breakLock(name) {
@@ -171,12 +173,12 @@ class Client {
     await settled(native.close(this.#core.number))
   }
 
-  [Symbol.asyncDispose]() {
+  [realm.asyncDispose]() {
     return this.close()
   }
 
   static {
-    numberOf = (client) => client.#core.number
+    numberOf = (client) => (isObject(client) && #core in client ? client.#core.number : undefined)
   }
 
   [Symbol.for('nodejs.util.inspect.custom')]() {

@@ -2,7 +2,7 @@
 'use strict'
 
 const { setImmediate } = require('node:timers')
-const { native, hooks, settled } = require('./native.js')
+const { native, hooks, realm, settled } = require('./native.js')
 const { number } = require('./options.js')
 
 /** Known to this package only: nobody else makes leases. */
@@ -14,7 +14,7 @@ const registry = new FinalizationRegistry((handle) => {
   const name = native.abandon(handle)
   if (name === null) return
   const detail = 'It was collected while held. Release each lease, or use request() or await using.'
-  process.emitWarning(`unreleased dlock lease of ${JSON.stringify(name)}`, { code: 'DLOCK_UNRELEASED', detail })
+  realm.process.emitWarning(`unreleased dlock lease of ${JSON.stringify(name)}`, { code: 'DLOCK_UNRELEASED', detail })
 })
 
 // A registration costs more than a lock. So only leases that outlive the loop's turn are registered; until then they
@@ -30,16 +30,15 @@ function enrol() {
   young.length = 0
 }
 
-/** Leases whose loss is to be told: the number of the watch, who listens, and whether the lease keeps the loop alive. */
+/** Leases whose loss is to be told: who listens, and whether the lease keeps the loop alive. */
 const watched = new Map()
-let watches = 0
 
 function watch(handle) {
   let entry = watched.get(handle)
   if (entry === undefined) {
-    entry = { id: ++watches, controller: null, ref: false }
+    entry = { controller: null, ref: false }
     watched.set(handle, entry)
-    native.watch(handle, entry.id)
+    native.watch(handle)
   }
   return entry
 }
@@ -52,10 +51,7 @@ function unwatch(handle) {
   return entry
 }
 
-hooks.lost = (handle, id) => {
-  // The number may be that of a later lease by now.
-  if (watched.get(handle)?.id === id) unwatch(handle).controller?.abort(native.loss(handle))
-}
+hooks.lost = (handle) => unwatch(handle)?.controller?.abort(native.loss(handle))
 
 /** Makes a lease that is held for as long as its object is used. */
 let make
@@ -151,7 +147,7 @@ class Lease {
 
   get signal() {
     if (this.#signal === null) {
-      const controller = new AbortController()
+      const controller = new realm.AbortController()
       this.#signal = controller.signal
       if (this.#over === null) watch(this.#handle).controller = controller
       else if (this.#over.loss !== null) controller.abort(this.#over.loss)
@@ -171,7 +167,7 @@ class Lease {
     return { lost: typeof lost === 'boolean' ? lost : await lost }
   }
 
-  async [Symbol.asyncDispose]() {
+  async [realm.asyncDispose]() {
     const left = leave(this)
     if (left !== undefined) await left
   }
@@ -181,7 +177,8 @@ class Lease {
     if (this.#over !== null) return this.#over.loss !== null
     if (this.#ending !== null) return this.#ending
     const answer = native.release(this.#handle)
-    if (answer instanceof Promise) return (this.#ending = this.#given(answer))
+    // By its shape: it may be of another realm.
+    if (typeof answer.then === 'function') return (this.#ending = this.#given(answer))
     this.#end(answer)
     return answer.loss !== null
   }

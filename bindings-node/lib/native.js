@@ -3,7 +3,22 @@
 
 const fs = require('node:fs')
 const path = require('node:path')
+const vm = require('node:vm')
 const { isMainThread } = require('node:worker_threads')
+
+/** Node's own realm. In another one, a `vm` context, there may be nothing but the language. */
+const outer = vm.runInThisContext('globalThis')
+const { process } = outer
+const realm = {
+  get AbortController() {
+    return globalThis.AbortController ?? outer.AbortController
+  },
+  get DOMException() {
+    return globalThis.DOMException ?? outer.DOMException
+  },
+  asyncDispose: Symbol.asyncDispose ?? outer.Symbol.asyncDispose,
+  process,
+}
 
 /** Where an addon may be: built here, or brought by the package for this platform (whose libc shows when it's loaded). */
 function places() {
@@ -49,11 +64,18 @@ function failure(kind, message, temporary = false, key = null, service = null) {
   return new Class(message, kind, code, temporary, key, service)
 }
 
-/** Told by the addon when a lease that is watched is lost; lib/lease.js sets it. */
-const hooks = { lost: undefined }
+/** What the addon calls: to make an error, and when a lease that is watched is lost, which lib/lease.js is told. */
+const hooks = { failure, lost: undefined }
 
-const native = load()
-const { kinds, version } = native.join(failure, (lease, watch) => hooks.lost(lease, watch))
+const addon = load()
+const half = addon.join(hooks)
+/**
+ * The addon's functions, each with what tells it whose call it is: the addon may serve other copies of this module. It
+ * doesn't keep what it calls, so they do.
+ */
+const native = {}
+for (const [name, call] of Object.entries(addon)) native[name] = call.bind(hooks, half)
+const { kinds, version } = addon.known()
 
 const errors = { DlockError }
 for (const [kind, name, code] of kinds) {
@@ -65,8 +87,9 @@ for (const Class of Object.values(errors)) {
   Object.defineProperty(Class.prototype, 'name', { value: Class.name, configurable: true, writable: true })
 }
 
-// A worker's end is the addon's to notice. At the process's end it releases what is held, a second at the most.
-if (isMainThread) process.on('exit', () => native.shutdown())
+// A worker's end is the addon's to notice. At the process's end it releases what is held, a second at the most. Said once,
+// whatever number of copies there is; and by the addon's own function, which keeps none of them.
+if (isMainThread && !process.listeners('exit').includes(addon.shutdown)) process.on('exit', addon.shutdown)
 
 /** Waits for a call; its error then tells where that was. */
 async function settled(promise) {
@@ -78,4 +101,4 @@ async function settled(promise) {
   }
 }
 
-module.exports = { native, errors, failure, hooks, settled, version }
+module.exports = { native, errors, failure, hooks, realm, settled, version }

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dlock::{Config, Kind, Lease, Lock, Op, registry};
-use napi::Env;
 use napi::bindgen_prelude::{BigInt, Result, ToNapiValue, Unknown};
 use napi_derive::napi;
 
-use crate::bridge::{Port, port};
+use crate::bridge::Caller;
 use crate::options::{self, Given, Terms, in_millis};
 
 /// How long `close` waits for the release of what is held.
@@ -99,36 +98,35 @@ impl From<dlock::Capability> for Capability {
     }
 }
 
-fn opened(env: Env, client: dlock::Result<dlock::Client>) -> Result<u32> {
-    let port = port(env)?;
-    let client = Client { client: port.told(client)?, last: RefCell::default() };
-    Ok(port.clients.borrow_mut().insert(client))
+fn opened(caller: &Caller, client: dlock::Result<dlock::Client>) -> Result<i64> {
+    let client = Client { client: caller.told(client)?, last: RefCell::default() };
+    Ok(caller.half().clients.borrow_mut().insert(client))
 }
 
 #[napi(catch_unwind)]
-pub fn service(env: Env, name: Option<String>) -> Result<u32> {
-    opened(env, registry::client(name.as_deref()))
+pub fn service(caller: Caller, name: Option<String>) -> Result<i64> {
+    opened(&caller, registry::client(name.as_deref()))
 }
 
 #[napi(catch_unwind)]
-pub fn connect_url(env: Env, url: String) -> Result<u32> {
-    opened(env, dlock::Client::connect(&url))
+pub fn connect_url(caller: Caller, url: String) -> Result<i64> {
+    opened(&caller, dlock::Client::connect(&url))
 }
 
 #[napi(catch_unwind)]
-pub fn connect_file(env: Env, path: String) -> Result<u32> {
-    opened(env, registry::from_file(Path::new(&path)))
+pub fn connect_file(caller: Caller, path: String) -> Result<i64> {
+    opened(&caller, registry::from_file(Path::new(&path)))
 }
 
 #[napi(catch_unwind)]
-pub fn connect_to(env: Env, backend: String, given: Vec<Given>) -> Result<u32> {
+pub fn connect_to(caller: Caller, backend: String, given: Vec<Given>) -> Result<i64> {
     let config = options::connection(&backend, given).and_then(|given| Config::new(&backend, given));
-    opened(env, config.and_then(dlock::Client::open))
+    opened(&caller, config.and_then(dlock::Client::open))
 }
 
 #[napi(catch_unwind)]
-pub fn register(env: Env, service: String, client: u32) -> Result<()> {
-    with(env, client, |client| registry::register(&service, client))?;
+pub fn register(caller: Caller, service: String, client: i64) -> Result<()> {
+    with(&caller, client, |client| registry::register(&service, client))?;
     REGISTERED.fetch_add(1, Ordering::AcqRel);
     Ok(())
 }
@@ -140,38 +138,36 @@ pub fn registered() -> u32 {
 
 /// The object of the client is gone.
 #[napi(catch_unwind)]
-pub fn forget(env: Env, client: u32) -> Result<()> {
-    let client = port(env)?.clients.borrow_mut().remove(client);
+pub fn forget(caller: Caller, client: i64) -> Result<()> {
+    let client = caller.half().clients.borrow_mut().remove(client);
     drop(client);
     Ok(())
 }
 
-fn with<T>(env: Env, client: u32, act: impl FnOnce(&dlock::Client) -> dlock::Result<T>) -> Result<T> {
-    let port = port(env)?;
-    let done = port.clients.borrow().get(client).and_then(|client| act(&client.client));
-    port.told(done)
+fn with<T>(caller: &Caller, client: i64, act: impl FnOnce(&dlock::Client) -> dlock::Result<T>) -> Result<T> {
+    let done = caller.half().clients.borrow().get(client).and_then(|client| act(&client.client));
+    caller.told(done)
 }
 
 fn call<T: Send + 'static, V: ToNapiValue>(
-    env: Env,
-    client: u32,
+    caller: &Caller,
+    client: i64,
     begin: impl FnOnce(&dlock::Client) -> Op<T>,
-    convert: impl FnOnce(&Port, T) -> V + Send + 'static,
+    convert: impl FnOnce(&Caller, T) -> V + Send + 'static,
 ) -> Result<Unknown<'static>> {
-    let port = port(env)?;
-    let op = port.clients.borrow().get(client).map(|client| begin(&client.client));
-    port.settle(op, convert)
+    let op = caller.half().clients.borrow().get(client).map(|client| begin(&client.client));
+    caller.settle(op, convert)
 }
 
 /// Does this with the lock on a key. The one without terms is kept for the next time.
 fn locking<T: Send + 'static>(
-    port: &Port,
-    client: u32,
+    caller: &Caller,
+    client: i64,
     key: &str,
     terms: Option<Terms>,
     act: impl FnOnce(&Lock) -> Op<T>,
 ) -> dlock::Result<Op<T>> {
-    let clients = port.clients.borrow();
+    let clients = caller.half().clients.borrow();
     let client = clients.get(client)?;
     if let Some(terms) = terms {
         return Ok(act(&terms.apply(client.client.lock(key))?));
@@ -181,76 +177,79 @@ fn locking<T: Send + 'static>(
     Ok(act(last.insert(lock)))
 }
 
-fn granted(port: &Port, lease: Lease) -> u32 {
-    port.leases.borrow_mut().insert(lease)
+fn granted(caller: &Caller, lease: Lease) -> i64 {
+    caller.half().leases.borrow_mut().insert(lease)
 }
 
 #[napi(catch_unwind)]
-pub fn acquire(env: Env, client: u32, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
-    let port = port(env)?;
-    port.settle(locking(port, client, &name, terms, Lock::acquire), granted)
+pub fn acquire(caller: Caller, client: i64, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
+    caller.settle(locking(&caller, client, &name, terms, Lock::acquire), granted)
 }
 
 #[napi(catch_unwind)]
-pub fn try_acquire(env: Env, client: u32, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
-    let port = port(env)?;
-    let granted = |port: &Port, lease: Option<Lease>| lease.map(|lease| granted(port, lease));
-    port.settle(locking(port, client, &name, terms, Lock::try_acquire), granted)
+pub fn try_acquire(caller: Caller, client: i64, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
+    let granted = |caller: &Caller, lease: Option<Lease>| lease.map(|lease| granted(caller, lease));
+    caller.settle(locking(&caller, client, &name, terms, Lock::try_acquire), granted)
 }
 
 #[napi(catch_unwind)]
-pub fn query(env: Env, client: u32) -> Result<Snapshot> {
-    with(env, client, |client| {
+pub fn query(caller: Caller, client: i64) -> Result<Snapshot> {
+    with(&caller, client, |client| {
         let all = client.query()?.into_iter().map(|(name, held)| Entry { name, held }).collect();
         Ok(Snapshot { client_id: client.identity()?, all })
     })
 }
 
 #[napi(catch_unwind)]
-pub fn holders(env: Env, client: u32, name: String) -> Result<Unknown<'static>> {
-    call(env, client, |client| client.holders(&name), |_, all| all.into_iter().map(Holder::from).collect::<Vec<_>>())
+pub fn holders(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
+    call(
+        &caller,
+        client,
+        |client| client.holders(&name),
+        |_, all| all.into_iter().map(Holder::from).collect::<Vec<_>>(),
+    )
 }
 
 #[napi(catch_unwind)]
-pub fn break_lock(env: Env, client: u32, name: String) -> Result<Unknown<'static>> {
-    call(env, client, |client| client.break_lock(&name), |_, broken| broken)
+pub fn break_lock(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
+    call(&caller, client, |client| client.break_lock(&name), |_, broken| broken)
 }
 
 #[napi(catch_unwind)]
-pub fn ping(env: Env, client: u32) -> Result<Unknown<'static>> {
-    call(env, client, |client| client.ping(), |_, ()| ())
+pub fn ping(caller: Caller, client: i64) -> Result<Unknown<'static>> {
+    call(&caller, client, |client| client.ping(), |_, ()| ())
 }
 
 #[napi(catch_unwind)]
-pub fn close(env: Env, client: u32) -> Result<Unknown<'static>> {
-    call(env, client, |client| client.close(CLOSE), |_, ()| ())
+pub fn close(caller: Caller, client: i64) -> Result<Unknown<'static>> {
+    call(&caller, client, |client| client.close(CLOSE), |_, ()| ())
 }
 
 #[napi(catch_unwind)]
-pub fn closed(env: Env, client: u32) -> Result<bool> {
-    with(env, client, |client| Ok(client.is_closed()))
+pub fn closed(caller: Caller, client: i64) -> Result<bool> {
+    with(&caller, client, |client| Ok(client.is_closed()))
 }
 
 #[napi(catch_unwind)]
-pub fn backend(env: Env, client: u32) -> Result<&'static str> {
-    with(env, client, |client| Ok(client.backend()))
+pub fn backend(caller: Caller, client: i64) -> Result<&'static str> {
+    with(&caller, client, |client| Ok(client.backend()))
 }
 
 /// Without secrets.
 #[napi(catch_unwind)]
-pub fn url(env: Env, client: u32) -> Result<String> {
-    with(env, client, |client| Ok(client.config().url()))
+pub fn url(caller: Caller, client: i64) -> Result<String> {
+    with(&caller, client, |client| Ok(client.config().url()))
 }
 
 #[napi(catch_unwind)]
-pub fn capability(env: Env, client: u32) -> Result<Capability> {
-    with(env, client, |client| Ok(client.capability().into()))
+pub fn capability(caller: Caller, client: i64) -> Result<Capability> {
+    with(&caller, client, |client| Ok(client.capability().into()))
 }
 
 /// The error of a lease that was released.
 #[napi(catch_unwind)]
-pub fn released(env: Env, client: u32, name: String) -> Result<Unknown<'static>> {
-    let backend = with(env, client, |client| Ok(client.backend()))?;
+pub fn released(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
+    let backend = with(&caller, client, |client| Ok(client.backend()))?;
     let error = dlock::Error::new(Kind::NotHeld, "the lease was released before");
-    port(env)?.error(&error.with_key(name).with_service(backend))
+    caller.error(&error.with_key(name).with_service(backend))
 }

@@ -10,14 +10,14 @@ mod bridge;
 mod client;
 mod error;
 mod lease;
+mod numbers;
 mod options;
-mod slab;
 
 use napi::Env;
-use napi::bindgen_prelude::Result;
+use napi::bindgen_prelude::{Object, Result, Unknown};
 use napi_derive::napi;
 
-use crate::bridge::{Fail, Lost, port};
+use crate::bridge::Caller;
 
 /// What the JavaScript half has to know.
 #[napi(object, object_from_js = false)]
@@ -27,11 +27,16 @@ pub struct Known {
     pub version: &'static str,
 }
 
-/// Makes the two halves known to each other.
 #[napi(catch_unwind)]
-pub fn join(env: Env, fail: Fail, lost: Lost) -> Result<Known> {
-    bridge::open(env, fail, lost)?;
-    Ok(Known { kinds: error::kinds(), version: env!("CARGO_PKG_VERSION") })
+pub fn known() -> Known {
+    Known { kinds: error::kinds(), version: env!("CARGO_PKG_VERSION") }
+}
+
+/// Makes a copy of the JavaScript half known by its functions `failure` and `lost`; gives what every other function takes
+/// first.
+#[napi(catch_unwind)]
+pub fn join(env: Env, hooks: Object) -> Result<Unknown<'static>> {
+    bridge::join(env, &hooks)
 }
 
 /// For the end of the process.
@@ -42,26 +47,23 @@ pub fn shutdown() {
 
 /// Keeps the event loop alive, until let go as often.
 #[napi(catch_unwind)]
-pub fn hold(env: Env) -> Result<()> {
-    port(env)?.hold();
-    Ok(())
+pub fn hold(caller: Caller) {
+    caller.hold();
 }
 
 #[napi(catch_unwind)]
-pub fn let_go(env: Env) -> Result<()> {
-    port(env)?.let_go();
-    Ok(())
+pub fn let_go(caller: Caller) {
+    caller.let_go();
 }
 
 /// Cancels a call under way, by the number it was given.
 #[napi(catch_unwind)]
-pub fn cancel(env: Env, call: f64) -> Result<()> {
-    port(env)?.cancel(call);
-    Ok(())
+pub fn cancel(caller: Caller, call: f64) {
+    caller.cancel(call);
 }
 
 /// The number of the call that was begun last.
 #[napi(catch_unwind)]
-pub fn last_call(env: Env) -> Result<f64> {
-    Ok(port(env)?.last_call())
+pub fn last_call(caller: Caller) -> f64 {
+    caller.last_call()
 }

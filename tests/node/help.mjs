@@ -32,24 +32,50 @@ export function file() {
 /** The servers by their addresses, to be stopped and continued. */
 export const servers = new Map()
 
-/** A server of its own. */
-export async function redis() {
+/** A port that nobody listens at. */
+async function freePort() {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
   const { port } = probe.address()
   probe.close()
   await once(probe, 'close')
-  const server = spawn('redis-server', ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'])
+  return port
+}
+
+/** Starts a server, and waits until it is up. */
+async function serve(url, command, args, isUp) {
+  const server = spawn(command, args, { stdio: 'ignore' })
   after(() => server.kill('SIGKILL'))
-  await until(async () => {
+  await until(isUp)
+  servers.set(url, server)
+  return url
+}
+
+/** A Redis of its own. */
+export async function redis() {
+  const port = await freePort()
+  const args = ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+  return serve(`redis://127.0.0.1:${port}`, 'redis-server', args, async () => {
     const socket = connect(port, '127.0.0.1')
     const [up] = await Promise.race([once(socket, 'connect').then(() => [true]), once(socket, 'close').then(() => [])])
     socket.destroy()
     return up
   })
-  const url = `redis://127.0.0.1:${port}`
-  servers.set(url, server)
-  return url
+}
+
+/** An etcd of its own. */
+export async function etcd() {
+  const [port, peer] = [await freePort(), await freePort()]
+  const dir = mkdtempSync(path.join(tmpdir(), 'dlock-etcd-'))
+  after(() => rmSync(dir, { recursive: true, force: true }))
+  const [address, peers] = [`http://127.0.0.1:${port}`, `http://127.0.0.1:${peer}`]
+  const args = ['--name', 'one', '--data-dir', dir, '--initial-cluster', `one=${peers}`]
+  args.push('--listen-client-urls', address, '--advertise-client-urls', address)
+  args.push('--listen-peer-urls', peers, '--initial-advertise-peer-urls', peers)
+  return serve(`etcd://127.0.0.1:${port}`, path.join(process.env.ETCD_BIN ?? '', 'etcd'), args, async () => {
+    const { health } = await (await fetch(`${address}/health`)).json()
+    return health === 'true'
+  })
 }
 
 /** Waits until it is so; fails when that takes too long. */

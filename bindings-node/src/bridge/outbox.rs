@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::ptr::null_mut;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use napi::{Env, sys};
 use super::Port;
 
 /// What is to be done on the loop's thread. Dropped undone, it gives back what it carries.
-pub(super) type Done = Box<dyn FnOnce(&Port) + Send>;
+pub(super) type Done = Box<dyn FnOnce(&Rc<Port>) + Send>;
 
 /// Every environment's outbox.
 static OUTBOXES: Mutex<Vec<Weak<Outbox>>> = Mutex::new(Vec::new());
