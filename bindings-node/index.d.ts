@@ -288,5 +288,11 @@ export class InternalError extends DlockError {
   readonly kind: 'internal'
 }
 
+/** The caller itself holds the key, so the wait could never end. */
+export class DeadlockError extends DlockError {
+  readonly code: 'ERR_DLOCK_DEADLOCK'
+  readonly kind: 'deadlock'
+}
+
 /** The package's version. */
 export const version: string

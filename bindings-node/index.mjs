@@ -21,5 +21,6 @@ export const {
   ConfigError,
   UnsupportedError,
   InternalError,
+  DeadlockError,
   version,
 } = dlock

@@ -92,6 +92,8 @@ typedef enum {
     DLOCK_UNSUPPORTED = 7,
     // A defect of this library.
     DLOCK_INTERNAL = 8,
+    // The caller itself holds the key, so the wait could never end.
+    DLOCK_DEADLOCK = 9,
 } dlock_status;
 
 // One backend, and what this process shares for it.

@@ -12,6 +12,7 @@ fn class_of(kind: Kind) -> Option<(&'static str, &'static str)> {
         Kind::Invalid => ("ConfigError", "ERR_DLOCK_CONFIG"),
         Kind::Unsupported => ("UnsupportedError", "ERR_DLOCK_UNSUPPORTED"),
         Kind::Internal => ("InternalError", "ERR_DLOCK_INTERNAL"),
+        Kind::Deadlock => ("DeadlockError", "ERR_DLOCK_DEADLOCK"),
         // Whoever cancels has a reason of his own.
         _ => return None,
     })

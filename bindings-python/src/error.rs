@@ -39,6 +39,11 @@ fn class_of(py: Python<'_>, kind: Kind) -> Option<(&'static str, &'static str, O
             Some(py.get_type::<PyNotImplementedError>()),
         ),
         Kind::Internal => ("InternalError", "A defect of dlock.", None),
+        Kind::Deadlock => (
+            "DeadlockError",
+            "The caller itself holds the key, so the wait could never end.",
+            Some(py.get_type::<PyRuntimeError>()),
+        ),
         // Python has its own words for it: CancelledError, KeyboardInterrupt.
         _ => return None,
     })

@@ -29,11 +29,13 @@ pub enum Kind {
     Unsupported = 7,
     /// A defect of this library: a panic, caught.
     Internal = 8,
+    /// The caller itself holds the key, so the wait could never end.
+    Deadlock = 9,
 }
 
 impl Kind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Timeout,
         Self::Cancelled,
         Self::Lost,
@@ -42,6 +44,7 @@ impl Kind {
         Self::Invalid,
         Self::Unsupported,
         Self::Internal,
+        Self::Deadlock,
     ];
 
     /// The lower-case name used in logs and by the behaviour suite.
@@ -55,6 +58,7 @@ impl Kind {
             Self::Invalid => "invalid",
             Self::Unsupported => "unsupported",
             Self::Internal => "internal",
+            Self::Deadlock => "deadlock",
         }
     }
 }

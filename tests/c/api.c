@@ -21,7 +21,7 @@ static void versions(void)
 static void statuses(void)
 {
     int i, j;
-    for (i = DLOCK_OK; i <= DLOCK_INTERNAL; i++) {
+    for (i = DLOCK_OK; i <= DLOCK_DEADLOCK; i++) {
         CHECK(*dlock_strerror((dlock_status)i) != 0);
         for (j = DLOCK_OK; j < i; j++)
             CHECK(strcmp(dlock_strerror((dlock_status)i), dlock_strerror((dlock_status)j)) != 0);

@@ -85,7 +85,7 @@ static void *send_all(void *value)
 
 static void each_once(dlock_client *client)
 {
-    int i, many = rounds(MANY) / SENDERS * SENDERS, told[DLOCK_INTERNAL + 1] = {0};
+    int i, many = rounds(MANY) / SENDERS * SENDERS, told[DLOCK_DEADLOCK + 1] = {0};
     struct call *calls = (struct call *)zeroed((size_t)many * sizeof *calls);
     struct sender senders[SENDERS];
     pthread_t threads[SENDERS];

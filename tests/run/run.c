@@ -84,7 +84,7 @@ static const char *yes(int is)
 static const char *as(const char *good, dlock_status status)
 {
     static const char *const kinds[] = {NULL, "timeout", "cancelled", "lost", "not-held", "backend",
-                                        "invalid", "unsupported", "internal"};
+                                        "invalid", "unsupported", "internal", "deadlock"};
     return status == DLOCK_OK ? good : kinds[status];
 }
 

@@ -20,6 +20,7 @@ const KINDS = {
   invalid: dlock.ConfigError,
   unsupported: dlock.UnsupportedError,
   internal: dlock.InternalError,
+  deadlock: dlock.DeadlockError,
 }
 
 /** `300ms`, `-1s`, `nan`, as milliseconds. */

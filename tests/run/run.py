@@ -28,6 +28,7 @@ KINDS = {
     "invalid": dlock.ConfigError,
     "unsupported": dlock.Unsupported,
     "internal": dlock.InternalError,
+    "deadlock": dlock.DeadlockError,
 }
 
 

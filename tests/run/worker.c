@@ -159,7 +159,7 @@ static struct call begin(const struct hold *hold, const char *f, uint64_t limit_
 static void end(const struct call *call, dlock_status status, struct line line)
 {
     static const char *const kinds[] = {NULL,      "timeout", "cancelled",   "lost",    "not-held",
-                                        "backend", "invalid", "unsupported", "internal"};
+                                        "backend", "invalid", "unsupported", "internal",    "deadlock"};
     line.w = call->hold->worker->number;
     line.op = call->op;
     line.of = call->hold->of;

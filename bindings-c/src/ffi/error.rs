@@ -31,10 +31,12 @@ pub enum Status {
     DLOCK_UNSUPPORTED = 7,
     /// A defect of this library.
     DLOCK_INTERNAL = 8,
+    /// The caller itself holds the key, so the wait could never end.
+    DLOCK_DEADLOCK = 9,
 }
 
 /// By number. The C names of the core's kinds, and what `dlock_strerror` says.
-const ALL: [(Status, Option<Kind>, &std::ffi::CStr); 9] = [
+const ALL: [(Status, Option<Kind>, &std::ffi::CStr); 10] = [
     (Status::DLOCK_OK, None, c"done"),
     (Status::DLOCK_TIMEOUT, Some(Kind::Timeout), c"busy until the deadline"),
     (Status::DLOCK_CANCELLED, Some(Kind::Cancelled), c"cancelled"),
@@ -44,6 +46,7 @@ const ALL: [(Status, Option<Kind>, &std::ffi::CStr); 9] = [
     (Status::DLOCK_INVALID, Some(Kind::Invalid), c"an argument that can't be used"),
     (Status::DLOCK_UNSUPPORTED, Some(Kind::Unsupported), c"not supported by this backend"),
     (Status::DLOCK_INTERNAL, Some(Kind::Internal), c"a defect of dlock"),
+    (Status::DLOCK_DEADLOCK, Some(Kind::Deadlock), c"the caller holds the key itself"),
 ];
 
 const _: () = {

@@ -5,6 +5,7 @@ from ._dlock import BackendError as BackendError
 from ._dlock import Capability as Capability
 from ._dlock import Client as Client
 from ._dlock import ConfigError as ConfigError
+from ._dlock import DeadlockError as DeadlockError
 from ._dlock import Error as Error
 from ._dlock import Holder as Holder
 from ._dlock import InternalError as InternalError
@@ -25,6 +26,7 @@ __all__ = [
     "Capability",
     "Client",
     "ConfigError",
+    "DeadlockError",
     "Error",
     "Holder",
     "InternalError",

@@ -11,6 +11,7 @@ __all__ = [
     "Capability",
     "Client",
     "ConfigError",
+    "DeadlockError",
     "Error",
     "Holder",
     "InternalError",
@@ -61,6 +62,9 @@ class Unsupported(Error, NotImplementedError):
 
 class InternalError(Error):
     """A defect of dlock."""
+
+class DeadlockError(Error, RuntimeError):
+    """The caller itself holds the key, so the wait could never end."""
 
 @final
 class Capability:
