@@ -86,8 +86,9 @@ def test_entered_soon_after_a_foreign_release(redis_url, server, capsys):
             theirs.release()
 
         token = theirs.local.token
-        threading.Thread(target=release).start()
-        return lambda: moment[0]
+        thread = threading.Thread(target=release)
+        thread.start()
+        return lambda: thread.join() or moment[0]
 
     times = latencies(redis_url, server, end)
     with capsys.disabled():
