@@ -4,15 +4,16 @@ mod aio;
 mod bridge;
 mod client;
 mod error;
+mod interpreter;
 mod lease;
 mod lock;
 mod options;
 
 use pyo3::prelude::*;
 
-/// The native half of the package `dlock`.
+/// The native half of the package `dlock`, imported as `dlock._dlock` through [`interpreter`].
 #[pymodule(gil_used = false)]
-mod _dlock {
+mod _engine {
     use std::path::PathBuf;
 
     use dlock::{Config, registry};
