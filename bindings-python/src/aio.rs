@@ -1,122 +1,27 @@
-//! How a running call meets asyncio: completions gather in a queue, an eventfd wakes the loop once, and the loop's own
-//! thread settles them. Threads of the core never enter the interpreter for it.
+//! Calls that asyncio awaits: coroutines that end at once where nothing has to be waited for, and else wait for a future
+//! that the loop's own thread settles. Threads of the core never enter the interpreter for it.
 
-use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use dlock::runtime::PerProcess;
 use dlock::{Canceller, Op};
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::PyVisit;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyType, PyWeakrefReference};
+use pyo3::types::PyType;
 
 use crate::error::raised;
-
-type Settle = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where the completions for one event loop gather.
-#[derive(Clone)]
-pub(crate) struct Port(Arc<Queue>);
-
-struct Queue {
-    /// Readable when something is in the queue.
-    wake: Wake,
-    done: Mutex<Vec<Settle>>,
-}
-
-/// What the loop calls when the descriptor is readable.
-#[pyclass(frozen, module = "dlock._dlock")]
-struct Drain(Port);
-
-impl Port {
-    /// The port of the running loop, made with the loop's first call.
-    pub(crate) fn of(running: &Bound<'_, PyAny>) -> PyResult<Self> {
-        type Ports = Mutex<HashMap<usize, (Py<PyWeakrefReference>, Port)>>;
-        static PORTS: PerProcess<Ports> = PerProcess::new();
-        let py = running.py();
-        let ports = PORTS.get(Mutex::default);
-        let id = running.as_ptr().addr();
-        if let Some((owner, port)) = locked(ports).get(&id) {
-            // The address may be that of an earlier loop.
-            if owner.bind(py).upgrade().is_some_and(|owner| owner.is(running)) {
-                return Ok(port.clone());
-            }
-        }
-        let wake = Wake::new().map_err(PyErr::from)?;
-        let port = Self(Arc::new(Queue { wake, done: Mutex::default() }));
-        let drain = Py::new(py, Drain(port.clone()))?;
-        running.call_method1("add_reader", (port.0.wake.read.as_raw_fd(), drain))?;
-        let owner = PyWeakrefReference::new(running)?.unbind();
-        let mut ports = locked(ports);
-        ports.retain(|_, (owner, _)| owner.bind(py).upgrade().is_some());
-        ports.insert(id, (owner, port.clone()));
-        Ok(port)
-    }
-
-    /// Has this run on the loop's thread. From any thread; never enters the interpreter.
-    pub(crate) fn post(&self, settle: Settle) {
-        let mut done = locked(&self.0.done);
-        let first = done.is_empty();
-        done.push(settle);
-        drop(done);
-        if first {
-            // Full only when the loop has not read for very long: then it is readable anyway.
-            let _ = rustix::io::write(self.0.wake.write.as_ref().unwrap_or(&self.0.wake.read), &1_u64.to_ne_bytes());
-        }
-    }
-}
-
-#[pymethods]
-impl Drain {
-    fn __call__(&self, py: Python<'_>) {
-        let mut count = [0; 64];
-        let _ = rustix::io::read(&self.0.0.wake.read, &mut count);
-        let done = std::mem::take(&mut *locked(&self.0.0.done));
-        for settle in done {
-            if let Err(error) = settle(py) {
-                error.write_unraisable(py, None);
-            }
-        }
-    }
-}
-
-/// An eventfd, or where there is none a pipe.
-struct Wake {
-    read: OwnedFd,
-    write: Option<OwnedFd>,
-}
-
-impl Wake {
-    #[cfg(target_os = "linux")]
-    fn new() -> std::io::Result<Self> {
-        use rustix::event::{EventfdFlags, eventfd};
-        Ok(Self { read: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, write: None })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn new() -> std::io::Result<Self> {
-        let (read, write) = rustix::pipe::pipe()?;
-        for end in [&read, &write] {
-            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-            rustix::io::ioctl_fionbio(end, true)?;
-        }
-        Ok(Self { read, write: Some(write) })
-    }
-}
+use crate::port::{Port, locked};
 
 /// The running loop, if this thread has one.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     // Without importing asyncio for those who don't use it.
     static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let modules = MODULES.get_or_try_init(py, || py.import("sys")?.getattr("modules").map(Bound::unbind))?;
-    if !modules.bind(py).contains("asyncio.events")? {
+    if !modules.bind(py).contains(intern!(py, "asyncio.events"))? {
         return Ok(None);
     }
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -225,22 +130,30 @@ impl Call {
             _ => Ok(()),
         }
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(stage) = self.0.try_lock()
+            && let Stage::Waiting(waiting) = &*stage
+        {
+            visit.call(waiting)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        drop(self.take());
+    }
 }
 
 /// One call under way, as the Python half sees it. Dropping it cancels the call.
 #[pyclass(frozen, module = "dlock._dlock")]
 pub(crate) struct Pending {
-    target: Arc<Target>,
-    event_loop: Py<PyAny>,
+    port: Port,
+    /// Its number there. The loop owns the future, so that the future goes with the loop.
+    number: u64,
     canceller: Canceller,
-}
-
-struct Target {
-    /// The future to be settled.
-    future: Mutex<Py<PyAny>>,
-    settled: AtomicBool,
     /// Nobody waits any more: the result is dropped where it comes up.
-    dropped: AtomicBool,
+    dropped: Arc<AtomicBool>,
 }
 
 /// Begins a call that the loop is told of.
@@ -249,22 +162,39 @@ pub(crate) fn pending<T: Send + 'static>(
     op: Op<T>,
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Py<Pending>> {
-    let event_loop = running_loop(py)?.ok_or_else(|| PyRuntimeError::new_err("no running event loop"))?;
-    let port = Port::of(&event_loop)?;
-    let future = event_loop.call_method0("create_future")?.unbind();
-    let target = Arc::new(Target {
-        future: Mutex::new(future),
-        settled: AtomicBool::new(false),
-        dropped: AtomicBool::new(false),
-    });
-    let told = target.clone();
-    let canceller = op.on_done(move |result| {
-        if told.dropped.load(Ordering::Acquire) {
+    noted(py, port(py)?, op, |_| (), convert)
+}
+
+/// The port of the running loop.
+pub(crate) fn port(py: Python<'_>) -> PyResult<Port> {
+    Port::of(&needed_loop(py)?)
+}
+
+fn needed_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    running_loop(py)?.ok_or_else(|| PyRuntimeError::new_err("no running event loop"))
+}
+
+/// As [`pending`], with a look at the result where it comes up, on a thread of the core.
+pub(crate) fn noted<T: Send + 'static>(
+    py: Python<'_>,
+    port: Port,
+    op: Op<T>,
+    note: impl FnOnce(&T) + Send + 'static,
+    convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+) -> PyResult<Py<Pending>> {
+    let future = needed_loop(py)?.call_method0("create_future")?.unbind();
+    let canceller = op.canceller();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let number = port.begin(future, canceller.clone());
+    let pending = Py::new(py, Pending { port: port.clone(), number, canceller, dropped: dropped.clone() })?;
+    let _ = op.on_done(move |result| {
+        if dropped.load(Ordering::Acquire) {
             return;
         }
-        port.post(Box::new(move |py| {
-            let future = locked(&told.future).clone_ref(py);
-            told.settled.store(true, Ordering::Release);
+        let _ = result.as_ref().map(note);
+        let queue = port.clone();
+        queue.post(Box::new(move |py| {
+            let Some(future) = port.settling(py, number) else { return Ok(()) };
             if future.call_method0(py, "done")?.is_truthy(py)? {
                 return Ok(());
             }
@@ -275,35 +205,37 @@ pub(crate) fn pending<T: Send + 'static>(
             .map(drop)
         }));
     });
-    Py::new(py, Pending { target, event_loop: event_loop.unbind(), canceller })
+    Ok(pending)
 }
 
 #[pymethods]
 impl Pending {
     /// The future that is settled when the call is.
     #[getter]
-    fn future(&self, py: Python<'_>) -> Py<PyAny> {
-        locked(&self.target.future).clone_ref(py)
+    fn future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.port.future(py, self.number).ok_or_else(|| PyRuntimeError::new_err("the call was settled before"))
+    }
+
+    /// The result was taken, or nobody wants it any more: then the call is cancelled.
+    fn over(&self) {
+        self.dropped.store(true, Ordering::Release);
+        if !self.port.end(self.number) {
+            self.canceller.cancel();
+        }
     }
 
     /// Withdraws. None when that is done already, else a future that is settled when it is; a second call ends the wait.
     fn cancel(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.canceller.cancel();
-        if self.target.settled.load(Ordering::Acquire) {
-            return Ok(None);
-        }
-        let future = self.event_loop.call_method0(py, "create_future")?;
-        *locked(&self.target.future) = future.clone_ref(py);
-        Ok(Some(future))
+        let Some(event_loop) = running_loop(py)? else { return Ok(None) };
+        let future = event_loop.call_method0("create_future")?.unbind();
+        Ok(self.port.instead(self.number, future.clone_ref(py)).then_some(future))
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.target.dropped.store(true, Ordering::Release);
-        if !self.target.settled.load(Ordering::Acquire) {
-            self.canceller.cancel();
-        }
+        self.over();
     }
 }
 

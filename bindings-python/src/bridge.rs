@@ -9,26 +9,49 @@ use dlock::{Op, runtime};
 use pyo3::prelude::*;
 
 use crate::error::raised;
+use crate::hub;
 
 /// How often a waiting main thread looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
 /// How long an interrupted call may take to withdraw.
-const WITHDRAWAL: Duration = Duration::from_millis(250);
+pub(crate) const WITHDRAWAL: Duration = Duration::from_millis(250);
 /// How long an orderly exit waits for releases under way.
 const EXIT: Duration = Duration::from_secs(1);
 
 /// Waits for a call with the interpreter free for others. Ctrl-C, and whatever else a signal handler raises, ends it.
-pub(crate) fn wait<T: Send + 'static>(py: Python<'_>, mut op: Op<T>) -> PyResult<T> {
+pub(crate) fn wait<T: Send + 'static>(py: Python<'_>, op: Op<T>) -> PyResult<T> {
+    waited(py, op, Duration::MAX, |_| Ok(()))
+}
+
+/// As [`wait`], but gives up with the error of `refuse`, which is asked now and again.
+pub(crate) fn wait_unless<T: Send + 'static>(
+    py: Python<'_>,
+    op: Op<T>,
+    refuse: impl Fn(Python<'_>) -> PyResult<()>,
+) -> PyResult<T> {
+    waited(py, op, SLICE, refuse)
+}
+
+fn waited<T: Send + 'static>(
+    py: Python<'_>,
+    mut op: Op<T>,
+    slice: Duration,
+    refuse: impl Fn(Python<'_>) -> PyResult<()>,
+) -> PyResult<T> {
     if let Some(result) = op.settled() {
         return result.map_err(|error| raised(py, &error));
     }
+    refuse(py)?;
+    if let Some(hub) = hub::here(py)? {
+        return hub::wait(&hub, op);
+    }
     // Python runs signal handlers on its main thread only; the others needn't wake up for them.
-    let slice = if on_main_thread() { SLICE } else { Duration::MAX };
+    let slice = if on_main_thread() { SLICE } else { slice };
     loop {
         if let Some(result) = py.detach(|| op.wait_for(slice)) {
             return result.map_err(|error| raised(py, &error));
         }
-        if let Err(interrupt) = py.check_signals() {
+        if let Err(interrupt) = py.check_signals().and_then(|()| refuse(py)) {
             op.cancel();
             let mut left = WITHDRAWAL + SLICE;
             while py.detach(|| op.wait_for(SLICE)).is_none() && !left.is_zero() {
@@ -82,6 +105,19 @@ pub(crate) fn inside(work: impl FnOnce()) {
         work();
     }
     drop(inside);
+}
+
+/// Runs what may call code of the user's while an object is collected: an error under way there stays as it is.
+pub(crate) fn aside(work: impl FnOnce(Python<'_>)) {
+    inside(|| {
+        Python::try_attach(|py| {
+            let before = PyErr::take(py);
+            work(py);
+            if let Some(before) = before {
+                before.restore(py);
+            }
+        });
+    });
 }
 
 /// Runs code of the user's on the core's pool, unless the interpreter is ending.

@@ -1,8 +1,7 @@
-//! `Lease` and what hangs on it: the event of its loss, and the entry by which a `Lock` remembers it.
+//! `Lease`, and the event of its loss.
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dlock::{Ended, Op, State};
@@ -10,13 +9,13 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyResourceWarning;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyWeakrefReference;
 
-use crate::aio::{self, Call, Port};
+use crate::aio::{self, Call};
 use crate::bridge;
 use crate::error::raised;
 use crate::options::{Loss, seconds};
+use crate::port::Port;
 
 /// A lock that is held, until it is released, lost, or collected.
 #[pyclass(frozen, weakref, module = "dlock", name = "Lease")]
@@ -41,8 +40,26 @@ impl Lease {
         self.lease.is_held()
     }
 
-    fn give(&self) -> Op<Ended> {
+    /// Begins to give it back.
+    pub(crate) fn give(&self) -> Op<Ended> {
         self.lease.release()
+    }
+
+    /// Gives it back in the background, with no warning.
+    pub(crate) fn abandon(&self) {
+        drop(self.give().on_done(|_| ()));
+    }
+
+    pub(crate) fn loss_option(&self) -> Loss {
+        self.loss
+    }
+
+    /// Says that it was left behind.
+    pub(crate) fn warn(py: Python<'_>, key: &str, why: &str) {
+        let text = CString::new(format!("unreleased dlock.Lease of key {}{why}", dlock::show(key))).unwrap_or_default();
+        if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1) {
+            error.write_unraisable(py, None);
+        }
     }
 
     fn released(loss: Loss, lease: &dlock::Lease, ended: Ended, py: Python<'_>) -> PyResult<()> {
@@ -164,7 +181,7 @@ impl Lease {
 
     /// Gives it back in the background, with no warning.
     fn _abandon(&self) {
-        drop(self.give().on_done(|_| ()));
+        self.abandon();
     }
 
     fn __repr__(&self) -> String {
@@ -201,21 +218,7 @@ impl Drop for Lease {
         if !self.lease.is_held() {
             return;
         }
-        let key = dlock::show(self.lease.key());
-        let warn = |py: Python<'_>| {
-            let before = PyErr::take(py);
-            let text = CString::new(format!("unreleased dlock.Lease of key {key}")).unwrap_or_default();
-            let warning = py.get_type::<PyResourceWarning>();
-            if let Err(error) = PyErr::warn(py, &warning, &text, 1) {
-                error.write_unraisable(py, None);
-            }
-            if let Some(before) = before {
-                before.restore(py);
-            }
-        };
-        bridge::inside(|| {
-            Python::try_attach(warn);
-        });
+        bridge::aside(|py| Self::warn(py, self.lease.key(), ""));
     }
 }
 
@@ -238,104 +241,12 @@ impl Lost {
         bridge::wait(py, self.lease.get().lease.lost_within(limit))
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.lease)
+    }
+
     fn __repr__(&self) -> String {
         let state = if self.is_set() { "set" } else { "unset" };
         format!("<dlock.Lost key={}: {state}>", dlock::show(self.lease.get().lease.key()))
-    }
-}
-
-/// How a `Lock` remembers a lease: with who took it, and which task is to be cancelled when it is lost.
-pub(crate) struct Entry {
-    pub(crate) lease: Py<Lease>,
-    pub(crate) owner: usize,
-    guard: Option<Arc<Guard>>,
-}
-
-/// A task that runs under a lease.
-struct Guard {
-    task: Py<PyAny>,
-    /// How many had asked for its cancellation before.
-    cancelling: u64,
-    fired: AtomicBool,
-    over: AtomicBool,
-}
-
-impl Entry {
-    pub(crate) fn new(lease: Py<Lease>, owner: usize) -> Self {
-        Self { lease, owner, guard: None }
-    }
-
-    /// An entry whose task is cancelled when the lease is lost: where Python can tell that cancel from others.
-    pub(crate) fn guarded(lease: Py<Lease>, task: Bound<'_, PyAny>, port: Port) -> PyResult<Self> {
-        let owner = task.as_ptr().addr();
-        if lease.get().loss == Loss::Signal || !task.hasattr("uncancel")? {
-            return Ok(Self::new(lease, owner));
-        }
-        let cancelling = task.call_method0("cancelling")?.extract()?;
-        let guard = Arc::new(Guard {
-            task: task.unbind(),
-            cancelling,
-            fired: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-        });
-        let told = guard.clone();
-        lease.get().lease.on_lost(move || {
-            port.post(Box::new(move |py| {
-                if !told.over.load(Ordering::Acquire) {
-                    told.fired.store(true, Ordering::Release);
-                    told.task.call_method0(py, "cancel")?;
-                }
-                Ok(())
-            }));
-        });
-        Ok(Self { lease, owner, guard: Some(guard) })
-    }
-
-    /// Begins the end of the block: from here on a loss cancels nothing.
-    pub(crate) fn end(&self) -> Op<Ended> {
-        if let Some(guard) = &self.guard {
-            guard.over.store(true, Ordering::Release);
-        }
-        self.lease.get().give()
-    }
-}
-
-impl Entry {
-    /// How the block ended, from what the release said (None: not confirmed) and what the body raised.
-    pub(crate) fn judge(
-        &self,
-        py: Python<'_>,
-        released: Option<bool>,
-        failure: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<bool> {
-        static CANCELLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let mut ours = false;
-        let mut lost = released == Some(false);
-        if let Some(guard) = self.guard.as_ref().filter(|guard| guard.fired.load(Ordering::Acquire)) {
-            lost = true;
-            let left = guard.task.call_method0(py, "uncancel")?.extract::<u64>(py)?;
-            let cancelled = CANCELLED.import(py, "asyncio", "CancelledError")?;
-            if failure.as_ref().map_or(Ok(false), |failure| failure.is_instance(cancelled))? {
-                ours = left <= guard.cancelling;
-            }
-        }
-        let lease = self.lease.get();
-        if !lost || lease.loss == Loss::Signal || failure.is_some() && !ours {
-            return Ok(false);
-        }
-        let error = raised(py, &lease.lease.loss());
-        error.set_cause(py, failure.map(PyErr::from_value));
-        Err(error)
-    }
-}
-
-/// An entry whose release is waited for.
-#[pyclass(frozen, module = "dlock._dlock")]
-pub(crate) struct Leaving(pub(crate) Entry);
-
-#[pymethods]
-impl Leaving {
-    fn judge(&self, py: Python<'_>, released: Option<bool>, failure: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
-        self.0.judge(py, released, failure)
     }
 }

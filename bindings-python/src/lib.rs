@@ -4,10 +4,14 @@ mod aio;
 mod bridge;
 mod client;
 mod error;
+mod held;
+mod hub;
 mod interpreter;
 mod lease;
 mod lock;
 mod options;
+mod port;
+mod who;
 
 use pyo3::prelude::*;
 

@@ -4,16 +4,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dlock::{Ended, Kind, Op};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyGeneratorExit;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyWeakrefReference};
 
-use crate::aio::{self, Call, Outcome, Port};
+use crate::aio::{self, Call, Outcome};
 use crate::bridge;
 use crate::client::Origin;
 use crate::error::raised;
-use crate::lease::{Entry, Lease, Leaving};
+use crate::held::{Entry, Held, Leaving, Way};
+use crate::lease::Lease;
 use crate::options::{self, Loss};
+use crate::port::{Place, Port};
+use crate::who::{self, Who};
 
 /// A key and how to hold it. May be shared by threads and tasks; locks of one key exclude each other.
 #[pyclass(frozen, weakref, module = "dlock", name = "Lock")]
@@ -21,21 +26,11 @@ pub(crate) struct Lock {
     lock: dlock::Lock,
     loss: Loss,
     origin: Origin,
-    /// What is held through this object: one at the most, beside those that were lost and not left yet.
-    held: Mutex<Vec<Entry>>,
+    held: Mutex<Held>,
 }
 
 /// What `pickle` makes a lock of.
 type Reduced<'py> = (Py<PyAny>, (Origin, String, Bound<'py, PyDict>));
-
-thread_local! {
-    static ME: u8 = const { 0 };
-}
-
-/// A number for this thread that no other living thread and no living object has.
-fn this_thread() -> usize {
-    ME.with(|me| std::ptr::from_ref(me).addr())
-}
 
 fn ended(ended: Ended) -> bool {
     ended == Ended::Released
@@ -53,45 +48,84 @@ impl Lock {
         Ok(Self { lock, loss, origin, held: Mutex::default() })
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<Entry>> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entry that its owner leaves, else the one that is held.
-    fn take(&self, owner: usize) -> Option<Entry> {
-        let mut held = self.held();
-        let own = held.iter().rposition(|entry| entry.owner == owner);
-        let at = own.or_else(|| held.len().checked_sub(1))?;
-        Some(held.remove(at))
+    /// Remembers a lease that somebody has obtained.
+    fn hold(slf: &Bound<'_, Self>, lease: &Py<Lease>, who: Who<'_>, scoped: bool, guarded: bool) -> PyResult<()> {
+        lease.get().core().set_tag(who.tag);
+        let place = match &who.task {
+            Some((task, port)) => Some(port.hold(task.clone().unbind(), PyWeakrefReference::new(slf)?.unbind())),
+            None => None,
+        };
+        let mut entry = Entry::new(lease.clone_ref(slf.py()), who.owner, scoped, place);
+        if let Some((task, port)) = who.task.filter(|_| guarded) {
+            entry.guard(&task, port)?;
+        }
+        let useless = slf.get().held().push(entry);
+        // Dropped outside the mutex: what is collected may run anything.
+        drop(useless);
+        Ok(())
     }
 
-    fn enter(&self, py: Python<'_>, op: Op<dlock::Lease>) -> PyResult<Py<Lease>> {
+    fn enter(slf: &Bound<'_, Self>, op: Op<dlock::Lease>, once: bool, scoped: bool) -> PyResult<Py<Lease>> {
+        let (py, lock) = (slf.py(), slf.get());
         let mut op = op;
         let lease = match op.settled() {
             Some(result) => result.map_err(|error| raised(py, &error))?,
-            None => {
-                self.refuse_deadlock(py)?;
-                bridge::wait(py, op)?
-            }
+            None => match aio::running_loop(py)?.filter(|_| !once) {
+                None => bridge::wait(py, op)?,
+                Some(running) => {
+                    let own = [Port::of(&running).map_or(who::thread(), |port| port.number()), who::thread()];
+                    bridge::wait_unless(py, op, |py| lock.refuse_deadlock(py, own))?
+                }
+            },
         };
-        let lease = Lease::new(py, lease, self.loss)?;
-        self.held().push(Entry::new(lease.clone_ref(py), this_thread()));
+        let lease = Lease::new(py, lease, lock.loss)?;
+        // With nobody else here it is of no matter who it is.
+        let who = if lock.held().is_empty() { who::caller(py)? } else { who::exactly(py)? };
+        Self::hold(slf, &lease, who, scoped, false)?;
         Ok(lease)
     }
 
     /// A thread that waits for its own event loop waits for ever.
-    fn refuse_deadlock(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(running) = aio::running_loop(py)? else {
-            return Ok(());
-        };
-        if self.lock.holder_tag() != Some(running.as_ptr().addr() as u64) {
+    fn refuse_deadlock(&self, py: Python<'_>, own: [u64; 2]) -> PyResult<()> {
+        if !self.lock.holder_tag().is_some_and(|tag| own.contains(&tag)) {
             return Ok(());
         }
-        Err(PyRuntimeError::new_err(format!(
-            "{} is held by a task of the event loop that this thread runs: waiting for it here would never end; use \
-             `async with` (or `await lock.aacquire()`)",
-            dlock::show(self.lock.key())
-        )))
+        let error = dlock::Error::new(
+            Kind::Deadlock,
+            "it is held in the event loop that this thread runs, so waiting for it here would never end: use `async \
+             with`, or `await lock.aacquire()`",
+        );
+        Err(raised(py, &error.with_key(self.lock.key()).with_service(self.lock.client().backend())))
+    }
+
+    /// Gives back what a task holds whose loop is gone.
+    pub(crate) fn orphaned(slf: &Bound<'_, Self>, place: &Place) {
+        let (py, lock) = (slf.py(), slf.get());
+        let entry = lock.held().orphaned(place);
+        let Some(mut entry) = entry else { return };
+        let left = entry.lease.get().stands();
+        drop(entry.end().on_done(|_| ()));
+        if left {
+            Lease::warn(py, lock.lock.key(), ": the event loop of the task that holds it was closed");
+        }
+    }
+
+    /// Whether a block ends by being collected with its task: what it holds is given back when the loop of that is gone.
+    fn is_collected(&self, failure: &Bound<'_, PyAny>, awaited: bool) -> PyResult<bool> {
+        if failure.is_none() || !failure.is_instance_of::<PyGeneratorExit>() {
+            return Ok(false);
+        }
+        let outside = awaited && aio::running_loop(failure.py())?.is_none();
+        Ok(self.held().was_orphaned(outside))
+    }
+
+    /// Whether such an acquire doesn't wait.
+    fn once(&self, wait: Option<Option<Duration>>) -> bool {
+        wait.unwrap_or(self.lock.terms().wait) == Some(Duration::ZERO)
     }
 
     fn begin(&self, wait: Option<Option<Duration>>) -> Op<dlock::Lease> {
@@ -102,17 +136,15 @@ impl Lock {
     }
 
     fn leave(&self, py: Python<'_>, owner: usize) -> PyResult<Entry> {
-        self.take(owner).ok_or_else(|| {
-            let error =
-                dlock::Error::new(Kind::NotHeld, "release of an unlocked lock: it is not held through this object");
-            raised(py, &error.with_key(self.lock.key()).with_service(self.lock.client().backend()))
-        })
-    }
-
-    /// The lock's memory of a lease obtained by a task, and what the task asked for.
-    fn hold(slf: &Bound<'_, Self>, lease: dlock::Lease, scoped: bool) -> PyResult<Py<PyAny>> {
-        let lease = Lease::new(slf.py(), lease, slf.get().loss)?;
-        Self::_hold(slf, lease, scoped)
+        let entry = self.held().leave(owner, Way::Release);
+        let error = match entry {
+            Some(entry) => match entry.over() {
+                Some(error) => error,
+                None => return Ok(entry),
+            },
+            None => dlock::Error::new(Kind::NotHeld, "release of an unlocked lock: it is not held through this object"),
+        };
+        Err(raised(py, &error.with_key(self.lock.key()).with_service(self.lock.client().backend())))
     }
 
     fn acquiring(slf: &Bound<'_, Self>, wait: Option<Option<Duration>>, scoped: bool) -> Call {
@@ -122,14 +154,21 @@ impl Lock {
             let lock = slf.get();
             let mut op = lock.begin(wait);
             match op.settled() {
-                Some(Ok(lease)) => Ok(Outcome::Done(Self::hold(slf, lease, scoped)?)),
+                Some(Ok(lease)) => {
+                    let lease = Lease::new(py, lease, lock.loss)?;
+                    Ok(Outcome::Done(Self::_hold(slf, lease, scoped)?))
+                }
                 Some(Err(error)) if !scoped && error.kind() == Kind::Timeout => {
                     Ok(Outcome::Done(false.into_pyobject(py)?.to_owned().into_any().unbind()))
                 }
                 Some(Err(error)) => Err(raised(py, &error)),
                 None => {
-                    let loss = lock.loss;
-                    let pending = aio::pending(py, op, move |py, lease| Ok(Lease::new(py, lease, loss)?.into_any()))?;
+                    let (loss, port) = (lock.loss, aio::port(py)?);
+                    let tag = port.number();
+                    // Seen by a thread that waits here, although its loop can't go on to see it.
+                    let note = move |lease: &dlock::Lease| lease.set_tag(tag);
+                    let give = move |py: Python<'_>, lease| Ok(Lease::new(py, lease, loss)?.into_any());
+                    let pending = aio::noted(py, port, op, note, give)?;
                     Ok(Outcome::Later(if scoped {
                         aio::half(py, "enter", (pending, slf, true))?
                     } else {
@@ -159,13 +198,14 @@ impl Lock {
     }
 
     #[pyo3(signature = (blocking=true, timeout=None))]
-    fn acquire(&self, py: Python<'_>, blocking: bool, timeout: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+    fn acquire(slf: &Bound<'_, Self>, blocking: bool, timeout: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (py, lock) = (slf.py(), slf.get());
         let wait = options::timeout(py, blocking, timeout.as_ref())?;
-        let mut op = self.begin(wait);
+        let mut op = lock.begin(wait);
         if let Some(error) = op.settled_error() {
             return if error.kind() == Kind::Timeout { Ok(false) } else { Err(raised(py, &error)) };
         }
-        match self.enter(py, op) {
+        match Self::enter(slf, op, lock.once(wait), false) {
             Ok(_) => Ok(true),
             Err(error) if crate::error::is(py, &error, Kind::Timeout) => Ok(false),
             Err(error) => Err(error),
@@ -173,17 +213,18 @@ impl Lock {
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
-        let entry = self.leave(py, this_thread())?;
+        let mut entry = self.leave(py, who::caller(py)?.owner)?;
         let released = bridge::wait(py, entry.end())?;
         entry.judge(py, Some(ended(released)), None).map(drop)
     }
 
     fn locked(&self) -> bool {
-        self.held().iter().any(|entry| entry.lease.get().stands())
+        self.held().any()
     }
 
-    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<Lease>> {
-        self.enter(py, self.lock.acquire())
+    fn __enter__(slf: &Bound<'_, Self>) -> PyResult<Py<Lease>> {
+        let lock = slf.get();
+        Self::enter(slf, lock.lock.acquire(), lock.once(None), true)
     }
 
     fn __exit__(
@@ -195,7 +236,12 @@ impl Lock {
     ) -> PyResult<bool> {
         let _ = (kind, traceback);
         // Released inside the block: nothing is left to do.
-        let Some(entry) = self.take(this_thread()) else {
+        let owner = who::caller(py)?.owner;
+        if self.is_collected(&failure, false)? {
+            return Ok(false);
+        }
+        let entry = self.held().leave(owner, Way::Block);
+        let Some(mut entry) = entry else {
             return Ok(false);
         };
         let mut op = entry.end();
@@ -224,7 +270,7 @@ impl Lock {
 
     fn arelease(slf: Py<Self>) -> Call {
         Call::new(move |py| {
-            let entry = slf.get().leave(py, aio::current_task(py)?.as_ptr().addr())?;
+            let mut entry = slf.get().leave(py, who::awaiter(py)?.owner)?;
             let mut op = entry.end();
             match op.settled() {
                 Some(Ok(released)) => {
@@ -250,11 +296,17 @@ impl Lock {
     fn __aexit__(slf: Py<Self>, kind: Py<PyAny>, failure: Py<PyAny>, traceback: Py<PyAny>) -> Call {
         let _ = (kind, traceback);
         Call::new(move |py| {
-            let task = aio::current_task(py)?;
-            let Some(entry) = slf.get().take(task.as_ptr().addr()) else {
+            let failure = failure.into_bound(py);
+            let entry = match slf.get().is_collected(&failure, true)? {
+                true => None,
+                false => {
+                    let owner = who::awaiter(py)?.owner;
+                    slf.get().held().leave(owner, Way::Block)
+                }
+            };
+            let Some(mut entry) = entry else {
                 return Ok(Outcome::Done(false.into_pyobject(py)?.to_owned().into_any().unbind()));
             };
-            let failure = failure.into_bound(py);
             let failure = (!failure.is_none()).then_some(failure);
             let mut op = entry.end();
             match op.settled() {
@@ -277,22 +329,10 @@ impl Lock {
         })
     }
 
-    /// Remembers a lease that a task has obtained.
+    /// Remembers a lease that a task has obtained; answers the lease for a block, else True.
     fn _hold(slf: &Bound<'_, Self>, lease: Py<Lease>, scoped: bool) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        let task = aio::current_task(py)?;
-        let entry = match aio::running_loop(py)? {
-            Some(running) => {
-                lease.get().core().set_tag(running.as_ptr().addr() as u64);
-                if scoped {
-                    Entry::guarded(lease.clone_ref(py), task, Port::of(&running)?)?
-                } else {
-                    Entry::new(lease.clone_ref(py), task.as_ptr().addr())
-                }
-            }
-            None => Entry::new(lease.clone_ref(py), task.as_ptr().addr()),
-        };
-        slf.get().held().push(entry);
+        Self::hold(slf, &lease, who::awaiter(py)?, scoped, scoped)?;
         Ok(if scoped { lease.into_any() } else { true.into_pyobject(py)?.to_owned().into_any().unbind() })
     }
 
@@ -305,6 +345,14 @@ impl Lock {
 
     fn _is_owned(&self) -> bool {
         self.locked()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.held.try_lock().map_or(Ok(()), |held| held.traverse(&visit))
+    }
+
+    fn __clear__(&self) {
+        self._at_fork_reinit();
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {

@@ -358,7 +358,7 @@ impl Inner {
         self.state.load(Ordering::Acquire)
     }
 
-    fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         if self.epoch != runtime::epoch() || self.state() != HELD {
             return false;
         }

@@ -143,9 +143,10 @@ impl Lock {
         })
     }
 
-    /// The number that a binding has set on the lease by which this process holds the key.
+    /// The number that a binding has set on the lease by which this process holds the key; `None` when it doesn't.
     pub fn holder_tag(&self) -> Option<u64> {
-        Some(self.site().ok()?.slot.holder()?.tag())
+        let holder = self.site().ok()?.slot.holder()?;
+        holder.is_held().then(|| holder.tag())
     }
 
     fn with(mut self, change: impl FnOnce(&mut Terms)) -> Self {

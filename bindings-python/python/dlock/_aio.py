@@ -5,7 +5,7 @@ from asyncio import CancelledError
 
 async def settle(pending):
     """Wait for a call. When cancelled, it is withdrawn first; a second cancel ends that wait at once."""
-    future = pending.future
+    future, withdrawn = pending.future, None
     try:
         return await future
     except CancelledError:
@@ -24,6 +24,10 @@ async def settle(pending):
         elif future.exception() is None:
             _give_back(future)
         raise
+    finally:
+        pending.over()
+        # The future has the error, and its traceback this frame: a circle that would keep the caller's task.
+        del pending, future, withdrawn
 
 
 def _give_back(future):

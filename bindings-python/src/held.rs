@@ -1,0 +1,259 @@
+//! What is held through a `Lock`: an entry for each lease, with who took it, and whose turn it is to go when somebody leaves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dlock::{Ended, Kind, Op, State};
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyWeakrefReference;
+
+use crate::error::raised;
+use crate::lease::Lease;
+use crate::options::Loss;
+use crate::port::{Place, Port};
+use crate::who;
+
+/// How a `Lock` remembers a lease: with who took it, and which task is to be cancelled when it is lost.
+pub(crate) struct Entry {
+    pub(crate) lease: Py<Lease>,
+    owner: usize,
+    /// Whether a block ends it.
+    scoped: bool,
+    guard: Option<Arc<Guard>>,
+    /// Where the event loop of its task knows it.
+    place: Option<Place>,
+}
+
+/// A task that runs under a lease. The loop owns it, and a lock that outlives the loop must not keep it.
+struct Guard {
+    task: Py<PyWeakrefReference>,
+    /// How many had asked for its cancellation before.
+    cancelling: u64,
+    fired: AtomicBool,
+    over: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Held,
+    Lost,
+    /// Given back by the lease's own `release`, or of the parent of a fork.
+    Over,
+}
+
+/// How somebody leaves: at the end of a block, or by `release`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Block,
+    Release,
+}
+
+/// What is held through one `Lock`: one at the most, beside those that were lost and not left yet.
+#[derive(Default)]
+pub(crate) struct Held {
+    entries: Vec<Entry>,
+    /// Whose block is still to end, although its lease was given back by `release`.
+    left: Vec<usize>,
+    /// How many blocks are still to be collected whose task's loop is gone, less those that were collected before.
+    orphans: isize,
+}
+
+impl Entry {
+    pub(crate) fn new(lease: Py<Lease>, owner: usize, scoped: bool, place: Option<Place>) -> Self {
+        Self { lease, owner, scoped, guard: None, place }
+    }
+
+    /// Has the task cancelled when the lease is lost: where Python can tell that cancel from others.
+    pub(crate) fn guard(&mut self, task: &Bound<'_, PyAny>, port: Port) -> PyResult<()> {
+        let lease = self.lease.get();
+        if lease.loss_option() == Loss::Signal || !task.hasattr("uncancel")? {
+            return Ok(());
+        }
+        let cancelling = task.call_method0("cancelling")?.extract()?;
+        let guard = Arc::new(Guard {
+            task: PyWeakrefReference::new(task)?.unbind(),
+            cancelling,
+            fired: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        });
+        let told = guard.clone();
+        lease.core().on_lost(move || {
+            port.post(Box::new(move |py| {
+                if let Some(task) = told.task.bind(py).upgrade().filter(|_| !told.over.load(Ordering::Acquire)) {
+                    told.fired.store(true, Ordering::Release);
+                    task.call_method0("cancel")?;
+                }
+                Ok(())
+            }));
+        });
+        self.guard = Some(guard);
+        Ok(())
+    }
+
+    fn standing(&self) -> Standing {
+        match self.lease.get().core().check() {
+            Ok(()) => Standing::Held,
+            Err(error) if error.kind() == Kind::Lost => Standing::Lost,
+            Err(_) => Standing::Over,
+        }
+    }
+
+    /// The error of a release that has nothing to give back.
+    pub(crate) fn over(&self) -> Option<dlock::Error> {
+        let lease = self.lease.get().core();
+        if lease.state() == State::Released { lease.check().err() } else { None }
+    }
+
+    /// Begins the end of the hold: from here on a loss cancels nothing.
+    pub(crate) fn end(&mut self) -> Op<Ended> {
+        if let Some(guard) = &self.guard {
+            guard.over.store(true, Ordering::Release);
+        }
+        self.place = None;
+        self.lease.get().give()
+    }
+
+    /// How the block ended, from what the release said (None: not confirmed) and what the body raised.
+    pub(crate) fn judge(
+        &self,
+        py: Python<'_>,
+        released: Option<bool>,
+        failure: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        static CANCELLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let mut ours = false;
+        let mut lost = released == Some(false);
+        if let Some(guard) = self.guard.as_ref().filter(|guard| guard.fired.load(Ordering::Acquire))
+            && let Some(task) = guard.task.bind(py).upgrade()
+        {
+            lost = true;
+            let left = task.call_method0("uncancel")?.extract::<u64>()?;
+            let cancelled = CANCELLED.import(py, "asyncio", "CancelledError")?;
+            if failure.as_ref().map_or(Ok(false), |failure| failure.is_instance(cancelled))? {
+                ours = left <= guard.cancelling;
+            }
+        }
+        let lease = self.lease.get();
+        if !lost || lease.loss_option() == Loss::Signal || failure.is_some() && !ours {
+            return Ok(false);
+        }
+        let error = raised(py, &lease.core().loss());
+        error.set_cause(py, failure.map(PyErr::from_value));
+        Err(error)
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.lease)
+    }
+}
+
+impl Held {
+    /// Whether nobody is here, nor has to come back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.left.is_empty()
+    }
+
+    /// Remembers an entry. What is of no use any more comes back, to be dropped outside the lock's mutex.
+    #[must_use]
+    pub(crate) fn push(&mut self, entry: Entry) -> Vec<Entry> {
+        let mut useless = Vec::new();
+        if !self.entries.is_empty() {
+            let is_useless =
+                |one: &Entry| (!one.scoped || one.owner == entry.owner) && one.standing() == Standing::Over;
+            while let Some(at) = self.entries.iter().position(is_useless) {
+                useless.push(self.entries.remove(at));
+            }
+        }
+        self.left.retain(|owner| *owner != entry.owner);
+        self.entries.push(entry);
+        useless
+    }
+
+    /// The entry that goes when this owner leaves: a lost one before one that is held, its own before another's. A block
+    /// ends its own before it ends another's, and nothing when its own was given back before.
+    pub(crate) fn leave(&mut self, owner: usize, way: Way) -> Option<Entry> {
+        // It may have come while nobody could tell it from its thread.
+        let known = self.entries.iter().any(|entry| entry.owner == owner) || self.left.contains(&owner);
+        let owner = if known { owner } else { who::thread() as usize };
+        if let [only] = &*self.entries
+            && only.owner == owner
+            && self.left.is_empty()
+        {
+            return self.took(0, way);
+        }
+        let rank = |entry: &Entry| match (way, entry.owner == owner, entry.standing()) {
+            (_, true, Standing::Lost) => Some(0),
+            (Way::Block, true, Standing::Held) => Some(1),
+            (Way::Block, true, Standing::Over) => Some(2),
+            (_, false, Standing::Lost) => Some(4),
+            (_, true, Standing::Held) => Some(5),
+            (_, false, Standing::Held) => Some(6),
+            (Way::Release, true, Standing::Over) => Some(7),
+            (Way::Release, false, Standing::Over) => Some(8),
+            (Way::Block, false, Standing::Over) => None,
+        };
+        let first = self.entries.iter().enumerate().rev();
+        let first = first.filter_map(|(at, entry)| Some((rank(entry)?, at))).min_by_key(|(rank, _)| *rank);
+        let left = self.left.iter().position(|left| *left == owner).filter(|_| way == Way::Block);
+        if let Some(at) = left.filter(|_| first.is_none_or(|(rank, _)| rank > 3)) {
+            self.left.swap_remove(at);
+            return None;
+        }
+        self.took(first?.1, way)
+    }
+
+    fn took(&mut self, at: usize, way: Way) -> Option<Entry> {
+        let entry = self.entries.remove(at);
+        if way == Way::Release && entry.scoped && !self.left.contains(&entry.owner) {
+            self.left.push(entry.owner);
+        }
+        Some(entry)
+    }
+
+    /// The entry of a task whose loop is gone.
+    pub(crate) fn orphaned(&mut self, place: &Place) -> Option<Entry> {
+        let at = self.entries.iter().position(|entry| entry.place.as_ref() == Some(place))?;
+        let entry = self.entries.remove(at);
+        self.orphans += isize::from(entry.scoped);
+        Some(entry)
+    }
+
+    /// Whether a block that is collected is that of such a task; `outside` any loop it is.
+    pub(crate) fn was_orphaned(&mut self, outside: bool) -> bool {
+        let is = outside || self.orphans > 0;
+        self.orphans -= isize::from(is);
+        is
+    }
+
+    /// The newest.
+    pub(crate) fn last(&self) -> Option<&Entry> {
+        self.entries.last()
+    }
+
+    /// Whether one of them counts.
+    pub(crate) fn any(&self) -> bool {
+        self.entries.iter().any(|entry| entry.lease.get().stands())
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.entries.iter().try_for_each(|entry| entry.traverse(visit))
+    }
+}
+
+/// An entry whose release is waited for.
+#[pyclass(frozen, module = "dlock._dlock")]
+pub(crate) struct Leaving(pub(crate) Entry);
+
+#[pymethods]
+impl Leaving {
+    fn judge(&self, py: Python<'_>, released: Option<bool>, failure: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        self.0.judge(py, released, failure)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.traverse(&visit)
+    }
+}

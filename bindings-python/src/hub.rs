@@ -1,0 +1,56 @@
+//! How a blocking call waits where gevent or eventlet have patched threads: through their hub, so that the thread's other
+//! greenlets, one of which may hold the lock, go on.
+
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+
+use dlock::Op;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::bridge::WITHDRAWAL;
+use crate::error::raised;
+use crate::port::{Wake, locked};
+use crate::who;
+
+/// What waits through this thread's hub, if it has one.
+pub(crate) fn here(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let modules = MODULES.get_or_try_init(py, || py.import("sys")?.getattr("modules").map(Bound::unbind))?;
+    // Neither gevent nor eventlet is there without it.
+    if !modules.bind(py).contains(intern!(py, "greenlet"))? {
+        return Ok(None);
+    }
+    static HERE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let hub = HERE.import(py, "dlock._hub", "here")?.call0()?;
+    if hub.is_none() {
+        return Ok(None);
+    }
+    who::greenlets();
+    Ok(Some(hub))
+}
+
+/// Waits for a call through the hub. Whatever the hub raises here, as for Ctrl-C, a timeout or a kill, ends it.
+pub(crate) fn wait<T: Send + 'static>(hub: &Bound<'_, PyAny>, op: Op<T>) -> PyResult<T> {
+    let py = hub.py();
+    let wake = Arc::new(Wake::new().map_err(PyErr::from)?);
+    let result = Arc::new(Mutex::new(None));
+    let (told, ring) = (result.clone(), wake.clone());
+    let canceller = op.on_done(move |result| {
+        *locked(&told) = Some(result);
+        ring.ring();
+    });
+    if let Err(interrupt) = hub.call1((wake.fd().as_raw_fd(),)) {
+        canceller.cancel();
+        // A second interrupt ends this wait: the call then goes on withdrawing by itself.
+        if hub.call1((wake.fd().as_raw_fd(), WITHDRAWAL.as_secs_f64())).is_err() {
+            canceller.cancel();
+        }
+        return Err(interrupt);
+    }
+    let result = locked(&result).take();
+    let result = result.ok_or_else(|| PyRuntimeError::new_err("the hub came back before the call was over"))?;
+    result.map_err(|error| raised(py, &error))
+}
