@@ -67,6 +67,7 @@ pub(crate) struct Inner {
     claim: Claim,
     grant: Arc<dyn Grant>,
     fence: Option<u64>,
+    /// When the core saw the grant: its age and its longest hold count from then.
     granted: Instant,
     hold_end: Instant,
     /// When the backend's own countdown ends, and when we stop counting on it; `NEVER`: the process is the lease.
@@ -114,17 +115,20 @@ impl Lease {
         ttl: Duration,
         turn: Turn,
     ) -> Self {
-        let since = if mutant!("validity-from-receipt") { Instant::now() } else { since };
+        // `since` may lie long before: the request is of a session, or of a place in a queue.
+        let granted = Instant::now();
+        let since = core.not_in_the_future(since, granted);
         let endless = core.endless(&claim.terms);
         let (expires, valid_until) = ends(endless, since, ttl);
         let renew_at = if claim.terms.renew && core.backend.renews() { since.plus(ttl / 3) } else { Instant::NEVER };
-        let hold_end = claim.terms.max_hold.map_or(Instant::NEVER, |hold| since.plus(hold));
+        let held_from = if mutant!("hold-from-request") { since } else { granted };
+        let hold_end = claim.terms.max_hold.map_or(Instant::NEVER, |hold| held_from.plus(hold));
         let inner = Arc::new(Inner {
             epoch: core.epoch,
             handle,
             core: core.clone(),
             fence: grant.fences().map(|fences| fences.start),
-            granted: since,
+            granted,
             claim,
             grant,
             hold_end,
@@ -324,6 +328,21 @@ fn ends(endless: bool, since: Instant, ttl: Duration) -> (Instant, Instant) {
     (expires, expires.minus(drift))
 }
 
+impl Core {
+    /// The time from which a backend says that its countdown runs, of an answer that came at `now`. Later than that it
+    /// can't be: a lease would be believed for longer than it lives.
+    fn not_in_the_future(&self, since: Instant, now: Instant) -> Instant {
+        if mutant!("validity-from-receipt") {
+            return now;
+        }
+        if since > now {
+            let ahead = since - now;
+            event::warn(self.name(), &format!("an answer was dated {ahead:?} in the future; it counts from now"));
+        }
+        since.min(now)
+    }
+}
+
 impl Inner {
     /// Gives it back at an orderly exit of the process.
     pub(crate) fn release_at_exit(self: &Arc<Self>) {
@@ -463,11 +482,17 @@ impl Inner {
         (self.ttl() / 4).min(Duration::from_millis(50))
     }
 
+    /// When the end of the longest hold is told: early too, and never for more than a quarter of the hold.
+    fn hold_alert_at(&self) -> Instant {
+        let hold = self.claim.terms.max_hold.unwrap_or(Duration::MAX);
+        self.hold_end.minus(self.early().min(hold / 4))
+    }
+
     fn alert_at(&self) -> Instant {
         if mutant!("never-lost") {
             return Instant::NEVER;
         }
-        self.valid_until().min(self.hold_end).minus(self.early())
+        self.valid_until().minus(self.early()).min(self.hold_alert_at())
     }
 
     /// When a lost lease is cleaned up at the backend: not before its time, which its holder was promised.
@@ -497,7 +522,7 @@ impl Inner {
     /// Does what is due by now, and says whether to renew it.
     pub(crate) fn tend(self: &Arc<Self>, now: Instant, slack: Duration) -> bool {
         if self.state() == HELD && self.alert_at() <= now {
-            self.lose(if self.hold_end.minus(self.early()) <= now { Cause::Held } else { Cause::Expired });
+            self.lose(if self.hold_alert_at() <= now { Cause::Held } else { Cause::Expired });
         }
         if self.state() == LOST && self.end_at() <= now {
             self.settle();
@@ -539,7 +564,7 @@ impl Inner {
         let result = match answer {
             Ok(Renewal::Lost) if mutant!("loss-ignored") => Ok(()),
             Ok(Renewal::Kept { since, ttl }) => {
-                let since = if mutant!("validity-from-receipt") { now } else { since };
+                let since = self.core.not_in_the_future(since, now);
                 let (expires, valid_until) = ends(self.core.endless(&self.claim.terms), since, ttl);
                 self.ttl.store(nanos(ttl), Ordering::Release);
                 self.expires.fetch_max(expires.nanos(), Ordering::AcqRel);

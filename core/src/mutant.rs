@@ -20,6 +20,7 @@ macro_rules! mutant {
 #[cfg(feature = "mutants")]
 pub const MUTANTS: &[(&str, &str)] = &[
     ("validity-from-receipt", "a lease counts from the reply, not from the request"),
+    ("hold-from-request", "the longest hold counts from the request, not from the grant"),
     ("never-expires", "a lease is not compared with the clock"),
     ("never-lost", "a loss is not told before the lease ends"),
     ("loss-ignored", "the backend's word that a lease is gone is not heard"),

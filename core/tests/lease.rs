@@ -111,6 +111,21 @@ fn a_hold_has_its_limit() {
     });
 }
 
+/// A hold that is shorter than the warning is long is held all the same, for three quarters at the least.
+#[test]
+fn a_short_hold_is_held() {
+    each(|client| async move {
+        for hold in [ms(4), ms(20), ms(40), ms(100)] {
+            let lease = client.lock("short").max_hold(hold).acquire().await.unwrap();
+            let begun = Instant::now();
+            assert!(lease.lost().await.unwrap());
+            let held = Instant::now() - begun;
+            assert!(held >= hold * 3 / 4 && held <= hold, "{held:?} of {hold:?}");
+            drop(lease);
+        }
+    });
+}
+
 #[test]
 fn renewed_by_hand() {
     each(|client| async move {

@@ -23,6 +23,17 @@ struct Script {
     silent: AtomicBool,
     gone: AtomicBool,
     slow: AtomicU64,
+    /// How much before its grant a countdown began, in ms.
+    aged: AtomicU64,
+    /// How far in the future its answers are dated, in ms.
+    ahead: AtomicU64,
+}
+
+impl Script {
+    fn since(&self) -> Instant {
+        let (aged, ahead) = (self.aged.load(Ordering::Relaxed), self.ahead.load(Ordering::Relaxed));
+        Instant::now().minus(ms(aged)).plus(ms(ahead))
+    }
 }
 
 #[derive(Debug)]
@@ -44,8 +55,8 @@ impl Backend for Script {
     }
     fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
-            let since = Instant::now();
-            self.batches.lock().unwrap().push((since, due.len()));
+            let since = self.since();
+            self.batches.lock().unwrap().push((Instant::now(), due.len()));
             assert!(due.iter().all(|due| (&*due.grant as &dyn Any).is::<Pass>()));
             clock::sleep(ms(self.slow.load(Ordering::Relaxed))).await;
             let answer = |due: &Due| {
@@ -76,7 +87,7 @@ impl Contender for Bid {
         let fence = self.0.next.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(Ok(Attempt::Granted {
             grant: Arc::new(Pass(self.0.clone(), fence)),
-            since: Instant::now(),
+            since: self.0.since(),
             ttl: self.1.terms.ttl,
         })))
     }
@@ -160,6 +171,38 @@ fn asks_again_without_an_answer() {
         script.silent.store(true, Ordering::Relaxed);
         assert!(lease.lost().await.unwrap());
         assert!(Instant::now() < lease.valid_until());
+    });
+}
+
+/// A countdown that began long before the grant, as that of a session does, takes nothing of what the holder was
+/// promised of its hold.
+#[test]
+fn a_hold_counts_from_its_grant() {
+    testing::simulate(2, None, async {
+        let (client, script, _) = scripted();
+        script.aged.store(9_000, Ordering::Relaxed);
+        let lock = client.lock("k").ttl(ms(30_000)).max_hold(ms(1_000));
+        let lease = lock.acquire().await.unwrap();
+        assert_eq!(lease.fence(), Some(0), "the first grant is the one");
+        let begun = Instant::now();
+        assert!(lease.lost().await.unwrap());
+        assert!((ms(950)..=ms(1_000)).contains(&(Instant::now() - begun)), "{:?}", Instant::now() - begun);
+    });
+}
+
+/// What a backend dates in the future counts from now: a lease is never believed for longer than its ttl.
+#[test]
+fn no_answer_is_of_the_future() {
+    testing::simulate(2, None, async {
+        let (client, script, _) = scripted();
+        script.ahead.store(3_600_000, Ordering::Relaxed);
+        let lease = client.lock("k").ttl(ms(3_000)).acquire().await.unwrap();
+        assert!(lease.valid_for() <= ms(3_000), "{:?}", lease.valid_for());
+        lease.renew(None).await.unwrap();
+        assert!(lease.valid_for() <= ms(3_000), "{:?}", lease.valid_for());
+        script.silent.store(true, Ordering::Relaxed);
+        clock::sleep(ms(3_000)).await;
+        assert!(!lease.is_held());
     });
 }
 

@@ -177,13 +177,17 @@ impl Bidder {
         let (remote, key) = (self.remote.clone(), self.claim.terms.name.to_string());
         let stamp = Instant::now();
         let till = stamp.plus(REQUEST_LIFE);
+        let age = remote.world.age(self.claim.terms.ttl);
+        if !age.is_zero() {
+            remote.world.count("aged");
+        }
         let was_open = self.doubt.open;
         if remote.world.plan.twice > 0.0 {
             // A copy of it may come even after its answer.
             self.doubt.till = Some(till);
         }
         self.doubt.sent = Some(stamp);
-        let request = Request::Take { claim: self.claim.clone(), stamp, till };
+        let request = Request::Take { claim: self.claim.clone(), stamp, age, till };
         let _taking = Taking::begin(&remote, &key);
         let answer = remote.world.call(remote.p, request, budget).await;
         let reply = match answer {
@@ -201,7 +205,7 @@ impl Bidder {
                 if was_open {
                     remote.world.count("unknown settled as granted");
                 }
-                Ok(self.granted(fence, stamp))
+                Ok(self.granted(fence, stamp.minus(age)))
             }
             Reply::Late => Err(refused()),
             Reply::Busy(left) => {

@@ -60,6 +60,8 @@ const COVERED: &[&str] = &[
     "loss pushed: taken",
     "loss pushed: expired",
     "late grant",
+    "aged",
+    "held to its limit",
     "break",
     "data loss",
     "stalled",

@@ -15,6 +15,8 @@ pub enum Request {
         claim: Claim,
         /// When it was sent, by the sender's clock.
         stamp: Instant,
+        /// How long before that the countdown of what it is granted began.
+        age: Duration,
         /// After this the server must refuse it.
         till: Instant,
     },
@@ -68,7 +70,7 @@ pub struct Server {
     pub skew: i64,
     pub paused: Instant,
     pub mutant: Option<&'static str>,
-    waiting: BTreeMap<u64, (usize, Claim, Instant)>,
+    waiting: BTreeMap<u64, (usize, Claim, Instant, Duration)>,
     process: BTreeMap<u64, usize>,
     owners: BTreeMap<String, u64>,
 }
@@ -138,7 +140,7 @@ impl Server {
     pub fn execute(&mut self, now: Instant, p: usize, request: &Request) -> (Reply, Effects) {
         let mut effects = Effects::default();
         let reply = match request {
-            Request::Take { claim, stamp, till } => self.take(now, p, claim, *stamp, *till, &mut effects),
+            Request::Take { claim, stamp, age, till } => self.take(now, p, claim, (*stamp, *age), *till, &mut effects),
             Request::Give { key, nonce } => self.give(now, key, *nonce, &mut effects),
             Request::Renew(all) => {
                 let renewed = all.iter().map(|(key, nonce, ttl)| {
@@ -178,7 +180,7 @@ impl Server {
         now: Instant,
         p: usize,
         claim: &Claim,
-        stamp: Instant,
+        (stamp, age): (Instant, Duration),
         till: Instant,
         effects: &mut Effects,
     ) -> Reply {
@@ -187,7 +189,7 @@ impl Server {
         }
         let key = claim.terms.name.to_string();
         self.process.insert(claim.nonce, p);
-        let end = self.end(now, claim.terms.ttl);
+        let end = self.end(now, claim.terms.ttl).minus(age);
         match self.table.take(now, claim, end, claim.wait, None) {
             Taken::Granted(raw) => {
                 self.waiting.remove(&claim.nonce);
@@ -197,7 +199,7 @@ impl Server {
             }
             Taken::Busy(until) => {
                 if claim.wait {
-                    self.waiting.insert(claim.nonce, (p, claim.clone(), stamp));
+                    self.waiting.insert(claim.nonce, (p, claim.clone(), stamp, age));
                 }
                 if self.table.owner(now, &key).is_none()
                     && let Some(fence) = self.next(now, &key, Some(claim.nonce), effects)
@@ -230,12 +232,12 @@ impl Server {
             return None;
         }
         let head = self.claims(now, key).first().copied()?;
-        let (p, claim, stamp) = self.waiting.get(&head)?.clone();
+        let (p, claim, stamp, age) = self.waiting.get(&head)?.clone();
         if !self.handover {
             effects.pushes.push((p, Push::Wake { nonce: head }));
             return None;
         }
-        let end = self.end(now, claim.terms.ttl);
+        let end = self.end(now, claim.terms.ttl).minus(age);
         let Taken::Granted(raw) = self.table.take(now, &claim, end, true, None) else {
             return None;
         };
@@ -245,7 +247,7 @@ impl Server {
         if asking == Some(head) {
             return Some(fence);
         }
-        effects.pushes.push((p, Push::Granted { nonce: head, fence, stamp }));
+        effects.pushes.push((p, Push::Granted { nonce: head, fence, stamp: stamp.minus(age) }));
         None
     }
 

@@ -98,7 +98,7 @@ impl Worker {
             lock = lock.retry((3, ms(20)));
         }
         if let Some(lease) = self.acquire(&lock, wait).await {
-            self.hold(lease, hold, lock.terms().max_hold.is_some()).await;
+            self.hold(lease, hold, lock.terms().max_hold).await;
         }
     }
 
@@ -177,8 +177,8 @@ impl Worker {
         Some(self.timed("acquire, cancelled", left, op).await)
     }
 
-    async fn hold(&mut self, lease: Arc<Lease>, hold: Duration, has_limit: bool) {
-        let told = self.watch(&lease, has_limit);
+    async fn hold(&mut self, lease: Arc<Lease>, hold: Duration, limit: Option<Duration>) {
+        let told = self.watch(&lease, limit);
         let nonce = crate::server::nonce_of(&lease.token());
         let until = Instant::now().plus(hold);
         loop {
@@ -235,10 +235,13 @@ impl Worker {
     }
 
     /// Watches for the loss in both styles.
-    fn watch(&mut self, lease: &Arc<Lease>, has_limit: bool) -> Told {
+    fn watch(&mut self, lease: &Arc<Lease>, limit: Option<Duration>) -> Told {
         let told = Told::default();
         let (world, p, weak, seen) = (self.world.clone(), self.p, Arc::downgrade(lease), told.clone());
         let nonce = crate::server::nonce_of(&lease.token());
+        // Of one that stood still between the grant and this, nobody can tell how long it was held.
+        let entered = Instant::now();
+        let limited = limit.filter(|_| self.thawed() < entered);
         lease.on_lost(move || {
             let now = Instant::now();
             if seen.0.lock().unwrap().replace(now).is_some() {
@@ -254,7 +257,15 @@ impl Worker {
                 let text = format!("p{p} was told of the loss of {} {:?} late", lease.key(), now - until);
                 inner.check.fail("I3 honest", text);
             }
-            if !told && !has_limit && now < until.minus(ms(60)) {
+            if let Some(limit) = limited.filter(|_| lease.loss().message().contains("max_hold")) {
+                let least = limit - (limit / 4).min(lease.ttl() / 4).min(ms(50));
+                inner.check.count("held to its limit");
+                if now < entered.plus(least) {
+                    let text = format!("p{p} held {} for {:?} of {limit:?}", lease.key(), now - entered);
+                    inner.check.fail("false loss", text);
+                }
+            }
+            if !told && limit.is_none() && now < until.minus(ms(60)) {
                 inner.check.fail("false loss", format!("p{p} was told of a loss {:?} before the end", until - now));
             }
             let failed = inner.check.failure.is_some();

@@ -43,6 +43,8 @@ pub struct Plan {
     pub beyond: f64,
     pub twice: f64,
     pub lose_push: f64,
+    /// How often a countdown began before its request, as that of a session or of a place in a queue.
+    pub aged: f64,
     pub stalls: bool,
     pub kills: bool,
     pub cuts: bool,
@@ -59,6 +61,7 @@ impl Plan {
             if calm || rng.bool() { 0.0 } else { rng.f64() * most }
         };
         let (lose, refuse, slow, beyond, twice, lose_push) = (p(0.15), p(0.05), p(0.3), p(0.08), p(0.2), p(0.5));
+        let aged = p(0.5);
         let mut yes = |of: u8| !calm && rng.u8(0..of) == 0;
         let (stalls, kills, cuts, pauses) = (yes(2), yes(4), yes(4), yes(5));
         let (breaks, data_loss) = (yes(4), yes(10));
@@ -74,6 +77,7 @@ impl Plan {
             beyond,
             twice,
             lose_push,
+            aged,
             stalls,
             kills,
             cuts,
@@ -188,6 +192,16 @@ impl World {
     fn chance(&self, p: f64) -> bool {
         let mut inner = self.lock();
         inner.faults && p > 0.0 && inner.net.f64() < p
+    }
+
+    /// How long before its request the countdown of a grant is to have begun; now and then it is over already.
+    pub fn age(&self, ttl: Duration) -> Duration {
+        if !self.chance(self.plan.aged) {
+            return Duration::ZERO;
+        }
+        let mut inner = self.lock();
+        let most = if inner.net.u8(0..8) == 0 { 1.2 } else { 0.6 };
+        ttl.mul_f64(inner.net.f64() * most)
     }
 
     fn is_cut(&self, p: usize) -> bool {

@@ -32,6 +32,23 @@ fn a_busy_try_is_one_request_and_leaves_nothing() {
     released(&holder);
 }
 
+/// The lease that it shares is older than the hold is long: that takes nothing of it.
+#[test]
+fn a_short_hold_is_granted_once_and_lasts() {
+    let (server, hold) = (server(), ms(400));
+    let client = client(server.addr());
+    std::thread::sleep(hold * 2);
+    let before = asked(&server, "KV", "Txn");
+    let short = client.lock("k").max_hold(hold);
+    let lease = short.try_acquire().wait().unwrap().expect("nobody has it");
+    let begun = std::time::Instant::now();
+    assert!(lease.lost_within(Some(LONG)).wait().unwrap());
+    assert!(begun.elapsed() >= hold / 2, "held for {:?} of {hold:?}", begun.elapsed());
+    released(&short.wait(LONG).acquire().wait().unwrap());
+    let requests = asked(&server, "KV", "Txn") - before;
+    assert!(requests <= 6, "{requests} requests for two locks");
+}
+
 #[test]
 fn many_locks_have_one_lease_that_is_kept_alive_once() {
     let server = server();

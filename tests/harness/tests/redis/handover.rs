@@ -74,6 +74,32 @@ fn a_lock_handed_over_late_is_renewed_before_it_is_entered() {
     assert!(rule.fired() > 0, "the fault was not injected");
 }
 
+/// It has waited for longer than it may hold: that takes neither its place nor its hold.
+#[test]
+fn the_first_in_line_holds_for_its_time() {
+    let hold = ms(400);
+    let server = server();
+    let (a, b, c) = (client(server.addr()), client(server.addr()), client(server.addr()));
+    let holder = lock(&a, "k", LONG).acquire().wait().unwrap();
+    let waiting = lock(&b, "k", LONG).max_hold(hold).acquire();
+    let first = std::thread::spawn(move || {
+        let lease = waiting.wait().unwrap();
+        (lease.fence(), Instant::now(), lease.lost_within(Some(LONG)).wait().unwrap(), Instant::now(), lease)
+    });
+    until_queued(&server, "k", 1);
+    let waiting = lock(&c, "k", LONG).acquire();
+    let second = std::thread::spawn(move || waiting.wait().unwrap());
+    until_queued(&server, "k", 2);
+    std::thread::sleep(hold * 2);
+    released(&holder);
+    let (fence, granted, lost, told, lease) = first.join().unwrap();
+    assert!(lost && told - granted >= hold / 2, "held for {:?} of {hold:?}", told - granted);
+    drop(lease);
+    let second = second.join().unwrap();
+    assert!(second.fence() > fence, "the second came in before the first");
+    released(&second);
+}
+
 #[test]
 fn a_contender_that_was_not_heard_of_is_passed_over() {
     let server = server();
