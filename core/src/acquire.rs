@@ -236,7 +236,7 @@ impl Bid {
             }),
             error = self.given_up() => match error.kind() {
                 Kind::Timeout => Err(self.explained().await),
-                _ => Err(error),
+                _ => Err(told(error, &self.core, &self.claim)),
             },
         }
     }
@@ -248,6 +248,7 @@ impl Bid {
             () = self.cancel.wished(1) => cancelled(&self.claim.terms),
             () = self.client.closed().wished(1) => closed(),
             () = clock::sleep_until(self.deadline) => busy(&self.core, &self.claim, self.waited(), ""),
+            error = self.core.outage(self.begun) => error,
         }
     }
 
@@ -255,14 +256,17 @@ impl Bid {
         Instant::now() - self.begun
     }
 
-    /// Tries until it is granted, refused, out of time, cancelled, or the backend has not answered for too long.
+    /// Tries until it is granted, refused, out of time, cancelled, or the backend has not answered for too long: this
+    /// contender, or anybody.
     async fn contest(&self, contender: &mut dyn Contender) -> Result<Granted> {
         let outage = self.core.config.connect_timeout();
-        let mut silent: Option<Instant> = None;
+        let mut silent = None;
         let mut pause = Duration::from_millis(10);
         let mut last = false;
         loop {
             let budget = if last || !self.claim.wait { outage } else { self.deadline.left().min(outage) };
+            // One that would only come to know of an outage is not to come to know of it late.
+            let budget = budget.min(self.core.outage.end(self.begun, outage).left().max(LATE));
             let asked = Instant::now();
             let mut attempt = contender.attempt(budget);
             let answer = tokio::select! {
@@ -270,16 +274,14 @@ impl Bid {
                 answer = &mut attempt => answer,
                 () = clock::sleep(budget.max(outage).saturating_add(LATE)) => {
                     self.signs.mute.notify_one();
+                    self.core.unheard(asked, &Error::unavailable("the backend gave no answer in time; try again"));
                     attempt.await
                 }
             };
+            self.core.heard(asked, &answer);
             let wake = match answer {
-                Ok(Attempt::Granted { grant, since, ttl }) => {
-                    self.core.answered.store(true, Ordering::Relaxed);
-                    return Ok((grant, since, ttl));
-                }
+                Ok(Attempt::Granted { grant, since, ttl }) => return Ok((grant, since, ttl)),
                 Ok(Attempt::Busy(wake)) => {
-                    self.core.answered.store(true, Ordering::Relaxed);
                     self.signs.busy.store(true, Ordering::Relaxed);
                     silent = None;
                     pause = Duration::from_millis(10);
@@ -290,9 +292,12 @@ impl Bid {
                 }
                 Err(error) if !error.is_temporary() || !self.claim.wait || last => return Err(error),
                 // The very first contact is not repeated: a wrong address is told at once.
-                Err(error) if !self.core.answered.load(Ordering::Relaxed) => return Err(error),
-                Err(error) if Instant::now() - *silent.get_or_insert(asked) >= outage => return Err(error),
-                Err(_) => {
+                Err(error) if !self.core.outage.has_answered() => return Err(error),
+                Err(error) => {
+                    let (since, _) = silent.get_or_insert_with(|| (asked, self.core.outage.asking()));
+                    if Instant::now() - *since >= outage {
+                        return Err(error);
+                    }
                     pause = (pause * 2).min(Duration::from_secs(1));
                     Wake { after: pause.mul_f64(0.75 + fastrand::f64() / 2.0), on: None }
                 }

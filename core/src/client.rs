@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::gate::Gate;
 use crate::lease;
 use crate::lock::Lock;
 use crate::op::{Cancel, Op};
+use crate::outage::Outage;
 use crate::runtime::{self, PerProcess};
 use crate::watchdog::Watchdog;
 
@@ -43,8 +44,7 @@ pub(crate) struct Core {
     pub(crate) capability: Capability,
     pub(crate) gate: Arc<Gate>,
     pub(crate) watchdog: Arc<Watchdog>,
-    /// Whether the backend has ever answered.
-    pub(crate) answered: AtomicBool,
+    pub(crate) outage: Outage,
 }
 
 static CORES: PerProcess<Mutex<HashMap<Config, Weak<Core>>>> = PerProcess::new();
@@ -99,7 +99,12 @@ impl Client {
     /// Checks that the backend answers.
     pub fn ping(&self) -> Op<()> {
         match self.core() {
-            Ok(core) => Op::going(Some(core.config.connect_timeout()), async move { core.backend.ping().await }),
+            Ok(core) => Op::going(Some(core.config.connect_timeout()), async move {
+                let asked = Instant::now();
+                let answer = core.backend.ping().await;
+                core.heard(asked, &answer);
+                answer
+            }),
             Err(error) => Op::ready(Err(error)),
         }
     }
@@ -205,7 +210,13 @@ impl Client {
         match ready {
             Ok(core) => {
                 let limit = core.config.connect_timeout();
-                Op::going(Some(limit), work(core, lock.backend_name().to_owned()))
+                let work = work(core.clone(), lock.backend_name().to_owned());
+                Op::going(Some(limit), async move {
+                    let asked = Instant::now();
+                    let answer = work.await;
+                    core.heard(asked, &answer);
+                    answer
+                })
             }
             Err(error) => Op::ready(Err(error.with_key(key))),
         }
@@ -248,7 +259,7 @@ impl Core {
             backend,
             gate: Arc::default(),
             watchdog: Arc::new(Watchdog::new()),
-            answered: AtomicBool::new(false),
+            outage: Outage::new(),
         });
         alarm.belongs_to(&core);
         Ok(core)

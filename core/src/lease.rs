@@ -266,10 +266,11 @@ impl Lease {
             return Op::ready(Err(error.with_key(inner.claim.terms.key.clone())));
         }
         Op::going(Some(inner.core.config.connect_timeout()), async move {
-            let due = [inner.due(Some(ttl))];
+            let (due, asked) = ([inner.due(Some(ttl))], Instant::now());
             let answer = inner.core.backend.renew(&due).await.pop();
-            let renewed =
-                inner.renewed(answer.unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer"))));
+            let answer = answer.unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer")));
+            inner.core.heard(asked, &answer);
+            let renewed = inner.renewed(answer);
             inner.core.enroll(&inner);
             renewed
         })
@@ -695,7 +696,10 @@ impl Inner {
             let end = Instant::now().plus(inner.ttl()).max(expires);
             let mut pause = Duration::from_millis(20);
             let answer = loop {
-                match inner.grant.release().await {
+                let asked = Instant::now();
+                let answer = inner.grant.release().await;
+                inner.core.heard(asked, &answer);
+                match answer {
                     Ok(answer) => break Some(answer),
                     Err(error) if end.passed() || !error.is_temporary() || mutant!("release-once") => break None,
                     Err(_) => clock::sleep(pause).await,

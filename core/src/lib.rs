@@ -31,6 +31,7 @@ mod lock;
 #[cfg(feature = "tls")]
 mod net;
 mod op;
+mod outage;
 pub mod registry;
 pub mod runtime;
 #[cfg(feature = "testing")]

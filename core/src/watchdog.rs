@@ -102,7 +102,12 @@ async fn watch(core: Weak<Core>, watchdog: Arc<Watchdog>) {
 
 async fn renew(core: Arc<Core>, leases: Vec<Arc<Inner>>) {
     let due: Vec<_> = leases.iter().map(|lease| lease.due(None)).collect();
-    let mut answers = core.backend.renew(&due).await.into_iter();
+    let asked = Instant::now();
+    let answers = core.backend.renew(&due).await;
+    if let Some(answer) = answers.iter().find(|answer| answer.is_ok()).or(answers.first()) {
+        core.heard(asked, answer);
+    }
+    let mut answers = answers.into_iter();
     for lease in &leases {
         let answer = answers.next().unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer")));
         // A failure is in the events, and asked again; the lease knows what it means.

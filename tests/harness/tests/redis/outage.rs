@@ -85,6 +85,32 @@ fn an_acquire_without_a_deadline_fails_with_an_outage() {
 }
 
 #[test]
+fn all_who_wait_in_a_process_are_told_of_a_dead_server_at_once() {
+    let timeout = ms(1500);
+    let mut server = server();
+    let (a, b) = (client(server.addr()), client_with(server.addr(), timeout));
+    let keys = ["same", "same", "same", "same", "same", "one", "two", "three"];
+    let leases: Vec<_> = keys[4..].iter().map(|key| lock(&a, key, LONG).acquire().wait().unwrap()).collect();
+    let waiting: Vec<_> = keys.iter().map(|key| b.lock(key).acquire()).collect();
+    let (tell, told) = std::sync::mpsc::channel();
+    for (op, key) in waiting.into_iter().zip(keys) {
+        let tell = tell.clone();
+        let _ = op.on_done(move |result| drop(tell.send((key, result.map(drop), Instant::now()))));
+    }
+    keys[4..].iter().for_each(|key| until_queued(&server, key, 1));
+    server.kill();
+    let killed = Instant::now();
+    for _ in keys {
+        let (key, result, at) = told.recv_timeout(LONG).expect("all are told");
+        let error = result.unwrap_err();
+        println!("a waiter for {key}: {:?}, {error}", at - killed);
+        assert!(error.kind() == Kind::Backend && error.is_temporary(), "{error:?}");
+        assert!(at - killed < timeout + LATE + SLACK, "a waiter for {key} was told after {:?}", at - killed);
+    }
+    drop(leases);
+}
+
+#[test]
 fn a_release_that_is_not_confirmed_says_so_in_time() {
     let ttl = ms(1000);
     let server = server();
