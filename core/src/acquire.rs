@@ -12,7 +12,7 @@ use crate::client::{Client, Core};
 use crate::clock::{self, Instant};
 use crate::error::{Error, Kind, Result, show};
 use crate::event::{self, What};
-use crate::gate::Turn;
+use crate::gate::{Entry, Place, Turn};
 use crate::lease::Lease;
 use crate::lock::Site;
 use crate::op::{Cancel, Op};
@@ -59,26 +59,25 @@ pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>) -> Op
 pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>) -> Op<Lease> {
     let core = &site.core;
     let claim = Claim::new(core.number, terms.clone(), wait != Some(Duration::ZERO));
-    let mut turn = None;
-    let local = core.capability.local;
-    if local || !claim.wait {
-        if let Some(taken) = site.slot.try_turn() {
-            match core.backend.try_now(&claim) {
-                Some(Ok(Attempt::Granted { grant, since, ttl })) => {
-                    event::emit(|| What::Granted { wait: Duration::ZERO }.of(core.name(), &claim));
-                    return Op::ready(Ok(Lease::new(core, client.id(), claim, grant, since, ttl, taken)));
-                }
-                Some(Err(error)) if !error.is_temporary() || !claim.wait => {
-                    return Op::ready(Err(told(error, core, &claim)));
-                }
-                _ => turn = Some(taken),
+    let slot = &site.slot;
+    if core.capability.local
+        && let Some(turn) = slot.try_turn()
+    {
+        match core.backend.try_now(&claim) {
+            Some(Ok(Attempt::Granted { grant, since, ttl })) => {
+                event::emit(|| What::Granted { wait: Duration::ZERO }.of(core.name(), &claim));
+                return Op::ready(Ok(Lease::new(core, client.id(), claim, grant, since, ttl, turn)));
             }
+            Some(Err(error)) if !error.is_temporary() || !claim.wait => {
+                return Op::ready(Err(told(error, core, &claim)));
+            }
+            _ if !claim.wait => return Op::ready(Err(busy(core, &claim, Duration::ZERO, ""))),
+            // A call that nobody has polled keeps nothing: the turn is taken when it is.
+            _ => {}
         }
-        // Held or waited for in this very process, or asked already.
-        if !claim.wait && (local || turn.is_none()) {
-            drop(turn);
-            return Op::ready(Err(busy(core, &claim, Duration::ZERO, "")));
-        }
+    } else if !claim.wait && slot.is_taken() && !slot.is_ending() {
+        // Held or waited for in this very process.
+        return Op::ready(Err(busy(core, &claim, Duration::ZERO, "")));
     }
     let begun = Instant::now();
     let deadline = wait.map_or(Instant::NEVER, |wait| begun.plus(wait));
@@ -93,7 +92,7 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
         deadline,
         signs: Arc::default(),
     };
-    Op::new(cancel, bid.watched(turn))
+    Op::new(cancel, bid.watched())
 }
 
 /// So many single tries, so far apart, instead of waiting.
@@ -136,10 +135,10 @@ async fn followed(mut call: Op<Lease>, cancel: &Cancel) -> Result<Lease> {
 impl Bid {
     /// Runs the bid, and answers its caller in time whatever it is doing: what is unfinished goes on in the background
     /// and keeps the turn until it is settled.
-    async fn watched(self, turn: Option<Turn>) -> Result<Lease> {
+    async fn watched(self) -> Result<Lease> {
         let (core, claim, begun, deadline) = (self.core.clone(), self.claim.clone(), self.begun, self.deadline);
         let (cancel, signs) = (self.cancel.clone(), self.signs.clone());
-        let mut work = Box::pin(self.run(turn));
+        let mut work = Box::pin(self.run());
         let late = async {
             let withdrawn = async {
                 cancel.wished(1).await;
@@ -179,12 +178,13 @@ impl Bid {
         Err(error)
     }
 
-    async fn run(mut self, mut turn: Option<Turn>) -> Result<Lease> {
+    async fn run(mut self) -> Result<Lease> {
         event::emit(|| What::Waiting.of(self.core.name(), &self.claim));
         loop {
-            let turn = match turn.take() {
-                Some(turn) => turn,
-                None => Box::pin(self.turn()).await?,
+            let turn = match self.site.slot.queue(&self.claim, &self.cancel) {
+                Entry::Turn(turn) => turn,
+                Entry::Place(place) => Box::pin(self.turn(place)).await?,
+                Entry::Busy => return Err(busy(&self.core, &self.claim, Duration::ZERO, "")),
             };
             turn.contend(&self.claim);
             let mut contender = self.core.backend.clone().contend(self.claim.clone());
@@ -194,6 +194,7 @@ impl Bid {
                     let error = told(error, &self.core, &self.claim);
                     let _ = self.signs.failed.set(error.clone());
                     self.signs.failing.notify_one();
+                    turn.withdraw();
                     if !mutant!("no-withdrawal") {
                         Box::pin(self.withdraw(contender.as_mut())).await;
                     }
@@ -218,23 +219,28 @@ impl Bid {
         }
     }
 
-    /// The turn in the gate.
-    async fn turn(&self) -> Result<Turn> {
-        let place = match self.site.slot.queue(&self.claim, &self.cancel) {
-            Ok(turn) => return Ok(turn),
-            Err(place) if self.claim.wait => {
-                self.signs.busy.store(true, Ordering::Relaxed);
-                place
+    /// The turn in the gate. One that only tries waits for what its own process has ended, and for a limited time.
+    async fn turn(&self, place: Place) -> Result<Turn> {
+        let ending = async {
+            if self.claim.wait {
+                return self.given_up().await;
             }
-            Err(_) => return Err(busy(&self.core, &self.claim, Duration::ZERO, "")),
+            tokio::select! {
+                biased;
+                () = self.cancel.wished(1) => cancelled(&self.claim.terms),
+                () = clock::sleep(WITHDRAWAL) => busy(&self.core, &self.claim, Duration::ZERO, ""),
+            }
         };
+        if self.claim.wait {
+            self.signs.busy.store(true, Ordering::Relaxed);
+        }
         tokio::select! {
             biased;
             turn = place => turn.map_err(|_| match self.cancel.fired() {
                 true => cancelled(&self.claim.terms),
                 false => Error::new(Kind::Internal, "the local queue ended"),
             }),
-            error = self.given_up() => match error.kind() {
+            error = ending => match error.kind() {
                 Kind::Timeout => Err(self.explained().await),
                 _ => Err(told(error, &self.core, &self.claim)),
             },

@@ -40,6 +40,8 @@ struct State {
     taken: bool,
     /// The user's key of whoever has the turn and doesn't hold yet.
     contender: Option<Arc<str>>,
+    /// Whether whoever has the turn only withdraws.
+    withdraws: bool,
     holder: Weak<Inner>,
     queue: VecDeque<Waiting>,
     /// How long the queue may get before those who have left are taken out of it.
@@ -58,6 +60,12 @@ struct Waiting {
     tell: oneshot::Sender<Turn>,
 }
 
+impl Waiting {
+    fn has_left(&self) -> bool {
+        self.tell.is_closed() || self.cancel.fired()
+    }
+}
+
 /// The right to contend for a name. Passed on once: when asked to, or when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -67,6 +75,13 @@ pub(crate) struct Turn {
 
 /// A place in the queue.
 pub(crate) type Place = oneshot::Receiver<Turn>;
+
+/// What a claim gets from the queue of its name.
+pub(crate) enum Entry {
+    Turn(Turn),
+    Place(Place),
+    Busy,
+}
 
 impl Gate {
     pub(crate) fn slot(self: &Arc<Self>, name: &Arc<str>) -> Arc<Slot> {
@@ -113,22 +128,36 @@ impl Slot {
         Some(Turn::new(self))
     }
 
-    /// The turn, or a place in the queue for it. Dropping the place leaves the queue, and passes on a turn that has
-    /// come in the meantime; so does a wish to withdraw, at once.
-    pub(crate) fn queue(self: &Arc<Self>, claim: &Claim, cancel: &Cancel) -> Result<Turn, Place> {
+    /// Whether nothing is in the way but what this process has ended and not settled yet: a withdrawal or a release.
+    pub(crate) fn is_ending(&self) -> bool {
+        // Dropped where the state isn't locked: it may pass the turn on.
+        let holder = self.holder();
+        let state = locked(&self.state);
+        let ends = state.withdraws || holder.as_ref().is_some_and(|lease| lease.is_being_given_back());
+        state.taken && ends && state.queue.iter().all(Waiting::has_left)
+    }
+
+    /// The turn, or a place in the queue for it; one that only tries has a place only behind what is ending. Dropping
+    /// the place leaves the queue, and passes on a turn that has come in the meantime; so does a wish to withdraw, at
+    /// once.
+    pub(crate) fn queue(self: &Arc<Self>, claim: &Claim, cancel: &Cancel) -> Entry {
+        let stays = claim.wait || self.is_ending();
         let mut state = locked(&self.state);
         if !state.taken {
             state.taken = true;
-            return Ok(Turn::new(self));
+            return Entry::Turn(Turn::new(self));
+        }
+        if !stays {
+            return Entry::Busy;
         }
         let (tell, place) = oneshot::channel();
         if state.queue.len() >= state.sweep {
-            state.queue.retain(|waiting| !waiting.tell.is_closed());
+            state.queue.retain(|waiting| !waiting.has_left());
             state.sweep = (2 * state.queue.len()).max(SWEEP);
         }
         let (claim, cancel) = (claim.clone(), cancel.clone());
         state.queue.push_back(Waiting { claim, since: Instant::now(), cancel, tell });
-        Err(place)
+        Entry::Place(place)
     }
 
     /// The lease that has the turn.
@@ -137,7 +166,6 @@ impl Slot {
     }
 
     /// Whether somebody has the turn.
-    #[cfg(feature = "testing")]
     pub(crate) fn is_taken(&self) -> bool {
         locked(&self.state).taken
     }
@@ -145,14 +173,14 @@ impl Slot {
     /// Who waits here for the turn, and since when.
     pub(crate) fn waiting(&self) -> Vec<(Claim, Instant)> {
         let state = locked(&self.state);
-        let open = state.queue.iter().filter(|waiting| !waiting.tell.is_closed() && !waiting.cancel.fired());
+        let open = state.queue.iter().filter(|waiting| !waiting.has_left());
         open.map(|waiting| (waiting.claim.clone(), waiting.since)).collect()
     }
 
     fn pass_on(self: &Arc<Self>) {
         loop {
             let mut state = locked(&self.state);
-            (state.holder, state.contender) = (Weak::new(), None);
+            (state.holder, state.contender, state.withdraws) = (Weak::new(), None, false);
             let Some(next) = state.queue.pop_front() else {
                 state.taken = false;
                 return;
@@ -177,6 +205,11 @@ impl Turn {
     /// Notes who contends for the name from here on.
     pub(crate) fn contend(&self, claim: &Claim) {
         locked(&self.slot.state).contender = Some(claim.terms.key.clone());
+    }
+
+    /// Notes that nobody wants the name any more by this turn: it is kept until that is settled.
+    pub(crate) fn withdraw(&self) {
+        locked(&self.slot.state).withdraws = true;
     }
 
     /// Notes the lease that has the turn from here on.

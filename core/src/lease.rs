@@ -350,6 +350,11 @@ impl Inner {
         self.abandon();
     }
 
+    /// Whether it is over for this process, and its release is under way.
+    pub(crate) fn is_being_given_back(&self) -> bool {
+        self.settling.load(Ordering::Acquire) && self.settled.load(Ordering::Acquire) == 0
+    }
+
     pub(crate) fn claim(&self) -> &Claim {
         &self.claim
     }

@@ -1,10 +1,16 @@
 //! The local queue: first in, first out, and those who leave it.
 
+#![allow(unreachable_pub, dead_code, reason = "a test binary, nothing of which is public")]
+
+mod fake;
+
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::clock;
+use dlock::clock::{self, Instant};
 use dlock::{Client, Kind, testing};
+use fake::Fake;
 use tempfile::TempDir;
 
 fn ms(n: u64) -> Duration {
@@ -129,5 +135,94 @@ fn keys_dont_wait_for_one_another() {
         client.close(ms(100)).await.unwrap();
         assert!(leases.iter().all(|lease| !lease.is_held()));
         assert_eq!(client.lock("k1").acquire().await.unwrap_err().kind(), Kind::Invalid);
+    });
+}
+
+/// A call keeps a place from its first poll on: one that was made and put aside is in nobody's way.
+#[test]
+fn a_call_that_nobody_polls_keeps_nothing() {
+    testing::simulate(5, None, async {
+        // Two clients of one table, each with a queue of its own.
+        let connect = |seconds| Client::connect(&format!("memory://aside?connect_timeout={seconds}s")).unwrap();
+        let (a, b) = (connect(5), connect(6));
+        let (c, _fake) = Fake::client();
+        let holder = a.lock("k").acquire().await.unwrap();
+        let aside = (b.lock("k").acquire(), c.lock("k").try_acquire(), c.lock("l").retry((3, ms(10))).acquire());
+        assert!(!testing::has_turn(&b, "k") && !testing::has_turn(&c, "k") && !testing::has_turn(&c, "l"));
+        let waiting = tokio::spawn(b.lock("k").wait(ms(5_000)).acquire());
+        clock::sleep(ms(10)).await;
+        holder.release().await.unwrap();
+        waiting.await.unwrap().expect("nobody is before it").release().await.unwrap();
+        for key in ["k", "l"] {
+            c.lock(key).wait(ms(100)).acquire().await.unwrap().release().await.unwrap();
+        }
+        // Polled at last, they have what there is.
+        aside.0.await.unwrap();
+        assert!(aside.1.await.unwrap().is_some());
+        aside.2.await.unwrap();
+    });
+}
+
+/// A call that was answered, and whose withdrawal or release is still under way, is in no way of a try.
+#[test]
+fn a_try_waits_for_what_its_own_process_has_ended() {
+    testing::simulate(6, None, async {
+        let (client, fake) = Fake::client();
+        let lock = client.lock("k");
+        fake.slow.store(100, Ordering::Relaxed);
+        for round in 0..3 {
+            fake.hold("k");
+            let op = lock.acquire();
+            let canceller = op.canceller();
+            let waiting = tokio::spawn(op);
+            clock::sleep(ms(10)).await;
+            if round == 0 {
+                waiting.abort();
+            } else {
+                canceller.cancel();
+                canceller.cancel();
+            }
+            let _ = waiting.await;
+            fake.free("k");
+            assert!(testing::has_turn(&client, "k"), "it is still being undone");
+            let lease = match round {
+                2 => lock.clone().retry((1, ms(1))).acquire().await.unwrap(),
+                _ => lock.try_acquire().await.unwrap().expect("only its own withdrawal is in the way"),
+            };
+            drop(lease);
+            let lease = lock.try_acquire().await.unwrap().expect("only its own release is in the way");
+            lease.release().await.unwrap();
+        }
+    });
+}
+
+/// And not for longer than that, nor behind anybody else.
+#[test]
+fn a_try_waits_for_nothing_else() {
+    testing::simulate(7, None, async {
+        let (client, fake) = Fake::client();
+        let lock = client.lock("k");
+        let tried = async || {
+            let begun = Instant::now();
+            assert!(lock.try_acquire().await.unwrap().is_none());
+            Instant::now() - begun
+        };
+        let holder = lock.acquire().await.unwrap();
+        assert_eq!(tried().await, Duration::ZERO, "held");
+        fake.slow.store(60_000, Ordering::Relaxed);
+        drop(holder);
+        let limited = tried().await;
+        assert!((ms(250)..=ms(252)).contains(&limited), "{limited:?}");
+        let behind = tokio::spawn(lock.acquire());
+        clock::sleep(ms(10)).await;
+        assert_eq!(tried().await, Duration::ZERO, "somebody waits for it");
+        behind.abort();
+        assert!(behind.await.is_err());
+        let op = lock.try_acquire();
+        let canceller = op.canceller();
+        let waiting = tokio::spawn(op);
+        clock::sleep(ms(10)).await;
+        canceller.cancel();
+        assert_eq!(waiting.await.unwrap().unwrap_err().kind(), Kind::Cancelled);
     });
 }

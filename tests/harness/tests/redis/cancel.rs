@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use dlock::{Client, Ended, Lease, Op};
+use dlock::{Client, Ended, Kind, Lease, Op};
+use dlock_harness::proxy::Mode;
 
 use crate::common::{
-    LONG, SLACK, client, left_over, lock, median, ms, owner, queued, released, server, until, until_clean,
+    LONG, SLACK, client, left_over, lock, median, ms, owner, proxy, queued, released, server, until, until_clean,
+    until_queued,
 };
 
 const STEPS: u64 = 400;
@@ -85,6 +87,27 @@ fn a_waiter_given_up_at_any_moment_leaves_the_queue() {
     told("while they waited", entries(&other, keys()));
 }
 
+/// A cancel that was answered at once is still being undone: it is in no way of this process's next try.
+#[test]
+fn a_try_waits_for_the_withdrawal_of_a_cancelled_acquire() {
+    let server = server();
+    let (a, proxy) = (client(server.addr()), proxy(&server));
+    let b = client(proxy.addr());
+    let holder = lock(&a, "k", LONG).acquire().wait().unwrap();
+    let op = lock(&b, "k", LONG).acquire();
+    let canceller = op.canceller();
+    let waiter = std::thread::spawn(move || op.wait());
+    until_queued(&server, "k", 1);
+    proxy.both(Mode::Delay(ms(40)));
+    canceller.cancel();
+    canceller.cancel();
+    assert_eq!(waiter.join().unwrap().unwrap_err().kind(), Kind::Cancelled);
+    released(&holder);
+    let lease = b.lock("k").try_acquire().wait().unwrap().expect("only its own withdrawal is in the way");
+    proxy.both(Mode::Pass);
+    released(&lease);
+}
+
 /// Polls it so often, then drops it.
 fn polled(times: usize, client: &Client, hot: bool) {
     let mut op = lock(client, "k", LONG * 3).acquire();
@@ -137,7 +160,7 @@ fn a_waiter_whose_time_is_up_leaves_the_queue() {
     let server = server();
     let (client, other) = (client(server.addr()), client(server.addr()));
     let holder = lock(&client, "k", LONG * 3).acquire().wait().unwrap();
-    assert_eq!(lock(&other, "k", LONG * 3).wait(ms(100)).acquire().wait().unwrap_err().kind(), dlock::Kind::Timeout);
+    assert_eq!(lock(&other, "k", LONG * 3).wait(ms(100)).acquire().wait().unwrap_err().kind(), Kind::Timeout);
     until("the queue is empty", SLACK, || queued(&server, "k") == 0);
     released(&holder);
 }
