@@ -4,7 +4,7 @@
 //! never contends beside itself or beside what it left unfinished.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use crate::clock::Instant;
 use crate::lease::Inner;
 use crate::op::Cancel;
 use crate::runtime::locked;
+use crate::watchdog::{Deadlines, Due};
 
 /// In tests the order in which slots are walked through is the same in every run.
 #[cfg(feature = "testing")]
@@ -24,6 +25,8 @@ type Hasher = std::hash::RandomState;
 /// The slots of one client, by encoded name.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
+    pub(crate) deadlines: Deadlines,
+    numbers: AtomicU64,
     slots: Mutex<HashMap<Arc<str>, Weak<Slot>, Hasher>>,
 }
 
@@ -33,6 +36,8 @@ pub(crate) struct Slot {
     gate: Weak<Gate>,
     name: Arc<str>,
     state: Mutex<State>,
+    /// When the watchdog has to look at it.
+    pub(crate) due: Due,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +94,12 @@ impl Gate {
         if let Some(slot) = slots.get(name).and_then(Weak::upgrade) {
             return slot;
         }
-        let slot = Arc::new(Slot { gate: Arc::downgrade(self), name: name.clone(), state: Mutex::default() });
+        let slot = Arc::new(Slot {
+            gate: Arc::downgrade(self),
+            name: name.clone(),
+            state: Mutex::default(),
+            due: Due::new(self.numbers.fetch_add(1, Ordering::Relaxed)),
+        });
         slots.insert(name.clone(), Arc::downgrade(&slot));
         slot
     }
@@ -202,6 +212,10 @@ impl Turn {
         Self { slot: slot.clone(), live: AtomicBool::new(true) }
     }
 
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
     /// Notes who contends for the name from here on.
     pub(crate) fn contend(&self, claim: &Claim) {
         locked(&self.slot.state).contender = Some(claim.terms.key.clone());
@@ -235,6 +249,7 @@ impl Drop for Turn {
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some(gate) = self.gate.upgrade() else { return };
+        gate.deadlines.remove(&self.due);
         let mut slots = locked(&gate.slots);
         // A new slot of the same name may stand there already.
         if slots.get(&self.name).is_some_and(|slot| slot.strong_count() == 0) {

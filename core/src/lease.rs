@@ -15,7 +15,7 @@ use crate::client::Core;
 use crate::clock::{self, Instant};
 use crate::error::{Error, Kind, Result, show};
 use crate::event::{self, What};
-use crate::gate::Turn;
+use crate::gate::{Slot, Turn};
 use crate::op::Op;
 use crate::runtime;
 
@@ -348,6 +348,10 @@ impl Inner {
     /// Gives it back at an orderly exit of the process.
     pub(crate) fn release_at_exit(self: &Arc<Self>) {
         self.abandon();
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        self.turn.slot()
     }
 
     /// Whether it is over for this process, and its release is under way.

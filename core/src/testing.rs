@@ -62,6 +62,11 @@ pub fn has_turn(client: &Client, key: &str) -> bool {
     slot.is_some_and(|slot| slot.is_taken())
 }
 
+/// How many leases the client's watchdog has looked at so far.
+pub fn watchdog_looks(client: &Client) -> u64 {
+    client.core().map_or(0, |core| core.watchdog.seen.load(std::sync::atomic::Ordering::Relaxed))
+}
+
 /// A simulated process: whatever it runs, and whatever that puts onto the runtime, can be stopped and killed as one.
 #[derive(Clone, Default)]
 pub struct Process(Arc<Mutex<Life>>);

@@ -137,6 +137,50 @@ fn renews_in_batches_of_at_most_500() {
     });
 }
 
+/// However many leases are held beside them, those of a short ttl are renewed in time, and cost what they are.
+#[test]
+fn only_what_is_due_is_looked_at() {
+    testing::simulate(1, None, async {
+        let (client, script, _) = scripted();
+        let mut leases = Vec::new();
+        for i in 0..20_000 {
+            leases.push(client.lock(&format!("long{i}")).ttl(ms(3_600_000)).acquire().await.unwrap());
+        }
+        for i in 0..3 {
+            leases.push(client.lock(&format!("short{i}")).ttl(ms(300)).acquire().await.unwrap());
+        }
+        let before = testing::watchdog_looks(&client);
+        clock::sleep(ms(3_000)).await;
+        let looked = testing::watchdog_looks(&client) - before;
+        assert!(leases.iter().all(|lease| lease.is_held()));
+        let renewed: usize = script.batches.lock().unwrap().iter().map(|(_, n)| n).sum();
+        assert!((80..=110).contains(&renewed), "three, every 100 ms: {renewed}");
+        assert!(looked <= 4 * 110, "{looked} looks for {renewed} renewals");
+        // From here on without those.
+        leases.truncate(20_000);
+        clock::sleep(ms(1_200_000)).await;
+        let renewed: usize = script.batches.lock().unwrap().iter().map(|(_, n)| n).sum();
+        assert!(renewed >= 20_000, "{renewed}");
+        assert!(leases.iter().all(|lease| lease.is_held()));
+    });
+}
+
+/// A name that is taken and given back again and again is queued once.
+#[test]
+fn taking_and_giving_back_queues_nothing() {
+    testing::simulate(1, None, async {
+        let (client, _script, _) = scripted();
+        let lock = client.lock("k").ttl(ms(3_000));
+        for _ in 0..1_000 {
+            lock.acquire().await.unwrap().release().await.unwrap();
+        }
+        let lease = lock.acquire().await.unwrap();
+        clock::sleep(ms(1_100)).await;
+        assert!(lease.is_held());
+        assert!(testing::watchdog_looks(&client) <= 3, "{}", testing::watchdog_looks(&client));
+    });
+}
+
 #[test]
 fn stops_with_the_release() {
     testing::simulate(1, None, async {
