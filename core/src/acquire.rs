@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::backend::{Attempt, Contender, Wake};
+use crate::backend::{Attempt, Contender, Holder, Wake};
 use crate::claim::{Claim, Terms};
 use crate::client::{Client, Core};
 use crate::clock::{self, Instant};
@@ -334,10 +334,8 @@ impl Bid {
             return busy(&self.core, &self.claim, waited, "");
         }
         event::emit(|| What::TimedOut { wait: waited }.of(self.core.name(), &self.claim));
-        let look = self.core.holders(&self.claim.terms.name);
-        let holders = tokio::time::timeout(LATE / 2, look).await.ok().and_then(Result::ok).unwrap_or_default();
         let mut by = String::new();
-        if let Some(holder) = holders.first().filter(|holder| holder.held) {
+        if let Some(holder) = self.holder().await {
             by = " by".to_owned();
             match (&holder.host, holder.pid) {
                 (Some(host), Some(pid)) => by += &format!(" process {pid} on {host}"),
@@ -352,6 +350,26 @@ impl Bid {
             }
         }
         busy(&self.core, &self.claim, waited, &by)
+    }
+
+    /// Who holds the lock, if that can be told at once. However many ask in one moment, the backend is asked once.
+    async fn holder(&self) -> Option<Holder> {
+        let mut look = self.site.slot.look(LATE / 2, || {
+            let (tell, look) = watch::channel(None);
+            let (core, name) = (self.core.clone(), self.claim.terms.name.clone());
+            runtime::spawn(async move {
+                let asked = Instant::now();
+                let all = tokio::time::timeout(LATE / 2, core.known(&name)).await;
+                if let Ok(all) = &all {
+                    core.heard(asked, all);
+                }
+                let first = all.ok().and_then(Result::ok).and_then(|all| all.into_iter().next());
+                drop(tell.send(Some(first.filter(|first| first.held))));
+            });
+            look
+        });
+        let done = tokio::time::timeout(LATE / 2, look.wait_for(Option::is_some)).await;
+        done.ok()?.ok()?.clone()?
     }
 
     /// Leaves nothing behind. The turn is kept until the backend has confirmed it, or until whatever is left there has

@@ -274,12 +274,21 @@ impl Core {
         self.capability.local && terms.renew
     }
 
+    /// Who holds a name and who waits for it, in this process too.
     pub(crate) async fn holders(&self, name: &str) -> Result<Vec<Holder>> {
+        let mut all = self.known(name).await?;
+        if let Some(slot) = self.gate.find(name) {
+            // A backend's queue has at the most one entry a process: these are not in it.
+            all.extend(slot.waiting().iter().map(|(claim, since)| here(claim, false, Instant::now() - *since)));
+        }
+        Ok(all)
+    }
+
+    /// Who stands at the backend, with what this process knows of a holder of its own.
+    pub(crate) async fn known(&self, name: &str) -> Result<Vec<Holder>> {
         let mut all = self.backend.holders(name).await?;
-        let Some(slot) = self.gate.find(name) else {
-            return Ok(all);
-        };
-        if let (Some(first), Some(ours)) = (all.first_mut().filter(|first| first.held), slot.holder()) {
+        let ours = self.gate.find(name).and_then(|slot| slot.holder());
+        if let (Some(first), Some(ours)) = (all.first_mut().filter(|first| first.held), ours) {
             // Which of the backend's is ours we know where it can't tell the token, and where the tokens are equal.
             let ours_is_it = match &first.token {
                 Some(token) => *token == ours.claim().token(),
@@ -295,8 +304,6 @@ impl Core {
                 first.age = first.age.or(known.age);
             }
         }
-        // A backend's queue has at the most one entry a process: these are not in it.
-        all.extend(slot.waiting().iter().map(|(claim, since)| here(claim, false, Instant::now() - *since)));
         Ok(all)
     }
 }

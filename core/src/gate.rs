@@ -6,9 +6,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use crate::backend::Holder;
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::lease::Inner;
@@ -38,7 +40,11 @@ pub(crate) struct Slot {
     state: Mutex<State>,
     /// When the watchdog has to look at it.
     pub(crate) due: Due,
+    look: Mutex<Option<(Instant, Look)>>,
 }
+
+/// A look at who holds a name; nothing until it is done.
+pub(crate) type Look = watch::Receiver<Option<Option<Holder>>>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -99,6 +105,7 @@ impl Gate {
             name: name.clone(),
             state: Mutex::default(),
             due: Due::new(self.numbers.fetch_add(1, Ordering::Relaxed)),
+            look: Mutex::new(None),
         });
         slots.insert(name.clone(), Arc::downgrade(&slot));
         slot
@@ -173,6 +180,13 @@ impl Slot {
     /// The lease that has the turn.
     pub(crate) fn holder(&self) -> Option<Arc<Inner>> {
         locked(&self.state).holder.upgrade()
+    }
+
+    /// The look that was begun within this time, or one that `begin` begins: one for all who ask in one moment.
+    pub(crate) fn look(&self, moment: Duration, begin: impl FnOnce() -> Look) -> Look {
+        let (now, mut look) = (Instant::now(), locked(&self.look));
+        let fresh = look.take().filter(|(begun, _)| now - *begun < moment);
+        look.insert(fresh.unwrap_or_else(|| (now, begin()))).1.clone()
     }
 
     /// Whether somebody has the turn.

@@ -226,3 +226,22 @@ fn a_try_waits_for_nothing_else() {
         assert_eq!(waiting.await.unwrap().unwrap_err().kind(), Kind::Cancelled);
     });
 }
+
+/// However many give up in one moment, the backend is asked once who holds the lock.
+#[test]
+fn all_whose_time_is_up_share_one_look() {
+    testing::simulate(8, None, async {
+        let (client, fake) = Fake::client();
+        fake.hold("k");
+        for looks in 1..=2 {
+            let lock = client.lock("k").wait(ms(1_000));
+            let waiting: Vec<_> = (0..2_000).map(|_| tokio::spawn(lock.acquire())).collect();
+            for waiting in waiting {
+                let error = waiting.await.unwrap().unwrap_err();
+                assert_eq!(error.kind(), Kind::Timeout);
+                assert!(error.message().ends_with("held by process 4711"), "{error}");
+            }
+            assert_eq!(fake.looks.load(Ordering::Relaxed), looks);
+        }
+    });
+}
