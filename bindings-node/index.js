@@ -8,17 +8,26 @@ const { Client, numberOf } = require('./lib/client.js')
 
 const open = (handle) => new Client(OURS, handle)
 
-async function connect(where, options) {
+/** A variable that isn't set, given as an argument, is never the default. */
+function set(name, value) {
+  if (value !== undefined && value !== null) return value
+  const remedy = 'Give a value, or leave it out: connect() is the default client'
+  throw failure('invalid', `${name} is ${value}; perhaps a variable isn't set. ${remedy}`)
+}
+
+async function connect(...given) {
+  if (given.length === 0) return open(native.service())
+  const [where, options] = given
+  set('url', where)
   if (options !== undefined && (typeof where !== 'string' || where.includes('://'))) {
     throw failure('invalid', "connect() takes options after a backend's name: connect('file', {dir: …}), a URL's in the URL")
   }
-  if (where === undefined) return open(native.service())
   if (isObject(where)) {
     const unknown = Object.keys(where).find((name) => name !== 'config')
     if (unknown !== undefined) {
       throw failure('invalid', `the option ${JSON.stringify(unknown)} doesn't exist; there are: config`)
     }
-    return open(native.connectFile(string('config', where.config)))
+    return open(native.connectFile(string('config', set('config', where.config))))
   }
   if (typeof where !== 'string') throw wrongType('url', 'a URL, the name of a backend, or {config}', where)
   if (where.includes('://')) return open(native.connectUrl(where))

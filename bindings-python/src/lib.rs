@@ -27,7 +27,7 @@ mod _engine {
 
     use crate::client::Origin;
     use crate::error::raised;
-    use crate::options;
+    use crate::options::{self, Given};
 
     #[pymodule_export]
     use crate::bridge::_shutdown;
@@ -55,13 +55,15 @@ mod _engine {
 
     /// The client for a URL, for a backend's name and options, for a YAML file, or the default one. No I/O.
     #[pyfunction]
-    #[pyo3(signature = (url=None, *, config=None, **options))]
-    fn connect(
-        py: Python<'_>,
-        url: Option<&str>,
-        config: Option<PathBuf>,
-        options: Option<&Bound<'_, PyDict>>,
+    #[pyo3(signature = (url=Given(None), *, config=Given(None), **options))]
+    fn connect<'py>(
+        py: Python<'py>,
+        url: Given<'py>,
+        config: Given<'py>,
+        options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Client> {
+        let url = url.needed("url")?.map(|url| options::text("url", &url)).transpose()?;
+        let config = config.needed("config")?.map(|path| path.extract::<PathBuf>()).transpose()?;
         let given = options.map(options::connection).transpose()?.unwrap_or_default();
         let client = match (url, config) {
             (Some(_), Some(_)) => return Err(PyTypeError::new_err("connect() takes a URL or config=, not both")),
@@ -78,9 +80,9 @@ mod _engine {
                         "connect() takes the options of a URL in the URL: scheme://…?name=value",
                     ));
                 }
-                dlock::Client::connect(url)
+                dlock::Client::connect(&url)
             }
-            (Some(backend), None) => Config::new(backend, given).and_then(dlock::Client::open),
+            (Some(backend), None) => Config::new(&backend, given).and_then(dlock::Client::open),
         };
         client.map(Client).map_err(|error| raised(py, &error))
     }

@@ -130,6 +130,32 @@ pub(crate) fn describe<'py>(py: Python<'py>, lock: &Lock, loss: Loss) -> PyResul
     Ok(options)
 }
 
+/// An argument that may be left out, unlike one that is None.
+pub(crate) struct Given<'py>(pub(crate) Option<Bound<'py, PyAny>>);
+
+impl<'py> Given<'py> {
+    /// What was given; None means that a variable isn't set, and never the default.
+    pub(crate) fn needed(self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.0 {
+            Some(value) if value.is_none() => Err(invalid(
+                value.py(),
+                format!(
+                    "{name} is None; perhaps a variable isn't set. Give a value, or leave it out: connect() is the default client"
+                ),
+            )),
+            given => Ok(given),
+        }
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = std::convert::Infallible;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> Result<Self, Self::Error> {
+        Ok(Self(Some(value.to_owned())))
+    }
+}
+
 /// The options of a connection.
 pub(crate) fn connection(options: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Value)>> {
     let mut all = Vec::new();

@@ -47,6 +47,272 @@ fn the_directory_of_the_file_service_is_a_variable() {
     assert!(error.to_string().contains("DLOCK_FILE_DIR"), "{error}");
 }
 
+/// One way to configure, and what it leads to: a default service, or an error that has all of these parts.
+struct Way {
+    environment: Vec<(&'static str, &'static str)>,
+    /// The text and the mode of config.yaml.
+    yaml: Option<(&'static str, u32)>,
+    leads: Result<&'static str, &'static [&'static str]>,
+}
+
+fn yaml(text: &'static str, mode: u32, leads: Result<&'static str, &'static [&'static str]>) -> Way {
+    Way { environment: Vec::new(), yaml: Some((text, mode)), leads }
+}
+
+fn variables(
+    environment: &[(&'static str, &'static str)],
+    leads: Result<&'static str, &'static [&'static str]>,
+) -> Way {
+    Way { environment: environment.to_vec(), yaml: None, leads }
+}
+
+#[track_caller]
+fn try_all(ways: impl IntoIterator<Item = Way>) {
+    for Way { environment, yaml, leads } in ways {
+        let directory = TempDir::new().expect("a directory");
+        if let Some((text, mode)) = yaml {
+            let path = directory.path().join("config.yaml");
+            fs::write(&path, text).expect("written");
+            #[cfg(unix)]
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("mode set");
+            #[cfg(not(unix))]
+            let _ = mode;
+        }
+        let given = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let settings = Settings::load(given, directory.path(), None);
+        let found = settings.and_then(|settings| settings.default_service()).map(|(name, _)| name);
+        let way = format!("{environment:?} {yaml:?}");
+        match (leads, found) {
+            (Ok(wanted), Ok(found)) => assert_eq!(found, wanted, "{way}"),
+            (Ok(wanted), Err(error)) => panic!("{way}: not {wanted}: {error}"),
+            (Err(parts), Ok(found)) => panic!("{way}: led to {found} in silence, not to an error with {parts:?}"),
+            (Err(parts), Err(error)) => {
+                assert_eq!(error.kind(), Kind::Invalid, "{way}: {error}");
+                for part in parts {
+                    assert!(error.to_string().contains(part), "{way}: {error} doesn't have {part}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(unix, feature = "file", feature = "redis", feature = "etcd"))]
+#[test]
+fn a_file_nobody_named_is_never_passed_over_in_silence() {
+    const ON: &str = "redis:\n  enabled: true\n  addrs: [r1:6379]\n";
+    let mut ways = Vec::new();
+    for mode in [0o664, 0o646, 0o666, 0o620] {
+        ways.push(yaml(ON, mode, Err(&["config.yaml:1", "redis", "chmod go-w", "DLOCK_CONFIG", "DLOCK_URL"])));
+        // What enables nothing of ours may be written by anybody.
+        ways.push(yaml("redis: {enabled: false, addrs: [r1]}\n", mode, Ok("file")));
+        ways.push(yaml("redis: {host: theirs}\nserver: {enabled: true}\n", mode, Ok("file")));
+    }
+    for (word, on) in
+        [("true", true), ("True", true), ("yes", true), ("Yes", true), ("on", true), ("ON", true), ("1", true)]
+            .into_iter()
+            .chain([("false", false), ("no", false), ("No", false), ("off", false), ("Off", false), ("0", false)])
+    {
+        for quote in ["", "'", "\""] {
+            let text = format!("etcd:\n  enabled: {quote}{word}{quote}\n  endpoints: [e1:2379]\n");
+            ways.push(yaml(text.leak(), 0o644, Ok(if on { "etcd" } else { "file" })));
+        }
+    }
+    ways.extend([
+        // Not a boolean, but nothing except keys of ours beside it.
+        yaml(
+            "redis:\n  enabled: ture\n  addrs: [r1]\n",
+            0o644,
+            Err(&["config.yaml:2", "redis.enabled", "true or false"]),
+        ),
+        yaml("redis:\n  addrs: [r1]\n  enabled: ${X}\n", 0o644, Err(&["config.yaml:3", "redis.enabled"])),
+        yaml("redis:\n  enabled: [true]\n", 0o644, Err(&["config.yaml:2", "redis.enabled"])),
+        yaml("redis:\n  enabled: auto\n  host: theirs\n", 0o644, Ok("file")),
+        yaml("redis:\n  addrs: [r1]\n", 0o644, Ok("file")),
+        yaml("redis:\n  enabled: true\n  tls: yes\n", 0o644, Ok("redis")),
+        yaml("redis:\n  enabled: true\n  tls: perhaps\n", 0o644, Err(&["config.yaml:3", "redis.tls"])),
+        yaml("redis:\n  enabled: true\n  adrs: [r1]\n", 0o644, Err(&["config.yaml:3", "did you mean addrs?"])),
+        // It can't be parsed.
+        yaml(
+            "redis:\n\tenabled: true\n\taddrs: [r1:6379]\n",
+            0o644,
+            Err(&["config.yaml:2", "names redis", "DLOCK_CONFIG"]),
+        ),
+        yaml("a: [\nredis:\n  enabled: true\n", 0o644, Err(&["config.yaml:", "line 2 names redis"])),
+        yaml("a: [\n'etcd' : {enabled: true}\n", 0o644, Err(&["line 2 names etcd"])),
+        yaml("{\"etcd\":{\"enabled\":true}\n", 0o644, Err(&["line 1 names etcd"])),
+        yaml("mysql:\n\tenabled: true\n", 0o644, Err(&["line 1 names mysql"])),
+        yaml("b: {{ template }}: [\n", 0o644, Ok("file")),
+        yaml("url: [redis://h:1\n# redis:\nmy-redis:\nredis.host: 7\npredis:\n", 0o644, Ok("file")),
+        // Merge keys, a second document, a name that stands twice.
+        yaml("b: &b {enabled: yes, addrs: [r1]}\nredis:\n  <<: *b\n  db: 3\n", 0o644, Ok("redis")),
+        yaml("b: &b {enabled: true}\nc: &c {enabled: false, db: 1}\nredis: {<<: [*b, *c]}\n", 0o644, Ok("redis")),
+        yaml("b: &b {redis: {enabled: true}}\n<<: *b\n", 0o644, Ok("redis")),
+        yaml("a: 1\n---\nredis: {enabled: true}\n", 0o644, Ok("redis")),
+        yaml(
+            "redis: {enabled: false}\n---\nredis: {enabled: true}\nredis: {enabled: true}\n",
+            0o644,
+            Err(&["second block"]),
+        ),
+        // Of a service that this build doesn't have.
+        yaml("mysql:\n  enabled: on\n", 0o644, Err(&["config.yaml:1", "no service mysql", "feature mysql"])),
+        yaml("zookeeper: {enabled: false}\nmysql: {host: theirs}\n", 0o644, Ok("file")),
+    ]);
+    try_all(ways);
+}
+
+#[cfg(all(unix, feature = "file", feature = "redis", feature = "etcd"))]
+#[test]
+fn variables_are_never_passed_over_in_silence() {
+    let unswitched: &[&str] = &["DLOCK_REDIS_ADDRS", "DLOCK_REDIS_ENABLED=true", "DLOCK_REDIS_ENABLED=false"];
+    let addrs = ("DLOCK_REDIS_ADDRS", "r1:6379");
+    let mut ways = vec![
+        variables(&[addrs], Err(unswitched)),
+        variables(&[addrs, ("DLOCK_REDIS_ENABLED", "")], Err(unswitched)),
+        variables(&[addrs, ("DLOCK_ETCD_ENABLED", "true")], Err(unswitched)),
+        variables(&[addrs, ("DLOCK_DEFAULT", "memory")], Err(unswitched)),
+        variables(&[addrs, ("DLOCK_REDIS_ENABLED", "true")], Ok("redis")),
+        variables(&[addrs, ("DLOCK_REDIS_ENABLED", "1")], Ok("redis")),
+        variables(&[addrs, ("DLOCK_REDIS_ENABLED", "false")], Ok("file")),
+        variables(&[addrs, ("DLOCK_REDIS_ENABLED", "yes")], Err(&["DLOCK_REDIS_ENABLED", "true or false"])),
+        variables(&[("DLOCK_REDIS_ADDRS", "")], Ok("file")),
+        variables(&[("DLOCK_REDIS_ADRS", "r1")], Err(&["DLOCK_REDIS_ADRS", "did you mean DLOCK_REDIS_ADDRS?"])),
+        variables(
+            &[("DLOCK_MYSQL_HOST", "m1")],
+            Err(&["DLOCK_MYSQL_HOST", "feature mysql", "DLOCK_MYSQL_ENABLED=false"]),
+        ),
+        variables(&[("DLOCK_MYSQL_ENABLED", "true")], Err(&["DLOCK_MYSQL_ENABLED", "no service mysql"])),
+        variables(&[("DLOCK_MYSQL_ENABLED", "false"), ("DLOCK_MYSQL_HOST", "m1")], Ok("file")),
+        variables(&[("DLOCK_ZOOKEEPER_SERVERS", "z1")], Err(&["DLOCK_ZOOKEEPER_SERVERS", "no service zookeeper"])),
+        variables(&[("DLOCK_URI", "redis://r1")], Err(&["DLOCK_URI", "did you mean DLOCK_URL?"])),
+        variables(&[("DLOCK_CONFG", "my.yaml")], Err(&["DLOCK_CONFG", "did you mean DLOCK_CONFIG?"])),
+        variables(&[("DLOCK_SOMETHING", "theirs"), ("DLOCK_LIB_DIR", "/x")], Ok("file")),
+        // DLOCK_URL is stronger than all blocks.
+        variables(&[addrs, ("DLOCK_MYSQL_HOST", "m1"), ("DLOCK_URL", "etcd://e1")], Ok("etcd")),
+    ];
+    let with = |text, mode, environment: &[(&'static str, &'static str)], leads| Way {
+        environment: environment.to_vec(),
+        yaml: Some((text, mode)),
+        leads,
+    };
+    let on = "redis: {enabled: true}\n";
+    let tab = "redis:\n\tenabled: true\n";
+    ways.extend([
+        with(on, 0o644, &[addrs], Ok("redis")),
+        with("redis: {enabled: false}\n", 0o644, &[addrs], Err(unswitched)),
+        with(on, 0o644, &[("DLOCK_REDIS_ENABLED", "false")], Ok("file")),
+        with(on, 0o664, &[("DLOCK_REDIS_ENABLED", "false")], Ok("file")),
+        with(on, 0o664, &[("DLOCK_REDIS_ENABLED", "true")], Err(&["config.yaml:1", "chmod go-w"])),
+        with(
+            "redis: {addrs: [r9]}\n",
+            0o664,
+            &[("DLOCK_REDIS_ENABLED", "true")],
+            Err(&["config.yaml:1", "chmod go-w"]),
+        ),
+        with("redis: {host: theirs}\n", 0o664, &[("DLOCK_REDIS_ENABLED", "true")], Ok("redis")),
+        with(on, 0o664, &[("DLOCK_URL", "etcd://e1")], Ok("etcd")),
+        with(tab, 0o644, &[("DLOCK_URL", "etcd://e1")], Ok("etcd")),
+        with(tab, 0o644, &[("DLOCK_REDIS_ENABLED", "false")], Ok("file")),
+        with(tab, 0o644, &[("DLOCK_REDIS_ENABLED", "true")], Err(&["config.yaml:2", "names redis"])),
+        with("mysql: {enabled: true}\n", 0o644, &[("DLOCK_MYSQL_ENABLED", "false")], Ok("file")),
+        // A file that was named is trusted as it is.
+        with(on, 0o664, &[("DLOCK_CONFIG", "config.yaml")], Ok("redis")),
+        with(tab, 0o644, &[("DLOCK_CONFIG", "config.yaml")], Err(&["config.yaml:2", "isn't YAML"])),
+    ]);
+    try_all(ways);
+}
+
+#[cfg(all(unix, feature = "file", feature = "redis"))]
+#[test]
+fn a_file_that_is_there_but_closed_to_us_is_an_error() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("config.yaml");
+    let load = || Settings::load([], directory.path(), None).and_then(|settings| settings.default_service());
+    fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("written");
+    let error = load().expect_err("too large to know what it says").to_string();
+    assert!(error.contains("config.yaml") && error.contains("1 MiB") && error.contains("DLOCK_CONFIG"), "{error}");
+    fs::write(&path, b"redis:\n  enabled: true\n  prefix: \xff\n").expect("written");
+    let error = load().expect_err("not UTF-8").to_string();
+    assert!(error.contains("config.yaml:3") && error.contains("names redis"), "{error}");
+    fs::remove_file(&path).expect("removed");
+    // As container engines do for the source of a mount that isn't there.
+    fs::create_dir(&path).expect("a directory");
+    assert_eq!(load().expect("no file").0, "file");
+    fs::remove_dir(&path).expect("removed");
+    fs::create_dir(directory.path().join("config")).expect("a directory");
+    fs::write(directory.path().join("config/config.yaml"), "redis: {enabled: true}").expect("written");
+    fs::write(&path, "redis: {enabled: false}\n").expect("written");
+    assert_eq!(load().expect("the second file").0, "redis", "what enables nothing hides no other file");
+    if fs::metadata(&path).expect("there").uid() == 0 {
+        fs::write(&path, "redis: {enabled: true}\n").expect("written");
+        chown(&path, Some(65534), None).expect("root may");
+        let error = load().expect_err("of somebody else").to_string();
+        assert!(error.contains("config.yaml:1") && error.contains("chown"), "{error}");
+    }
+}
+
+#[cfg(all(unix, feature = "file", feature = "redis"))]
+#[test]
+fn variables_of_kubernetes_are_nobodys_configuration() {
+    let services =
+        ["dlock", "dlock-redis", "dlock-etcd", "dlock-mysql", "dlock-zookeeper", "dlock-file", "dlock-memory"];
+    for service in services.into_iter().chain(["dlock-redis-master", "dlock-url", "dlock-config", "dlock-port-80"]) {
+        let name = service.to_uppercase().replace('-', "_");
+        for protocol in ["tcp", "udp", "sctp"] {
+            let upper = protocol.to_uppercase();
+            let url = format!("{protocol}://10.0.0.11:6379");
+            let made = [
+                ("SERVICE_HOST".to_owned(), "10.0.0.11"),
+                ("SERVICE_PORT".to_owned(), "6379"),
+                ("SERVICE_PORT_REDIS".to_owned(), "6379"),
+                ("SERVICE_PORT_WEB_UI".to_owned(), "8080"),
+                ("PORT".to_owned(), &*url),
+                (format!("PORT_6379_{upper}"), &*url),
+                (format!("PORT_6379_{upper}_PROTO"), protocol),
+                (format!("PORT_6379_{upper}_PORT"), "6379"),
+                (format!("PORT_6379_{upper}_ADDR"), "10.0.0.11"),
+            ];
+            let made: Vec<_> = made.iter().map(|(end, value)| (format!("{name}_{end}"), *value)).collect();
+            let given: Vec<_> = made.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let settings = load(&given).unwrap_or_else(|error| panic!("{service}: {error}"));
+            assert_eq!(settings.default_service().expect("a default").0, "file");
+            assert!(settings.notes().is_empty(), "{:?}", settings.notes());
+            let on = load(&[&given[..], &[("DLOCK_REDIS_ENABLED", "true")]].concat());
+            assert_eq!(on.expect("settings").default_service().expect("a default").0, "redis", "{service}");
+        }
+    }
+    // Nearly the same, and real.
+    for (name, value) in [
+        ("DLOCK_MYSQL_PORT", "3306"),
+        ("DLOCK_REDIS_PORT", "redis://h"),
+        ("DLOCK_REDIS_PORT_X_TCP", "1"),
+        ("DLOCK_REDIS_PORT_6379_TCP_X", "1"),
+        ("DLOCK_REDIS_MASTER", "m"),
+        ("DLOCK_REDIS_SERVICE", "x"),
+    ] {
+        let error = load(&[(name, value)]).and_then(|settings| settings.default_service()).expect_err(name);
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn an_empty_argument_is_never_the_default() {
+    for error in [
+        Config::from_url("").expect_err("empty"),
+        Config::from_url(" ").expect_err("blank"),
+        Config::new("", []).expect_err("empty"),
+        dlock::Client::connect("").expect_err("empty"),
+        dlock::registry::client(Some("")).expect_err("empty"),
+        dlock::registry::from_file(Path::new("")).expect_err("empty"),
+    ] {
+        assert_eq!(error.kind(), Kind::Invalid, "{error}");
+    }
+    let error = dlock::Client::connect("").expect_err("empty").to_string();
+    assert!(error.contains("empty") && error.contains("variable isn't set"), "{error}");
+    let error = dlock::registry::from_file(Path::new("")).expect_err("empty").to_string();
+    assert!(error.contains("empty") && error.contains("variable isn't set"), "{error}");
+}
+
 #[cfg(feature = "memory")]
 #[test]
 fn local_services_need_no_switch() {

@@ -244,6 +244,11 @@ static void arguments(dlock_client *client)
     CHECK(dlock_break(client, NULL, NULL, &err) == DLOCK_INVALID);
     CHECK(dlock_capability(client, NULL, &err) == DLOCK_INVALID);
     CHECK(dlock_connect("memory://", NULL, &err) == DLOCK_INVALID);
+    /* Nobody's default: NULL alone asks for that. */
+    CHECK(dlock_connect("", &none, &err) == DLOCK_INVALID && strstr(dlock_error_message(err), "variable isn't set"));
+    CHECK(dlock_connect(" ", &none, &err) == DLOCK_INVALID);
+    CHECK(dlock_connect_config("", &none, &err) == DLOCK_INVALID);
+    CHECK(dlock_connect_service("", &none, &err) == DLOCK_INVALID);
     CHECK(dlock_connect("memory://\xff", &none, &err) == DLOCK_INVALID);
     CHECK(dlock_connect_config(NULL, &none, &err) == DLOCK_INVALID);
     CHECK(dlock_connect_service(NULL, &none, &err) == DLOCK_INVALID);

@@ -138,10 +138,19 @@ test('a request without a callback', async () => {
 })
 
 test('connect: arguments that make no client', async () => {
-  for (const wrong of [null, 5, true, () => {}, Symbol('s')]) {
+  for (const wrong of [5, true, () => {}, Symbol('s')]) {
     await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect(wrong))
   }
-  await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect({}))
+  for (const unset of [[undefined], [null], [undefined, undefined], [undefined, {}], [''], ['', {}], [' ']]) {
+    const error = await refuses('ERR_DLOCK_CONFIG', () => dlock.connect(...unset))
+    assert.match(error.message, /variable isn't set/)
+  }
+  for (const config of [undefined, null, '']) {
+    const error = await refuses('ERR_DLOCK_CONFIG', () => dlock.connect({ config }))
+    assert.match(error.message, /variable isn't set/)
+  }
+  const nothing = await refuses('ERR_DLOCK_CONFIG', () => dlock.connect({}))
+  assert.match(nothing.message, /config is undefined/)
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect({ config: 5 }))
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect('file', { dir: {} }))
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect('redis', { addrs: [5] }))
@@ -150,7 +159,6 @@ test('connect: arguments that make no client', async () => {
   await refuses('ERR_DLOCK_CONFIG', () => dlock.connect({ config: '/nonexistent.yaml' }))
   await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('memory://', {}))
   await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('nosuch'))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect(''))
   await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('redis', { db: -1 }))
   await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('redis', { connectTimeout: -1 }))
   await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('redis', { connectTimeout: NaN }))

@@ -53,6 +53,9 @@ def test_a_foreign_file_is_ignored(run, tmp_path):
         ({"DLOCK_CONFIG": "/nowhere/x.yaml"}, "/nowhere/x.yaml"),
         ({"DLOCK_DEFAULT": "nowhere"}, "nowhere"),
         ({"DLOCK_FILE_DIR": "relative"}, "relative"),
+        ({"DLOCK_REDIS_ADDRS": "r1:6379"}, "DLOCK_REDIS_ENABLED=true"),
+        ({"DLOCK_MYSQL_HOST": "m1"}, "no service mysql"),
+        ({"DLOCK_URI": "redis://r1"}, "did you mean DLOCK_URL?"),
     ],
 )
 def test_bad_configuration_is_said(run, environment, said):
@@ -104,6 +107,49 @@ def test_bad_arguments_of_connect(arguments):
         dlock.connect(*positional, **named)
 
 
+@pytest.mark.parametrize(
+    ("positional", "named"),
+    [
+        ((None,), {}),
+        ((), {"url": None}),
+        ((), {"config": None}),
+        ((None,), {"config": None}),
+        ((None,), {"addrs": ["r1"]}),
+        (("",), {}),
+        ((" ",), {}),
+        (("",), {"addrs": ["r1"]}),
+    ],
+)
+def test_an_argument_that_is_not_set_is_never_the_default(positional, named):
+    with pytest.raises(dlock.ConfigError, match="variable isn't set"):
+        dlock.connect(*positional, **named)
+    with pytest.raises(TypeError):
+        dlock.connect(7)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "said"),
+    [
+        (0o664, "redis:\n  enabled: true\n  addrs: [r1:6379]\n", ["config.yaml:1", "chmod go-w", "DLOCK_URL"]),
+        (0o644, "redis:\n\tenabled: true\n", ["config.yaml:2", "names redis", "DLOCK_CONFIG"]),
+        (0o644, "redis:\n  enabled: ture\n", ["config.yaml:2", "redis.enabled", "true or false"]),
+    ],
+)
+def test_a_file_that_was_meant_for_dlock_is_never_passed_over(run, tmp_path, mode, text, said):
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "config.yaml").chmod(mode)
+    done = run("import dlock; dlock.lock('k')", check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("dlock.ConfigError: ")
+    assert all(part in last for part in said), last
+
+
+def test_a_service_that_was_meant_is_taken(run, tmp_path):
+    (tmp_path / "config.yaml").write_text("base: &base\n  enabled: yes\nredis:\n  <<: *base\n  addrs: [127.0.0.1:1]\n")
+    (tmp_path / "config.yaml").chmod(0o644)
+    assert run("import dlock; print(dlock.connect().backend)").stdout == "redis\n"
+
+
 def test_typed_configuration(tmp_path):
     client = dlock.connect("file", dir=tmp_path, connect_timeout=2.5, prefix="app-")
     assert client.lock("k").backend_name == f"{tmp_path}/app-k.lock"
@@ -128,7 +174,8 @@ def test_a_directory_that_cannot_be_used(tmp_path):
 def test_a_default_directory_of_somebody_else(run):
     """As another user, whose default directory root has made beforehand."""
     path = "/run/lock/dlock-65531" if stat.S_IMODE(os.stat("/run/lock").st_mode) == 0o1777 else "/var/tmp/dlock-65531"
-    program = "import os; os.setuid(65531)\n" + DEFAULT
+    # Imported before: the other user may not be let into the folder that the package is in.
+    program = "import os, dlock; os.setuid(65531)\n" + DEFAULT
     try:
         os.mkdir(path, 0o700)
         done = run(program, check=False)

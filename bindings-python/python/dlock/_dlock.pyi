@@ -305,9 +305,9 @@ def lock(
     """Return a lock on this key, of the default client or of a named service's. The options are `Client.lock`'s."""
 
 def connect(
-    url: str | None = None,
+    url: str = ...,
     *,
-    config: str | PathLike[str] | None = None,
+    config: str | PathLike[str] = ...,
     **options: str | bool | float | timedelta | Sequence[str] | PathLike[str] | None,
 ) -> Client:
     """Return the client for a URL, a backend's name and options, a YAML file, or the default one. No I/O."""

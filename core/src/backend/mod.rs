@@ -41,6 +41,10 @@ pub static DRIVERS: &[&Driver] = &[
     &etcd::DRIVER,
 ];
 
+/// The services that configuration may speak of, whether this build has them or not: what was meant for one that it
+/// doesn't have is refused, or else it would lock on files of this host.
+pub(crate) const SERVICES: &[&str] = &["redis", "etcd", "mysql", "zookeeper"];
+
 /// How a backend is named, configured and reached.
 #[derive(Debug)]
 pub struct Driver {

@@ -1,11 +1,11 @@
-//! What environment or YAML says of one service, and the reading of it from YAML.
+//! What environment or YAML says of one service, and the reading of it from a YAML file that was named.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::option::{Drivers, hint, list, option, options};
+use super::option::{Drivers, Want, hint, list, option, options};
 use super::tree::{Node, Trouble, What, parse};
-use super::value::{Value, convert, flag};
+use super::value::{Value, convert, yaml_flag};
 use super::values::Values;
 use crate::backend::Driver;
 use crate::error::{Error, Result, show};
@@ -55,58 +55,7 @@ pub(super) fn strict(drivers: Drivers, path: &Path, text: &str) -> Result<Vec<Bl
     Ok(blocks)
 }
 
-/// Reads a file that may be the application's own. Only blocks of ours count that are enabled, here or by
-/// `enabled(name)`, which is stronger; they have to be right. `None`: nothing in it concerns us, as the notes say.
-pub(super) fn counted(
-    drivers: Drivers,
-    path: &Path,
-    text: &str,
-    enabled: impl Fn(&str) -> Option<bool>,
-    notes: &mut Vec<String>,
-) -> Result<Option<Vec<Block>>> {
-    let root = match parse(text).map(|documents| documents.into_iter().next()) {
-        Ok(root) => root.map(|root| root.what),
-        Err(Trouble { line, why }) => {
-            notes.push(format!("{}:{line}: ignored, since it isn't YAML: {why}", path.display()));
-            return Ok(None);
-        }
-    };
-    let Some(What::Map(pairs)) = root else { return Ok(None) };
-    let mut ours = false;
-    let mut blocks: Vec<Block> = Vec::new();
-    for driver in drivers.iter().copied().filter(|driver| driver.service) {
-        let named = pairs.iter().filter(|(key, _)| matches!(&key.what, What::Text(text) if text == driver.name));
-        for (key, value) in named {
-            let own = own_switch(value);
-            ours |= own.is_some();
-            if !enabled(driver.name).or(own).unwrap_or(false) {
-                continue;
-            }
-            match read(driver, path, key, value) {
-                Ok(block) if blocks.iter().any(|other| other.values.driver.name == driver.name) => {
-                    return Err(Error::invalid(format!("{}: a second block {}; keep one", block.place, driver.name)));
-                }
-                Ok(block) => blocks.push(block),
-                // The application's own block of that name; the environment is what enables ours.
-                Err(error) if own.is_none() => notes.push(format!(
-                    "block {} ignored, since it doesn't say `enabled: true` and isn't of our keys: {}",
-                    driver.name,
-                    error.message()
-                )),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok((ours || !blocks.is_empty()).then_some(blocks))
-}
-
-fn own_switch(block: &Node) -> Option<bool> {
-    let What::Map(pairs) = &block.what else { return None };
-    let (_, value) = pairs.iter().find(|(key, _)| matches!(&key.what, What::Text(text) if text == ENABLED))?;
-    if let What::Text(text) = &value.what { flag(text) } else { None }
-}
-
-fn read(driver: &'static Driver, path: &Path, key: &Node, block: &Node) -> Result<Block> {
+pub(super) fn read(driver: &'static Driver, path: &Path, key: &Node, block: &Node) -> Result<Block> {
     let place = |line: usize| format!("{}:{line}", path.display());
     let refuse = |line, why| Error::invalid(format!("{}: {why}", place(line))).with_service(driver.name);
     let What::Map(pairs) = &block.what else {
@@ -122,7 +71,7 @@ fn read(driver: &'static Driver, path: &Path, key: &Node, block: &Node) -> Resul
         let refuse_value = |why| refuse(node.line, format!("{}.{name}: {why}", driver.name));
         if name == ENABLED {
             let text = if let What::Text(text) = &node.what { text.as_str() } else { "" };
-            found.enabled = Some(flag(text).ok_or_else(|| refuse_value("write true or false".to_owned()))?);
+            found.enabled = Some(yaml_flag(text).ok_or_else(|| refuse_value("write true or false".to_owned()))?);
             continue;
         }
         let opt = option(driver, name).filter(|opt| opt.yaml).ok_or_else(|| {
@@ -130,7 +79,10 @@ fn read(driver: &'static Driver, path: &Path, key: &Node, block: &Node) -> Resul
             let (hint, names) = (hint(name, names()), list(names()));
             refuse(key.line, format!("{} has no key {}{hint}; it has: {names}", driver.name, show(name)))
         })?;
-        if let Some(value) = value(node).map_err(|why| refuse_value(why.to_owned()))? {
+        if let Some(mut value) = value(node).map_err(|why| refuse_value(why.to_owned()))? {
+            if let (Want::Flag, Value::Text(text)) = (opt.want, &value) {
+                value = yaml_flag(text).map_or(value, Value::Flag);
+            }
             found.values.set(opt.name, convert(&opt, value).map_err(refuse_value)?);
         }
     }
@@ -157,7 +109,7 @@ fn value(node: &Node) -> Result<Option<Value>, &'static str> {
     }
 }
 
-fn name(key: &Node) -> Result<&str, (usize, String)> {
+pub(super) fn name(key: &Node) -> Result<&str, (usize, String)> {
     match &key.what {
         What::Text(text) => Ok(text),
         What::Null | What::List(_) | What::Map(_) => Err((key.line, "a key must be a word".to_owned())),

@@ -1,12 +1,12 @@
 //! Reads the `DLOCK_*` environment variables.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use super::block::{Block, ENABLED};
-use super::option::{Drivers, Opt, hint, list, options};
+use super::option::{Drivers, Opt, absent, hint, list, options};
 use super::value::{Value, convert, flag};
-use crate::backend::Driver;
+use crate::backend::{Driver, SERVICES};
 use crate::error::{Error, Result, show};
 
 pub(super) const URL: &str = "DLOCK_URL";
@@ -21,26 +21,44 @@ pub(super) struct Environment {
     pub(super) config: Option<String>,
     /// By the driver's name.
     pub(super) blocks: BTreeMap<&'static str, Block>,
+    /// The services that are switched on or off here, also those that this build doesn't have.
+    switches: BTreeMap<&'static str, bool>,
+    /// Why the first variable of a service that this build doesn't have can't be used.
+    pub(super) absent: Option<Error>,
 }
 
 impl Environment {
     /// Whether a service is switched on or off here.
     pub(super) fn enabled(&self, name: &str) -> Option<bool> {
-        self.blocks.get(name)?.enabled
+        self.switches.get(name).copied()
+    }
+
+    fn block(&mut self, driver: &'static Driver, variable: &str) -> &mut Block {
+        self.blocks.entry(driver.name).or_insert_with(|| Block::new(driver, variable))
     }
 }
 
-/// Reads the variables that are ours. Others that begin with `DLOCK_` are left alone, but for an unknown one of a known
-/// driver and one that switches on an unknown service.
+/// Reads the variables that are ours. Others that begin with `DLOCK_` are left alone, unless they are an unknown one of a
+/// service or nearly one of ours.
 pub(super) fn read(
     drivers: Drivers,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Environment> {
     // In order of their names, so that of several mistakes always the same one is told.
     let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
-    let variables: BTreeMap<String, OsString> =
-        environment.into_iter().filter_map(named).filter(|(name, _)| name.starts_with("DLOCK_")).collect();
+    let variables: BTreeMap<String, OsString> = environment
+        .into_iter()
+        .filter_map(named)
+        .filter(|(name, value)| name.starts_with("DLOCK_") && !of_kubernetes(name, value))
+        .collect();
     let mut found = Environment::default();
+    for service in SERVICES.iter().copied().chain(drivers.iter().filter(|driver| driver.service).map(|d| d.name)) {
+        let name = variable(service, ENABLED);
+        let Some(value) = variables.get(&name) else { continue };
+        if let Some(on) = switch(&name, value.clone())? {
+            found.switches.insert(service, on);
+        }
+    }
     for (name, value) in variables {
         match name.as_str() {
             URL => found.url = text(&name, value)?,
@@ -48,37 +66,55 @@ pub(super) fn read(
             CONFIG => found.config = text(&name, value)?,
             _ => match owner(drivers, &name) {
                 Some(driver) => {
-                    let block = found.blocks.entry(driver.name).or_insert_with(|| Block::new(driver, name.as_str()));
-                    add(block, driver, &name, value).map_err(|error| error.with_service(driver.name))?;
+                    add(&mut found, driver, &name, value).map_err(|error| error.with_service(driver.name))?;
                 }
-                None => switches_nothing(drivers, &name, value)?,
+                None => foreign(drivers, &mut found, &name, value)?,
             },
         }
     }
     Ok(found)
 }
 
-fn add(block: &mut Block, driver: &'static Driver, name: &str, value: OsString) -> Result<()> {
-    if name == variable(driver, ENABLED) {
+/// Whether Kubernetes has made this variable, as it does for every service of a namespace: for one that is called
+/// `dlock-redis`, `DLOCK_REDIS_SERVICE_HOST`, `_SERVICE_PORT`, `_PORT=tcp://…`, `_PORT_6379_TCP_ADDR` and more.
+fn of_kubernetes(name: &str, value: &OsStr) -> bool {
+    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+    let protocol = |text: &str| PROTOCOLS.iter().any(|known| text.eq_ignore_ascii_case(known));
+    let port = |rest: &str| {
+        let mut words = rest.split('_');
+        let number = words.next().is_some_and(|word| word.parse::<u16>().is_ok());
+        let known = words.next().is_some_and(protocol);
+        let end = words.next().is_none_or(|word| matches!(word, "PROTO" | "PORT" | "ADDR"));
+        number && known && end && words.next().is_none()
+    };
+    let url = || value.to_str().and_then(|text| text.split_once("://")).is_some_and(|(scheme, _)| protocol(scheme));
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.match_indices("_PORT_").any(|(at, found)| port(&name[at + found.len()..]))
+        || (name.ends_with("_PORT") && url())
+}
+
+fn add(found: &mut Environment, driver: &'static Driver, name: &str, value: OsString) -> Result<()> {
+    if name == variable(driver.name, ENABLED) {
         if !driver.service {
             return Err(Error::invalid(format!("{name} isn't needed: {} can always be used; unset it", driver.name)));
         }
-        let Some(value) = text(name, value)? else { return Ok(()) };
-        let on =
-            flag(&value).ok_or_else(|| Error::invalid(format!("{name} is {}; set it to true or false", show(&value))));
-        block.enabled = Some(on?);
+        if let Some(on) = switch(name, value)? {
+            found.block(driver, name).enabled = Some(on);
+        }
         return Ok(());
     }
-    let Some(opt) = options(driver).find(|opt| opt.env && variable(driver, opt.name) == name) else {
-        let enabled = driver.service.then(|| variable(driver, ENABLED));
+    let Some(opt) = options(driver).find(|opt| opt.env && variable(driver.name, opt.name) == name) else {
+        let enabled = driver.service.then(|| variable(driver.name, ENABLED));
         let known =
-            || options(driver).filter(|opt| opt.env).map(|opt| variable(driver, opt.name)).chain(enabled.clone());
+            || options(driver).filter(|opt| opt.env).map(|opt| variable(driver.name, opt.name)).chain(enabled.clone());
         let names: Vec<String> = known().collect();
         let hint = hint(name, names.iter().map(String::as_str));
         return Err(Error::invalid(format!("{name} isn't known{hint}; unset it, or use one of: {}", list(known()))));
     };
     let Some(value) = text(name, value)? else { return Ok(()) };
-    set(block, opt, name, value)
+    set(found.block(driver, name), opt, name, value)
 }
 
 fn set(block: &mut Block, opt: Opt, name: &str, value: String) -> Result<()> {
@@ -89,30 +125,59 @@ fn set(block: &mut Block, opt: Opt, name: &str, value: String) -> Result<()> {
 
 /// The driver whose variable this is: that of the longest name, should one be the beginning of another.
 fn owner(drivers: Drivers, name: &str) -> Option<&'static Driver> {
-    let owns = |driver: &&&'static Driver| name.starts_with(&variable(driver, ""));
+    let owns = |driver: &&&'static Driver| name.starts_with(&variable(driver.name, ""));
     drivers.iter().filter(owns).max_by_key(|driver| driver.name.len()).copied()
 }
 
-/// Refuses `DLOCK_<UNKNOWN>_ENABLED=true`.
-fn switches_nothing(drivers: Drivers, name: &str, value: OsString) -> Result<()> {
-    let Some(service) = name.strip_prefix("DLOCK_").and_then(|rest| rest.strip_suffix("_ENABLED")) else {
-        return Ok(());
+/// A variable of no driver: one of a service that this build doesn't have, one that is nearly ours, or somebody else's.
+fn foreign(drivers: Drivers, found: &mut Environment, name: &str, value: OsString) -> Result<()> {
+    let known = SERVICES.iter().find(|service| name.starts_with(&variable(service, "")));
+    let switched =
+        name.strip_prefix("DLOCK_").and_then(|rest| rest.strip_suffix(&format!("_{ENABLED}").to_uppercase()));
+    let service = match (known, switched) {
+        (Some(service), _) => {
+            if found.enabled(service) == Some(false) || text(name, value)?.is_none() {
+                return Ok(());
+            }
+            (*service).to_owned()
+        }
+        (None, Some(unknown)) => {
+            if text(name, value)?.is_none_or(|value| flag(&value) == Some(false)) {
+                return Ok(());
+            }
+            unknown.to_ascii_lowercase()
+        }
+        (None, None) => return misspelt(name),
     };
-    if text(name, value)?.is_none_or(|value| flag(&value) == Some(false)) {
-        return Ok(());
-    }
-    let services = || drivers.iter().filter(|driver| driver.service).map(|driver| driver.name);
-    let service = service.to_ascii_lowercase();
-    let (hint, names) = (hint(&service, services()), list(services()));
-    Err(Error::invalid(format!(
-        "{name} is set, but this build has no service {}{hint}; it has: {names}. Unset the variable, or use a build with it",
-        show(&service)
-    )))
+    found.absent.get_or_insert_with(|| {
+        let remedy = match known {
+            Some(service) => format!("unset the variable, or set {}=false", variable(service, ENABLED)),
+            None => "unset the variable".to_owned(),
+        };
+        Error::invalid(format!("{name} is set, but {}; {remedy}", absent(drivers, &service)))
+    });
+    Ok(())
 }
 
-/// `DLOCK_<DRIVER>_<KEY>`.
-pub(super) fn variable(driver: &Driver, key: &str) -> String {
-    format!("DLOCK_{}_{key}", driver.name).to_ascii_uppercase().replace('-', "_")
+/// Refuses `DLOCK_URI` and its like: whoever set it would be on the embedded default, and not know.
+fn misspelt(name: &str) -> Result<()> {
+    let upper = name.to_ascii_uppercase();
+    let near = [URL, DEFAULT, CONFIG].into_iter().find(|known| strsim::damerau_levenshtein(&upper, known) <= 1);
+    near.map_or(Ok(()), |near| {
+        Err(Error::invalid(format!("{name} isn't known (did you mean {near}?); rename it, or unset it")))
+    })
+}
+
+/// The value of a variable that switches a service on or off.
+fn switch(name: &str, value: OsString) -> Result<Option<bool>> {
+    let Some(value) = text(name, value)? else { return Ok(None) };
+    let on = flag(&value);
+    on.map(Some).ok_or_else(|| Error::invalid(format!("{name} is {}; set it to true or false", show(&value))))
+}
+
+/// `DLOCK_<SERVICE>_<KEY>`.
+pub(super) fn variable(service: &str, key: &str) -> String {
+    format!("DLOCK_{service}_{key}").to_ascii_uppercase().replace('-', "_")
 }
 
 fn text(name: &str, value: OsString) -> Result<Option<String>> {

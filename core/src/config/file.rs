@@ -9,9 +9,14 @@ use crate::error::{Error, Result};
 /// Nobody's configuration is larger: 1 MiB.
 const LIMIT: u64 = 1 << 20;
 
+/// What to do about a file that nobody named, beside mending it.
+pub(super) const ELSEWHERE: &str =
+    "or name the configuration that is meant by DLOCK_CONFIG, or the client by DLOCK_URL";
+
 /// The text of a file that was named.
 pub(super) fn explicit(path: &Path) -> Result<String> {
-    let text = open(path).and_then(|(file, _)| read(file));
+    let text =
+        open(path).and_then(|(file, _)| String::from_utf8(read(file)?).map_err(|_| io::Error::other("it isn't UTF-8")));
     text.map_err(|error| {
         let place = path.display();
         let remedy = "name a readable file by DLOCK_CONFIG or config=, or drop that";
@@ -19,21 +24,40 @@ pub(super) fn explicit(path: &Path) -> Result<String> {
     })
 }
 
-/// The text of a file that may be there and may be used; else `None`, and a note unless it just isn't there.
-pub(super) fn implicit(path: &Path, notes: &mut Vec<String>) -> Option<String> {
-    let text = open(path).and_then(|(file, found)| {
-        trust(&found)?;
-        read(file)
-    });
-    match text {
-        Ok(text) => Some(text),
-        Err(error) => {
-            let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
-            if !absent {
-                notes.push(format!("{} ignored: {error}", path.display()));
-            }
-            None
+/// A file that nobody named.
+pub(super) struct Found {
+    pub(super) bytes: Vec<u8>,
+    /// Why nothing in it may be used, and what to do.
+    pub(super) distrust: Option<&'static str>,
+}
+
+/// The file that may be there. `None` where there is none, with a note if something else is there.
+///
+/// # Errors
+/// `Invalid` for one that can't be read: nobody knows what it says.
+pub(super) fn implicit(path: &Path, notes: &mut Vec<String>) -> Result<Option<Found>> {
+    let regular = match path.metadata() {
+        Ok(found) => found.is_file(),
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+            return Ok(None);
         }
+        // The directory itself is closed to us: there may be anything in it, also nothing.
+        Err(error) => {
+            notes.push(format!("{} ignored: {error}", path.display()));
+            return Ok(None);
+        }
+    };
+    if !regular {
+        notes.push(format!("{} ignored: it isn't a regular file", path.display()));
+        return Ok(None);
+    }
+    let found = open(path).and_then(|(file, found)| Ok(Found { bytes: read(file)?, distrust: distrust(&found) }));
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some).map_err(|error| {
+            let place = path.display();
+            Error::invalid(format!("{place} is there, but can't be read: {error}; make it readable, {ELSEWHERE}"))
+        }),
     }
 }
 
@@ -48,29 +72,26 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, found))
 }
 
-fn read(file: File) -> io::Result<String> {
+fn read(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it isn't UTF-8"))
+    Ok(bytes)
 }
 
 #[cfg(unix)]
-fn trust(found: &Metadata) -> io::Result<()> {
+fn distrust(found: &Metadata) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt;
     let me = rustix::process::geteuid().as_raw();
     if found.uid() != me && found.uid() != 0 {
-        return Err(io::Error::other("it belongs neither to this user nor to root"));
+        return Some("the file belongs neither to this user nor to root: give it to one of them (chown)");
     }
-    if found.mode() & 0o022 != 0 {
-        return Err(io::Error::other("its group or others may write it (chmod go-w)"));
-    }
-    Ok(())
+    (found.mode() & 0o022 != 0).then_some("its group or others may write the file: take that from them (chmod go-w)")
 }
 
 #[cfg(not(unix))]
-fn trust(_: &Metadata) -> io::Result<()> {
-    Ok(())
+fn distrust(_: &Metadata) -> Option<&'static str> {
+    None
 }

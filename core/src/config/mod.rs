@@ -7,6 +7,7 @@ mod block;
 mod duration;
 mod env;
 mod file;
+mod implicit;
 mod option;
 mod redact;
 mod servers;
@@ -34,9 +35,12 @@ pub use value::Value;
 pub use values::Values;
 pub use write::{encode, encode_path, write_hosts};
 
-use crate::backend::{DRIVERS, Driver};
+use crate::backend::{DRIVERS, Driver, SERVICES};
 use crate::error::{Error, Result, show};
 use option::{Drivers, MODE, TLS, TLS_ONLY, hint, list, option, options};
+
+/// What an empty argument means, most of the time.
+const UNSET: &str = "perhaps a variable isn't set. Give a value, or leave the argument out to have the default client";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -74,6 +78,9 @@ impl Config {
         backend: &str,
         given: impl IntoIterator<Item = (String, Value)>,
     ) -> Result<Self> {
+        if backend.trim().is_empty() {
+            return Err(Error::invalid(format!("the name of the backend is empty; {UNSET}")));
+        }
         let driver = option::driver(drivers, backend)?;
         let mut values = Values::new(driver);
         for (name, value) in given {
@@ -92,6 +99,9 @@ impl Config {
     }
 
     pub(crate) fn parse(drivers: Drivers, text: &str) -> Result<Self> {
+        if text.trim().is_empty() {
+            return Err(Error::invalid(format!("the URL is empty; {UNSET}")));
+        }
         let Some((scheme, _)) = url::scheme(text) else {
             return Err(unknown_scheme(drivers, text, "it has no scheme", ""));
         };
@@ -99,7 +109,12 @@ impl Config {
             drivers.iter().find_map(|driver| Some((*driver, driver.schemes.iter().find(|s| s.name == scheme)?)));
         let Some((driver, scheme)) = found else {
             let names = drivers.iter().flat_map(|driver| driver.schemes).map(|scheme| scheme.name);
-            return Err(unknown_scheme(drivers, text, "its scheme is unknown", &hint(&scheme, names)));
+            let lacks = |service: &&&str| {
+                scheme.starts_with(**service) && drivers.iter().all(|driver| driver.name != **service)
+            };
+            let why = SERVICES.iter().find(lacks).map(|service| option::absent(drivers, service));
+            let why = why.unwrap_or_else(|| "its scheme is unknown".to_owned());
+            return Err(unknown_scheme(drivers, text, &why, &hint(&scheme, names)));
         };
         let url = url::parse(text)?;
         let refuse = |why: String| {

@@ -1,6 +1,6 @@
 //! What options there are: their names, what a value must be and where it may come from.
 
-use crate::backend::Driver;
+use crate::backend::{Driver, SERVICES};
 use crate::error::{Error, show};
 
 /// Every backend of a build; tests bring their own.
@@ -93,10 +93,24 @@ pub(crate) fn option(driver: &'static Driver, name: &str) -> Option<Opt> {
 /// The driver of this name, or an error that lists those there are.
 pub(crate) fn driver(drivers: Drivers, name: &str) -> Result<&'static Driver, Error> {
     drivers.iter().copied().find(|driver| driver.name == name).ok_or_else(|| {
+        if SERVICES.contains(&name) {
+            return Error::invalid(absent(drivers, name));
+        }
         let names = || drivers.iter().map(|driver| driver.name);
         let hint = hint(name, names());
         Error::invalid(format!("there is no backend {} in this build{hint}; it has: {}", show(name), list(names())))
     })
+}
+
+/// That this build doesn't have a service, and how there would be one that does.
+pub(crate) fn absent(drivers: Drivers, service: &str) -> String {
+    let services = || drivers.iter().filter(|driver| driver.service).map(|driver| driver.name);
+    let names = list(services());
+    if SERVICES.contains(&service) {
+        return format!("this build has no service {service} (it has: {names}); use one with the feature {service}");
+    }
+    let hint = hint(service, services().chain(SERVICES.iter().copied()));
+    format!("this build has no service {}{hint}; it has: {names}", show(service))
 }
 
 /// The end of a message about an unknown name: ` (did you mean …?)` if one is near, else nothing.

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::block::{self, Block, ENABLED};
 use super::env::{self, DEFAULT, Environment, URL, variable};
-use super::option::{Drivers, hint, list};
+use super::option::{Drivers, absent, hint, list};
 use super::values::Values;
-use super::{Config, file};
-use crate::backend::{DRIVERS, Driver};
+use super::{Config, UNSET, file, implicit};
+use crate::backend::{DRIVERS, Driver, SERVICES};
 use crate::error::{Error, Result, show};
 
 /// Where an implicit file is looked for; the first with a block of ours is taken.
@@ -42,21 +42,43 @@ impl Settings {
         directory: &Path,
         explicit: Option<&Path>,
     ) -> Result<Self> {
-        Self::load_of(DRIVERS, environment, directory, explicit)
+        Self::load_from(DRIVERS, environment, directory, explicit, true)
     }
 
+    #[cfg(test)]
     pub(super) fn load_of(
         drivers: Drivers,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         directory: &Path,
         explicit: Option<&Path>,
     ) -> Result<Self> {
+        Self::load_from(drivers, environment, directory, explicit, true)
+    }
+
+    fn load_from(
+        drivers: Drivers,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        directory: &Path,
+        explicit: Option<&Path>,
+        search: bool,
+    ) -> Result<Self> {
+        if explicit.is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(Error::invalid(format!("the name of the configuration file is empty; {UNSET}")));
+        }
         let mut environment = env::read(drivers, environment)?;
         let mut notes = Vec::new();
         let named = explicit.or(environment.config.as_deref().map(Path::new)).map(|path| directory.join(path));
         let blocks = match &named {
             Some(path) => named_file(drivers, path, &environment)?,
-            None => implicit_file(drivers, directory, &environment, &mut notes)?,
+            None if search => match implicit_file(drivers, directory, &environment, &mut notes) {
+                // Nothing in it could count.
+                Err(error) if environment.url.is_some() => {
+                    notes.push(format!("ignored since {URL} is set: {}", error.message()));
+                    Vec::new()
+                }
+                blocks => blocks?,
+            },
+            None => Vec::new(),
         };
         let url = match environment.url.take() {
             Some(_) if explicit.is_some() => {
@@ -73,7 +95,11 @@ impl Settings {
             let variables = environment.blocks.remove(driver.name);
             let replaced = |url: &Config| driver.service || url.driver().name == driver.name;
             if let (Some(variables), true) = (&variables, url.as_ref().is_some_and(replaced)) {
-                notes.push(format!("{} ignored, with all of {}: {URL} is set", variables.place, variable(driver, "*")));
+                notes.push(format!(
+                    "{} ignored, with all of {}: {URL} is set",
+                    variables.place,
+                    variable(driver.name, "*")
+                ));
                 continue;
             }
             let yaml = blocks.iter().find(|block| block.values.driver.name == driver.name);
@@ -82,9 +108,13 @@ impl Settings {
             } else if is_on(yaml, variables.as_ref()) == Some(true) {
                 enabled.insert(driver.name, merged(driver, yaml, variables.as_ref())?);
             } else if let Some(variables) = variables.filter(|variables| variables.enabled.is_none()) {
-                let switch = variable(driver, ENABLED);
-                notes.push(format!("{} has no effect: {switch} isn't true", variables.place));
+                return Err(unswitched(driver.name, &variables.place));
             }
+        }
+        match (environment.absent, &url) {
+            (Some(error), Some(_)) => notes.push(format!("ignored since {URL} is set: {}", error.message())),
+            (Some(error), None) => return Err(error),
+            (None, _) => {}
         }
         if let (Some(url), false) = (&url, enabled.is_empty()) {
             let names = list(enabled.keys());
@@ -105,6 +135,10 @@ impl Settings {
         }
         let can = list(self.names().into_iter().chain(self.local.keys().map(|name| (*name).to_owned())));
         let Some(driver) = self.drivers.iter().find(|driver| driver.name == name) else {
+            if SERVICES.contains(&name) {
+                let why = absent(self.drivers, name);
+                return Err(Error::invalid(format!("{why}; those that can be used: {can}")));
+            }
             let hint = hint(name, self.drivers.iter().map(|driver| driver.name));
             return Err(Error::invalid(format!(
                 "there is no service {}{hint}; those that can be used: {can}",
@@ -113,7 +147,9 @@ impl Settings {
         };
         let remedy = match &self.url {
             Some(_) => format!("unset {URL}, which replaces all services, or set it to the URL of this one"),
-            None => format!("set {}=true, or write `enabled: true` into its block in YAML", variable(driver, ENABLED)),
+            None => {
+                format!("set {}=true, or write `enabled: true` into its block in YAML", variable(driver.name, ENABLED))
+            }
         };
         Err(Error::invalid(format!(
             "the service {name} isn't enabled; those that can be used: {can}. To use it, {remedy}"
@@ -172,6 +208,15 @@ impl Settings {
     }
 }
 
+/// Refuses a variable of a service that nothing switches on: whoever set it would be on the embedded default, and not
+/// know.
+fn unswitched(service: &str, place: &str) -> Error {
+    let switch = variable(service, ENABLED);
+    let why = format!("{place} is set, but nothing says whether {service} is enabled");
+    Error::invalid(format!("{why}; set {switch}=true to use it, {switch}=false not to, or unset {place}"))
+        .with_service(service)
+}
+
 /// Says that the URL came from the environment.
 fn in_variable(error: &Error) -> Error {
     Error::invalid(format!("{URL}: {}", error.message()))
@@ -199,10 +244,10 @@ fn implicit_file(
 ) -> Result<Vec<Block>> {
     for name in FILES {
         let path = directory.join(name);
-        let Some(text) = file::implicit(&path, notes) else {
+        let Some(found) = file::implicit(&path, notes)? else {
             continue;
         };
-        if let Some(blocks) = block::counted(drivers, &path, &text, |name| environment.enabled(name), notes)? {
+        if let Some(blocks) = implicit::counted(drivers, &path, &found, |name| environment.enabled(name), notes)? {
             return Ok(blocks);
         }
     }

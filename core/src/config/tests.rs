@@ -142,7 +142,7 @@ fn a_file_that_happens_to_be_there_may_be_the_applications() {
     for yaml in [
         "depot:\n  host: theirs\nserver: &x {port: 1}\nserver: *x\n",
         "depot: theirs\n",
-        "depot:\n  enabled: yes\n  host: theirs\n",
+        "depot:\n  enabled: auto\n  host: theirs\n",
         "{{ template }}: [",
         "- a\n",
         "",
@@ -156,21 +156,16 @@ fn a_file_that_happens_to_be_there_may_be_the_applications() {
     refused(load(&[], Some("depot:\n  enabled: true\ndepot:\n  db: 1\n  enabled: true\n"), false), &["a second block"]);
 }
 
-#[cfg(unix)]
 #[test]
-fn a_file_that_others_may_write_is_ignored() {
+fn the_first_file_with_an_enabled_block_is_taken() {
     let directory = TempDir::new().expect("a directory");
-    let path = directory.path().join("config.yaml");
-    for (mode, used) in [(0o664, false), (0o646, false), (0o644, true)] {
-        write(&path, "depot: {enabled: true}", mode);
-        let settings = ok(Settings::load_of(drivers(), [], directory.path(), None));
-        assert_eq!(settings.names().len(), usize::from(used), "{mode:o}");
-        assert_eq!(settings.notes().len(), usize::from(!used), "{:?}", settings.notes());
-    }
     fs::create_dir(directory.path().join("config")).expect("a directory");
-    write(&path, "server: {}", 0o644);
+    write(&directory.path().join("config.yaml"), "server: {}", 0o644);
     write(&directory.path().join("config/config.yaml"), "shelf: {enabled: true}", 0o644);
-    assert_eq!(ok(Settings::load_of(drivers(), [], directory.path(), None)).names(), ["shelf"]);
+    let names = || ok(Settings::load_of(drivers(), [], directory.path(), None)).names();
+    assert_eq!(names(), ["shelf"]);
+    write(&directory.path().join("config.yaml"), "depot: {enabled: true}", 0o644);
+    assert_eq!(names(), ["depot"]);
 }
 
 #[test]
@@ -194,4 +189,25 @@ fn urls_and_typed_options_are_checked() {
     let error = refused(typed("password", Value::List(vec!["hunter2".to_owned()])), &["password"]);
     assert!(!error.to_string().contains("hunter2"));
     refused(Config::typed(drivers(), "dept", []), &["did you mean depot?"]);
+}
+
+#[test]
+fn a_service_that_is_left_out_of_the_build_is_named_with_its_feature() {
+    let few: super::option::Drivers = Box::leak(Box::new([&super::sample::DEPOT]));
+    let said = ["no service redis", "it has: depot", "feature redis"];
+    refused(Config::parse(few, "redis://h"), &said);
+    refused(Config::parse(few, "rediss://me:hunter2@h"), &said);
+    refused(Config::typed(few, "redis", []), &said);
+    let directory = TempDir::new().expect("a directory");
+    let load = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        Settings::load_of(few, variables, directory.path(), None)
+    };
+    refused(load(&[("DLOCK_REDIS_ENABLED", "true")]), &said);
+    refused(load(&[("DLOCK_REDIS_ADDRS", "h:1")]), &said);
+    refused(load(&[("DLOCK_URL", "redis://h")]), &said);
+    refused(ok(load(&[])).service("redis"), &said);
+    write(&directory.path().join("config.yaml"), "redis: {enabled: true}", 0o644);
+    refused(load(&[]), &said);
+    assert!(ok(load(&[("DLOCK_REDIS_ENABLED", "false"), ("DLOCK_REDIS_ADDRS", "h:1")])).names().is_empty());
 }

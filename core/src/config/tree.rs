@@ -4,7 +4,7 @@
 //! stands, and overflow the stack on a few kilobytes of `- - - -`: an application's own file must not do that to it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
@@ -20,6 +20,8 @@ pub(super) struct Node {
     pub(super) line: usize,
     /// Whether it has a tag that YAML itself doesn't know.
     pub(super) tagged: bool,
+    /// Whether it is a `<<` without quotes: as a key, it brings in the keys of a map.
+    merge: bool,
     pub(super) what: What,
 }
 
@@ -71,13 +73,14 @@ impl Builder {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let null = style == ScalarStyle::Plain && tag.is_none() && is_null(&text);
+                let merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
                 let what = if null { What::Null } else { What::Text(text.into_owned()) };
-                self.add(Node { line, tagged: is_foreign(tag.as_ref()), what }, anchor)
+                self.add(Node { line, tagged: is_foreign(tag.as_ref()), merge, what }, anchor)
             }
             Event::SequenceStart(anchor, tag) => self.start(line, anchor, tag.as_ref(), What::List(Vec::new())),
             Event::MappingStart(anchor, tag) => self.start(line, anchor, tag.as_ref(), What::Map(Vec::new())),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open { node, anchor, .. }) => self.add(node, anchor),
+                Some(Open { node, anchor, .. }) => self.add(merged(node), anchor),
                 None => Err("an end without its beginning"),
             },
             Event::Alias(anchor) => {
@@ -103,7 +106,7 @@ impl Builder {
         if self.open.len() == DEPTH {
             return Err("it nests deeper than 64 levels");
         }
-        self.open.push(Open { node: Node { line, tagged: is_foreign(tag), what }, key: None, anchor });
+        self.open.push(Open { node: Node { line, tagged: is_foreign(tag), merge: false, what }, key: None, anchor });
         Ok(())
     }
 
@@ -138,6 +141,36 @@ impl Builder {
         self.copied += size(node);
         if self.copied > COPIES { Err("its aliases make it too large") } else { Ok(()) }
     }
+}
+
+/// A map with what its merge keys lead to behind its own keys, which are stronger; the first of several maps is, too.
+fn merged(mut node: Node) -> Node {
+    let What::Map(pairs) = &mut node.what else { return node };
+    if !pairs.iter().any(|(key, _)| key.merge) {
+        return node;
+    }
+    let mut more = Vec::new();
+    let mut own = Vec::new();
+    for (key, value) in std::mem::take(pairs) {
+        match value.what {
+            What::Map(pairs) if key.merge => more.extend(pairs),
+            What::List(nodes) if key.merge && nodes.iter().all(|node| matches!(node.what, What::Map(_))) => {
+                more.extend(
+                    nodes
+                        .into_iter()
+                        .filter_map(|node| if let What::Map(all) = node.what { Some(all) } else { None })
+                        .flatten(),
+                );
+            }
+            what => own.push((key, Node { what, ..value })),
+        }
+    }
+    let text = |key: &Node| if let What::Text(text) = &key.what { Some(text.clone()) } else { None };
+    let mut seen: HashSet<_> = own.iter().filter_map(|(key, _)| text(key)).collect();
+    more.retain(|(key, _)| text(key).is_none_or(|text| seen.insert(text)));
+    own.append(&mut more);
+    *pairs = own;
+    node
 }
 
 fn is_null(text: &str) -> bool {
@@ -178,6 +211,25 @@ mod tests {
         let What::List(nodes) = &pairs[2].1.what else { panic!("no list: {pairs:?}") };
         assert_eq!(nodes[1].what, What::Null);
         assert_eq!(documents[1].what, What::Null);
+    }
+
+    #[test]
+    fn follows_merge_keys() {
+        let text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: *a, y: 3}\nd:\n  <<: [*b, *a]\ne: {'<<': *a}\nf: {<<: 7}\n";
+        let documents = parse(text).unwrap_or_else(|trouble| panic!("{trouble:?}"));
+        let What::Map(pairs) = &documents[0].what else { panic!("no map: {documents:?}") };
+        let shown = |node: &Node| {
+            let What::Map(pairs) = &node.what else { panic!("no map: {node:?}") };
+            let one = |(key, value): &(Node, Node)| match (&key.what, &value.what) {
+                (What::Text(key), What::Text(value)) => format!("{key}={value}"),
+                (key, _) => format!("{key:?}"),
+            };
+            pairs.iter().map(one).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(&pairs[2].1), "y=3 x=1");
+        assert_eq!(shown(&pairs[3].1), "y=2 z=2 x=1");
+        assert_eq!(shown(&pairs[4].1), "Text(\"<<\")", "a quoted one is a key like any other");
+        assert_eq!(shown(&pairs[5].1), "<<=7", "nothing to merge");
     }
 
     #[test]

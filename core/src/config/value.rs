@@ -75,6 +75,15 @@ pub(crate) fn flag(text: &str) -> Option<bool> {
     }
 }
 
+/// What YAML has beside: `yes`, `no`, `on`, `off`, in any case.
+pub(crate) fn yaml_flag(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "yes" | "on" => Some(true),
+        "no" | "off" => Some(false),
+        other => flag(other),
+    }
+}
+
 /// The text that [`convert`] reads back as the same value.
 pub(crate) fn written(value: &Value) -> String {
     match value {

@@ -118,8 +118,16 @@ impl<'a> Play<'a> {
             }
             ["process", name, env @ ..] => self.start(name, env)?,
             ["yaml", name, text @ ..] => {
-                let text = unescape(&text.join(" "));
-                std::fs::write(self.folder.join(name), text + "\n").map_err(|error| error.to_string())?;
+                let (mode, text) = match text {
+                    [mode, text @ ..] if mode.starts_with("mode=") => (&mode["mode=".len()..], text),
+                    text => ("644", text),
+                };
+                let mode = u32::from_str_radix(mode, 8).map_err(|_| "yaml NAME mode=664 TEXT")?;
+                let path = self.folder.join(name);
+                let written = std::fs::write(&path, unescape(&text.join(" ")) + "\n");
+                // Whatever the caller's umask is.
+                let set = || std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode));
+                written.and_then(|()| set()).map_err(|error| error.to_string())?;
             }
             ["server", verb @ ..] => self.fixture.server(&self.case.name, verb)?,
             [name, verb @ ("kill" | "stop" | "cont" | "exit")] => {
