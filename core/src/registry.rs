@@ -66,8 +66,7 @@ pub fn from_file(path: &Path) -> Result<Client> {
 }
 
 fn settings(path: Option<&Path>) -> Result<Settings> {
-    let directory = std::env::current_dir().unwrap_or_default();
-    let settings = Settings::load(std::env::vars_os(), &directory, path)?;
+    let settings = Settings::of_process(path)?;
     settings.notes().iter().for_each(|note| event::ignored(note));
     Ok(settings)
 }

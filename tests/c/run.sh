@@ -66,6 +66,18 @@ for program in "${PROGRAMS[@]}" panic flat; do
     check "$program" played "$program"
 done
 check 'load' played load "$work/lib/libdlock.so.0"
+skip() { # name, why
+    printf 'SKIPPED %s: %s\n' "$@"
+    skipped=$((${skipped:-0} + 1))
+}
+mount_has_setuid() { ! findmnt -no OPTIONS --target "$1" | tr , '\n' | grep -qx nosuid; }
+if [ "$(id -u)" != 0 ]; then
+    skip setuid 'only root can make a setuid program'
+elif ! mount_has_setuid /tmp; then
+    skip setuid '/tmp is mounted with nosuid'
+else
+    check 'setuid' played setuid
+fi
 for program in "${PROGRAMS[@]}"; do
     check "$program as C++17" build_and_run "$program-cpp" g++ -std=c++17 -x c++ --
 done
@@ -124,7 +136,7 @@ instrumented() {
 if [ -z "$tsan" ]; then
     if ! with_sources; then
         echo 'SKIPPED: no thread checker without the sources of the standard library (rustup component add rust-src)'
-        skipped=7
+        skipped=$((${skipped:-0} + 7))
         finish
     fi
     check 'the library with ThreadSanitizer' instrumented

@@ -10,6 +10,7 @@ mod file;
 mod implicit;
 mod option;
 mod redact;
+mod secure;
 mod servers;
 mod settings;
 mod tree;

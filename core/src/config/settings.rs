@@ -8,7 +8,7 @@ use super::block::{self, Block, ENABLED};
 use super::env::{self, DEFAULT, Environment, URL, variable};
 use super::option::{Drivers, absent, hint, list};
 use super::values::Values;
-use super::{Config, UNSET, file, implicit};
+use super::{Config, UNSET, file, implicit, secure};
 use crate::backend::{DRIVERS, Driver, SERVICES};
 use crate::error::{Error, Result, show};
 
@@ -43,6 +43,24 @@ impl Settings {
         explicit: Option<&Path>,
     ) -> Result<Self> {
         Self::load_from(DRIVERS, environment, directory, explicit, true)
+    }
+
+    /// Reads what this process was started with: its variables and its directory. A program that has rights its caller
+    /// doesn't have (it is setuid or setgid, or has file capabilities) takes neither from its caller: of a file it reads
+    /// only `explicit`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn of_process(explicit: Option<&Path>) -> Result<Self> {
+        let directory = std::env::current_dir().unwrap_or_default();
+        if secure::is_privileged() {
+            let mut settings = Self::load_from(DRIVERS, [], &directory, explicit, false)?;
+            settings
+                .notes
+                .push("DLOCK_* and config.yaml are ignored: this program has rights its caller lacks".to_owned());
+            return Ok(settings);
+        }
+        Self::load(std::env::vars_os(), &directory, explicit)
     }
 
     #[cfg(test)]
