@@ -80,7 +80,7 @@ impl Entry {
             over: AtomicBool::new(false),
         });
         let told = guard.clone();
-        lease.core().on_lost(move || {
+        lease.core().on_lost_here(move || {
             port.post(Box::new(move |py| {
                 if let Some(task) = told.task.bind(py).upgrade().filter(|_| !told.over.load(Ordering::Acquire)) {
                     told.fired.store(true, Ordering::Release);

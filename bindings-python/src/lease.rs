@@ -168,7 +168,7 @@ impl Lease {
         };
         let weak = PyWeakrefReference::new(slf)?.unbind();
         // On a thread of the core: the call belongs on the loop it came from, or on the pool.
-        this.lease.on_lost(move || match port {
+        this.lease.on_lost_here(move || match port {
             Some(port) => port.post(Box::new(move |py| Self::tell(py, &weak, number))),
             None => bridge::pool(move |py| {
                 if let Err(error) = Self::tell(py, &weak, number) {

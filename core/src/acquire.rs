@@ -59,6 +59,9 @@ pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>) -> Op
 pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>) -> Op<Lease> {
     let core = &site.core;
     let claim = Claim::new(core.number, terms.clone(), wait != Some(Duration::ZERO));
+    if let Err(error) = core.attended(terms) {
+        return Op::ready(Err(told(error, core, &claim)));
+    }
     let slot = &site.slot;
     if core.capability.local
         && let Some(turn) = slot.try_turn()

@@ -107,8 +107,7 @@ impl Error {
 
     /// A panic that was caught, by what `catch_unwind` gave.
     pub fn panicked(payload: &(dyn Any + Send)) -> Self {
-        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
-        let text = text.unwrap_or("a panic without a text");
+        let text = panic_text(payload);
         Self::new(Kind::Internal, format!("a defect of dlock, please report it: {text}"))
     }
 
@@ -191,6 +190,12 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
     }
+}
+
+/// What a panic said, by what `catch_unwind` gave.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+    text.unwrap_or("a panic without a text")
 }
 
 /// A user's text for messages and logs: quoted, escaped, cut at 128 bytes.

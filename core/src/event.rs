@@ -1,12 +1,15 @@
 //! What happened, for logs and metrics: a stream to whoever subscribes, which costs nothing when nobody does.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::claim::Claim;
-use crate::runtime::PerProcess;
+use crate::error::{Result, panic_text};
+use crate::runtime::{PerProcess, locked, threads};
 
 /// One thing that happened to one claim.
 #[non_exhaustive]
@@ -61,6 +64,12 @@ pub enum What {
         /// How, and what to do.
         note: String,
     },
+    /// Code of the user's that was called, as the hook of a lost lease, panicked. The panic was caught. Concerns no key
+    /// where it was called for none.
+    Panicked {
+        /// What the panic said.
+        text: String,
+    },
     /// Released, after having been held so long.
     Released {
         /// From the grant to the release.
@@ -78,6 +87,18 @@ pub(crate) fn warn(backend: &'static str, note: &str) {
     emit(|| Event { what: What::Warning { note: note.to_owned() }, backend, key: "".into() });
 }
 
+/// Tells of a panic in code of the user's that concerns no key.
+pub(crate) fn panicked(payload: &(dyn Any + Send)) {
+    emit(|| Event { what: What::Panicked { text: panic_text(payload).to_owned() }, backend: "", key: "".into() });
+}
+
+/// Calls code of the user's for this claim, and tells of its panic.
+pub(crate) fn guarded(backend: &'static str, claim: &Claim, f: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
+        emit(|| What::Panicked { text: panic_text(&*panic).to_owned() }.of(backend, claim));
+    }
+}
+
 impl What {
     pub(crate) fn of(self, backend: &'static str, claim: &Claim) -> Event {
         Event { what: self, backend, key: claim.terms.key.clone() }
@@ -92,17 +113,19 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 static SUBSCRIBERS: PerProcess<Mutex<Vec<SyncSender<Event>>>> = PerProcess::new();
 
 /// Has `f` called with every event from now on, in order, on a thread of its own. A subscriber that falls behind by
-/// more than 10,000 events misses some ([`dropped`]); no lock waits for it. Ends with the process; a child of fork
-/// begins with none.
-pub fn subscribe(f: impl Fn(Event) + Send + 'static) {
+/// more than 10,000 events misses some ([`dropped`]); no lock waits for it. One that panics misses that event. Ends with
+/// the process; a child of fork begins with none.
+///
+/// # Errors
+/// `Backend`, temporary, when there is no thread left for it.
+pub fn subscribe(f: impl Fn(Event) + Send + 'static) -> Result<()> {
     let (send, receive) = sync_channel::<Event>(BACKLOG);
-    let thread = std::thread::Builder::new().name("dlock-events".into());
-    let started = thread.spawn(move || receive.into_iter().for_each(f));
-    if started.is_ok() {
-        let subscribers = SUBSCRIBERS.get(Mutex::default);
-        subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(send);
-        ANY.store(true, Ordering::Release);
-    }
+    let each = move |event| drop(catch_unwind(AssertUnwindSafe(|| f(event))));
+    threads::start("dlock-events", move || receive.into_iter().for_each(each))
+        .map_err(|error| threads::exhausted("no thread for the events can be started", &error))?;
+    locked(SUBSCRIBERS.get(Mutex::default)).push(send);
+    ANY.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// How many events were dropped since the start because a subscriber was too slow.
@@ -116,7 +139,7 @@ pub(crate) fn emit(event: impl FnOnce() -> Event) {
     }
     let Some(subscribers) = SUBSCRIBERS.peek() else { return };
     let event = event();
-    for subscriber in subscribers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for subscriber in locked(subscribers).iter() {
         if subscriber.try_send(event.clone()).is_err() {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }

@@ -215,7 +215,7 @@ impl Lease {
     /// Dropping the call changes nothing.
     pub fn lost(&self) -> Op<bool> {
         let inner = self.0.clone();
-        Op::going(None, async move { Ok(inner.lost().await) })
+        Op::watch(async move { Ok(inner.lost().await) })
     }
 
     /// As [`lost`](Self::lost), for a limited time: false when it came first.
@@ -225,7 +225,7 @@ impl Lease {
         if inner.is_lost() {
             return Op::ready(Ok(true));
         }
-        Op::going(None, async move {
+        Op::watch(async move {
             tokio::select! {
                 biased;
                 lost = inner.lost() => Ok(lost),
@@ -234,21 +234,32 @@ impl Lease {
         })
     }
 
-    /// Has `f` called once when the lease is lost, at once if it was: on a thread that must not be kept, so code of
-    /// the user's goes on from there to [`runtime::pool`]. Not called when the lease is released.
+    /// Has `f` called once when the lease is lost, at once if it was: on a thread of [`runtime::pool`], where it may take
+    /// its time and wait for calls. A panic is caught, and told as an event. Not called when the lease is released.
     pub fn on_lost(&self, f: impl FnOnce() + Send + 'static) {
+        if mutant!("process-hooks-where-they-are") {
+            return self.on_lost_here(f);
+        }
+        let (backend, claim) = (self.0.core.name(), self.0.claim.clone());
+        self.on_lost_here(move || runtime::pool(move || event::guarded(backend, &claim, f)));
+    }
+
+    /// As [`on_lost`](Self::on_lost), on the thread that finds it lost, which may be one that renews other leases, or this
+    /// one: `f` hands the news over and returns. For bindings.
+    pub fn on_lost_here(&self, f: impl FnOnce() + Send + 'static) {
         if self.0.epoch != runtime::epoch() {
             // A thread that isn't here may have locked the hooks for ever; and nothing loses this copy any more.
             return;
         }
         self.0.watched.store(true, Ordering::SeqCst);
+        let call = |f| event::guarded(self.0.core.name(), &self.0.claim, f);
         if self.0.is_lost() {
-            return f();
+            return call(f);
         }
         let mut hooks = self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner);
         if self.0.state() == LOST {
             drop(hooks);
-            f();
+            call(f);
         } else if self.state() == State::Held {
             hooks.push(Box::new(f));
         }
@@ -441,7 +452,7 @@ impl Inner {
         }
         event::emit(|| What::Lost { held: self.age() }.of(self.core.name(), &self.claim));
         for hook in self.change() {
-            hook();
+            event::guarded(self.core.name(), &self.claim, hook);
         }
     }
 

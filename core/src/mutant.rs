@@ -35,6 +35,12 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("drop-forgets", "a dropped lease is not given back"),
     ("no-safety-net", "a waiter counts on being woken"),
     ("waits-for-cleanup", "a caller is kept until everything is cleaned up"),
+    ("process-forked-call-goes-on", "a child of fork goes on with, or ends, what its parent has under way"),
+    ("process-calls-count-as-driving", "a call counts as driving the runtime, also when it didn't have to wait"),
+    ("process-dropped-wait-goes-on", "a wait goes on when its caller has left it"),
+    ("process-hooks-where-they-are", "the hooks of a lost lease run where its loss is found"),
+    ("process-one-pool-for-all", "names are resolved on the pool of the callbacks"),
+    ("process-signals-taken", "the library's threads take the program's signals"),
     #[cfg(feature = "redis")]
     ("redis-handed-over-from-receipt", "a handed-over lock counts from the message, not from the request"),
     #[cfg(feature = "redis")]

@@ -1,7 +1,7 @@
 //! A running call: the only seam between the core and the languages. Rust awaits it, blocking callers wait on it,
 //! callbacks are called by it.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +14,14 @@ use tokio::sync::{Notify, oneshot};
 use crate::backend::BoxFuture;
 use crate::clock::{self, Instant};
 use crate::error::{Error, Kind, Result};
-use crate::runtime;
+use crate::runtime::{self, PerProcess};
 
 /// A running call and its result.
 ///
 /// Await it in any executor, [`wait`](Self::wait) for it on a thread, or have [`on_done`](Self::on_done) called.
+///
+/// It belongs to the process that made it. In a child of fork it settles as `NotHeld`, whatever became of it; cancelling
+/// or dropping it there does nothing.
 ///
 /// # Cancel safety
 /// Dropping it cancels the call; what the call had obtained is given back in the background.
@@ -27,6 +30,9 @@ pub struct Op<T: Send + 'static> {
     state: Stage<T>,
     /// `None`: settled from the start, nothing to cancel.
     cancel: Option<Cancel>,
+    /// Whether a call goes on to the end of its withdrawal when its caller leaves it. A mere wait has nothing to finish.
+    finishes: bool,
+    epoch: u32,
 }
 
 enum Stage<T> {
@@ -43,12 +49,32 @@ enum Stage<T> {
 impl<T: Send + 'static> Op<T> {
     /// A call that is already settled.
     pub fn ready(result: Result<T>) -> Self {
-        Self { state: Stage::Done(result), cancel: None }
+        Self { state: Stage::Done(result), cancel: None, finishes: false, epoch: runtime::epoch() }
     }
 
     /// A call that this future makes. The future watches the [`Cancel`] itself, and finishes soon after it fires.
     pub(crate) fn new(cancel: Cancel, work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Self { state: Stage::Cold(Box::pin(caught(work)), false), cancel: Some(cancel) }
+        let state = Stage::Cold(Box::pin(caught(work)), false);
+        Self { state, cancel: Some(cancel), finishes: true, epoch: runtime::epoch() }
+    }
+
+    /// A mere wait: it changes nothing, so whoever leaves it leaves nothing behind.
+    pub(crate) fn watch(work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        if mutant!("process-dropped-wait-goes-on") {
+            return Self::going(None, work);
+        }
+        let cancel = Cancel::default();
+        let wish = cancel.clone();
+        let work = async move {
+            tokio::select! {
+                biased;
+                result = work => result,
+                () = wish.wished(1) => Err(Error::new(Kind::Cancelled, "the wait was cancelled")),
+            }
+        };
+        let mut op = Self::new(cancel, work);
+        op.finishes = false;
+        op
     }
 
     /// A call that goes on by itself when its caller doesn't wait any longer, and whose caller is told within the limit.
@@ -76,6 +102,9 @@ impl<T: Send + 'static> Op<T> {
 
     /// The result, if it is there already.
     pub fn settled(&mut self) -> Option<Result<T>> {
+        if let Some(error) = self.disown() {
+            return Some(Err(error));
+        }
         match &mut self.state {
             Stage::Done(_) => self.take(),
             Stage::Hot(result) => {
@@ -89,6 +118,9 @@ impl<T: Send + 'static> Op<T> {
 
     /// The error, if it has failed already; the call stays as it is otherwise.
     pub fn settled_error(&mut self) -> Option<Error> {
+        if let Some(error) = self.disown() {
+            return Some(error);
+        }
         match &self.state {
             Stage::Done(Err(_)) => self.take()?.err(),
             _ => None,
@@ -98,18 +130,34 @@ impl<T: Send + 'static> Op<T> {
     /// Waits on this thread.
     ///
     /// # Errors
-    /// Those of the call.
+    /// Those of the call. `Invalid` on a thread that runs the library's own work at this moment, as where
+    /// [`on_done`](Self::on_done) calls: such a wait would never end. `Backend`, temporary, when the runtime can't be
+    /// started for want of a thread or descriptor.
     pub fn wait(mut self) -> Result<T> {
         self.wait_for(Duration::MAX).unwrap_or_else(|| Err(spent()))
     }
 
-    /// Waits on this thread for a while. `None`: not yet; call again, or drop it to cancel.
+    /// Waits on this thread for a while; zero: only looks. `None`: not yet; call again, or drop it to cancel.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
     pub fn wait_for(&mut self, slice: Duration) -> Option<Result<T>> {
+        if let Some(error) = self.disown() {
+            return Some(Err(error));
+        }
         if matches!(self.state, Stage::Done(_)) {
             return self.take();
         }
+        if runtime::drives() {
+            return Some(Err(Error::invalid(
+                "a wait on a thread that runs dlock's own work would never end: wait on another one, as by runtime::pool",
+            )));
+        }
         if tokio::runtime::Handle::try_current().is_ok() {
             return self.park(slice);
+        }
+        if slice.is_zero() {
+            return runtime::poll_once(self.drive()).unwrap_or_else(|error| Some(Err(error)));
         }
         let limited = async {
             if slice == Duration::MAX {
@@ -119,13 +167,15 @@ impl<T: Send + 'static> Op<T> {
             }
         };
         // A waiting thread drives its own call: no hop to another one.
-        runtime::block_on(limited)
+        runtime::block_on(limited).unwrap_or_else(|error| Some(Err(error)))
     }
 
     /// Waits as a plain thread, inside somebody's asynchronous runtime.
     fn park(&mut self, slice: Duration) -> Option<Result<T>> {
         use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-        self.heat();
+        if let Err(error) = self.heat() {
+            return Some(Err(error));
+        }
         let (wake, woken) = sync_channel::<()>(1);
         let waker = Arc::new(Unpark(wake)).into();
         let mut context = Context::from_waker(&waker);
@@ -145,10 +195,20 @@ impl<T: Send + 'static> Op<T> {
         }
     }
 
-    /// Has `f` called with the result, on a thread of the runtime: `f` hands the result over and returns. Code of the
-    /// user's belongs on [`runtime::pool`].
+    /// Has `f` called with the result, on a thread of the runtime, or on this one where it is settled: `f` hands the
+    /// result over and returns. Code of the user's belongs on [`runtime::pool`].
     pub fn on_done(mut self, f: impl FnOnce(Result<T>) + Send + 'static) -> Canceller {
         let canceller = self.canceller();
+        if let Some(error) = self.disown() {
+            f(Err(error));
+            return canceller;
+        }
+        if matches!(self.state, Stage::Cold(..))
+            && let Err(error) = runtime::started()
+        {
+            f(Err(error));
+            return canceller;
+        }
         match std::mem::replace(&mut self.state, Stage::Spent) {
             Stage::Done(result) => f(result),
             Stage::Cold(work, _) => runtime::spawn_call(async move { f(work.await) }),
@@ -165,12 +225,17 @@ impl<T: Send + 'static> Op<T> {
 
     /// The same call with another result, or another error.
     pub fn recover<U: Send + 'static>(mut self, f: impl FnOnce(Result<T>) -> Result<U> + Send + 'static) -> Op<U> {
+        if let Some(error) = self.disown() {
+            return Op::ready(f(Err(error)));
+        }
         match self.take() {
             Some(result) => Op::ready(f(result)),
             None => {
                 let mut whole = self;
-                let cancel = whole.cancel.clone().unwrap_or_default();
-                Op::new(cancel, async move { f(whole.drive().await) })
+                let (cancel, finishes) = (whole.cancel.clone().unwrap_or_default(), whole.finishes);
+                let mut op = Op::new(cancel, async move { f(whole.drive().await) });
+                op.finishes = finishes;
+                op
             }
         }
     }
@@ -178,13 +243,26 @@ impl<T: Send + 'static> Op<T> {
     /// Asks the call to end. It settles as cancelled within 250 ms; a second call makes it settle at once.
     pub fn cancel(&self) {
         if let Some(cancel) = &self.cancel {
-            cancel.fire();
+            cancel.ask();
         }
     }
 
     /// By which others can cancel it.
     pub fn canceller(&self) -> Canceller {
         Canceller(self.cancel.clone().unwrap_or_default())
+    }
+
+    /// In a child of fork: why there is nothing to be had from it. What it is made of leads to what may be locked for ever,
+    /// and to what the parent does: it is leaked.
+    fn disown(&mut self) -> Option<Error> {
+        if !elsewhere(self.epoch) {
+            return None;
+        }
+        std::mem::forget(std::mem::replace(&mut self.state, Stage::Spent));
+        Some(Error::new(
+            Kind::NotHeld,
+            "the call was begun before this process was forked, and belongs to the parent: make it again here",
+        ))
     }
 
     fn take(&mut self) -> Option<Result<T>> {
@@ -198,15 +276,17 @@ impl<T: Send + 'static> Op<T> {
     }
 
     /// Puts the call onto the runtime.
-    fn heat(&mut self) {
+    fn heat(&mut self) -> Result<()> {
         if !matches!(self.state, Stage::Cold(..)) {
-            return;
+            return Ok(());
         }
+        runtime::started()?;
         if let Stage::Cold(work, _) = std::mem::replace(&mut self.state, Stage::Spent) {
             let (tell, told) = oneshot::channel();
             runtime::spawn_call(async move { drop(tell.send(work.await)) });
             self.state = Stage::Hot(told);
         }
+        Ok(())
     }
 
     /// Polls the call where the caller is, without putting it onto the runtime.
@@ -237,16 +317,25 @@ impl<T: Send + 'static> Future for Op<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.heat();
+        if let Some(error) = self.disown() {
+            return Poll::Ready(Err(error));
+        }
+        if let Err(error) = self.heat() {
+            self.state = Stage::Spent;
+            return Poll::Ready(Err(error));
+        }
         self.poll_here(cx)
     }
 }
 
 impl<T: Send + 'static> Drop for Op<T> {
     fn drop(&mut self) {
+        if self.disown().is_some() {
+            return;
+        }
         match std::mem::replace(&mut self.state, Stage::Spent) {
             // It may be in a queue or hold something: it gets to the end of its withdrawal.
-            Stage::Cold(work, true) => {
+            Stage::Cold(work, true) if self.finishes => {
                 self.cancel();
                 runtime::spawn_call(async move { drop(work.await) });
             }
@@ -263,7 +352,7 @@ pub struct Canceller(Cancel);
 impl Canceller {
     /// As [`Op::cancel`].
     pub fn cancel(&self) {
-        self.0.fire();
+        self.0.ask();
     }
 }
 
@@ -271,16 +360,39 @@ impl Canceller {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cancel(Arc<Wish>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wish {
+    epoch: u32,
     count: AtomicU32,
     notify: Notify,
+    /// For those who wait in a child of fork: the parent's waiters, and whoever had locked them, are not there.
+    inherited: PerProcess<Notify>,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        let (epoch, count) = (runtime::epoch(), AtomicU32::new(0));
+        Self { epoch, count, notify: Notify::new(), inherited: PerProcess::new() }
+    }
+}
+
+impl Wish {
+    fn notify(&self) -> &Notify {
+        if self.epoch == runtime::epoch() { &self.notify } else { self.inherited.get(Notify::new) }
+    }
 }
 
 impl Cancel {
     pub(crate) fn fire(&self) {
         self.0.count.fetch_add(1, Ordering::AcqRel);
-        self.0.notify.notify_waiters();
+        self.0.notify().notify_waiters();
+    }
+
+    /// Fires for a call of this process; one that was made before a fork is the parent's.
+    fn ask(&self) {
+        if !elsewhere(self.0.epoch) {
+            self.fire();
+        }
     }
 
     pub(crate) fn fired(&self) -> bool {
@@ -294,7 +406,7 @@ impl Cancel {
     /// Resolves when the caller wishes to withdraw; `n` = 2: wishes it for the second time.
     pub(crate) async fn wished(&self, n: u32) {
         loop {
-            let mut next = std::pin::pin!(self.0.notify.notified());
+            let mut next = std::pin::pin!(self.0.notify().notified());
             next.as_mut().enable();
             if self.times(n) {
                 return;
@@ -315,7 +427,12 @@ async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 fn spent() -> Error {
-    Error::new(Kind::Internal, "the call's result was taken before, or its process forked while it ran")
+    Error::new(Kind::Internal, "the call's result was taken before")
+}
+
+/// Whether what was made in that epoch belongs to another process.
+fn elsewhere(epoch: u32) -> bool {
+    epoch != runtime::epoch() && !mutant!("process-forked-call-goes-on")
 }
 
 struct Unpark(std::sync::mpsc::SyncSender<()>);

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Notify;
 
+use crate::claim::Terms;
 use crate::client::Core;
 use crate::clock::{self, Instant};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::gate::Slot;
 use crate::lease::Inner;
 use crate::runtime::{self, locked};
@@ -112,6 +113,15 @@ impl Deadlines {
 }
 
 impl Core {
+    /// Makes sure that a lease on these terms can be looked after, if it needs that.
+    ///
+    /// # Errors
+    /// `Backend`, temporary, when the runtime can't be started.
+    pub(crate) fn attended(&self, terms: &Terms) -> Result<()> {
+        let renewed = terms.renew && self.backend.renews();
+        if self.endless(terms) && terms.max_hold.is_none() && !renewed { Ok(()) } else { runtime::started() }
+    }
+
     /// Sees to it that the watchdog looks at this lease when it needs something.
     pub(crate) fn enroll(self: &Arc<Self>, lease: &Inner) {
         let next = lease.next();

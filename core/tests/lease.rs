@@ -26,7 +26,7 @@ fn each<F: Future<Output = ()>>(test: impl Fn(Client) -> F) {
 fn watch(lease: &Lease) -> (Arc<AtomicUsize>, Arc<std::sync::OnceLock<Instant>>) {
     let (count, at) = (Arc::new(AtomicUsize::new(0)), Arc::default());
     let (counting, noting): (_, Arc<std::sync::OnceLock<Instant>>) = (count.clone(), Arc::clone(&at));
-    lease.on_lost(move || {
+    lease.on_lost_here(move || {
         counting.fetch_add(1, Ordering::Relaxed);
         noting.get_or_init(Instant::now);
     });

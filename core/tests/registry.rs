@@ -148,7 +148,8 @@ fn events_come_in_order() {
         if &*event.key == "watched" {
             let _ = tell.send(event);
         }
-    });
+    })
+    .unwrap();
     let client = Client::connect("memory://events").unwrap();
     let lock = client.lock("watched");
     let lease = lock.acquire().wait().unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dlock::backend::{Alarm, Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, memory};
 use dlock::clock::{self, Instant};
-use dlock::{Claim, Client, Config, Error, Result, State, runtime, testing};
+use dlock::{Claim, Client, Config, Error, Result, State, testing};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -299,10 +299,8 @@ fn slow_callbacks_lose_no_lease() {
         let lease = short.acquire().wait().unwrap();
         let busy = busy.clone();
         lease.on_lost(move || {
-            runtime::pool(move || {
-                busy.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(ms(900));
-            });
+            busy.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(ms(900));
         });
         assert!(lease.lost().wait_for(ms(5_000)).unwrap().unwrap());
         if i > 5 {

@@ -1,6 +1,7 @@
 """asyncio: exclusion, cancellation, loss, loops that end."""
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -328,3 +329,40 @@ def test_client_as_context(url):
         assert is_free(dlock.connect(url), "k")
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_while_a_task_waits(url, run):
+    """A child that leaves its parent's acquires, in whatever way, ends none of them."""
+    run(
+        """
+        import asyncio, gc, os, signal, sys, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
+        import dlock
+        client = dlock.connect(sys.argv[1])
+
+        async def main():
+            held, mine = client.lock("k"), client.lock("k", wait=30)
+            await held.aacquire()
+            task = asyncio.create_task(mine.aacquire())
+            await asyncio.sleep(0.2)
+            child = os.fork()
+            if not child:
+                signal.alarm(20)
+                task.get_coro().close()
+                del task
+                gc.collect()
+                client.ping()
+                time.sleep(0.1)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            await held.arelease()
+            assert await task
+            mine.lease.check()
+            assert not await client.lock("k").aacquire(blocking=False)
+            await mine.arelease()
+
+        asyncio.run(main())
+        """,
+        url,
+    )

@@ -68,6 +68,47 @@ def test_a_signal_handler_that_raises_and_one_that_does_not(url, run):
     )
 
 
+def test_a_fork_in_a_blocked_acquire(url, run):
+    """A child takes no part in the acquire that its parent waits in: it raises there, and the parent's goes on."""
+    run(
+        """
+        import os, signal, sys, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
+        import dlock
+        client = dlock.connect(sys.argv[1])
+        held, mine = client.lock("k"), client.lock("k", wait=30)
+        held.acquire()
+        parent, forked, children, statuses = os.getpid(), threading.Event(), [], []
+        def fork(*_):
+            child = os.fork()
+            if child:
+                children.append(child)
+                forked.set()
+            else:
+                signal.alarm(20)
+        def rest():
+            os.kill(parent, signal.SIGUSR1)
+            forked.wait()
+            statuses.append(os.waitpid(children[0], 0)[1])
+            held.release()
+        signal.signal(signal.SIGUSR1, fork)
+        timer = threading.Timer(0.2, rest)
+        timer.start()
+        try:
+            with mine as lease:
+                assert os.getpid() == parent, "the child has its parent's lock"
+                timer.join()
+                assert statuses == [0], statuses
+                lease.check()
+                assert not client.lock("k").acquire(blocking=False)
+        except dlock.NotHeld as error:
+            assert os.getpid() != parent and "fork" in str(error), error
+            sys.exit(0)  # by all that an orderly exit does
+        """,
+        url,
+    )
+
+
 def test_fork_while_holding_and_waiting(file_url, run):
     """The child's try is busy, its exit releases nothing, other keys are free at once, the parent's lock lives on."""
     run(

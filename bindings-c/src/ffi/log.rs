@@ -35,7 +35,7 @@ pub extern "C" fn dlock_set_log(callback: Logger, user: *mut c_void) -> Status {
     let set = || {
         LOG.store(callback.map(|callback| Arc::new(Log(callback, User::new(user)))));
         if callback.is_some() {
-            SUBSCRIBED.get(|| subscribe(|event| caught((), || tell(&event))));
+            SUBSCRIBED.try_get(|| subscribe(|event| caught((), || tell(&event))))?;
         }
         Ok(())
     };
@@ -60,6 +60,7 @@ fn line(event: &Event) -> (i32, String) {
         What::Lost { held } => (DLOCK_LOG_WARN, format!("lost after {held:?}")),
         What::Unconfirmed => (DLOCK_LOG_WARN, "released, but not confirmed; it ends by its ttl".to_owned()),
         What::Released { held } => (DLOCK_LOG_DEBUG, format!("released after {held:?}")),
+        What::Panicked { text } => (DLOCK_LOG_WARN, format!("code that was called panicked: {text}")),
         What::Ignored { note } => return (DLOCK_LOG_DEBUG, note.clone()),
         What::Warning { note } => return (DLOCK_LOG_WARN, format!("{}: {note}", event.backend)),
         other => (DLOCK_LOG_INFO, format!("{other:?}")),

@@ -3,8 +3,6 @@
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Weak};
 
-use dlock::runtime;
-
 use super::error::{Error, Status};
 use super::lease::Lease;
 use super::{User, caught, find, guard};
@@ -26,7 +24,7 @@ pub unsafe extern "C" fn dlock_lease_on_lost(
         let user = User::new(user);
         // SAFETY: the caller passed a function that takes this.
         let tell = move || unsafe { callback(user.pointer()) };
-        find(lease)?.lease.on_lost(move || runtime::pool(tell));
+        find(lease)?.lease.on_lost(tell);
         Ok(())
     };
     // SAFETY: as this function's.
@@ -43,7 +41,7 @@ pub extern "C" fn dlock_lease_lost_fd(lease: *mut Lease) -> c_int {
         let made = lease.lost.get_or_try_init(|| {
             let made = LostFd::new()?;
             let weak = Arc::downgrade(&made.0);
-            lease.lease.on_lost(move || tell(&weak));
+            lease.lease.on_lost_here(move || tell(&weak));
             Ok::<_, std::io::Error>(Box::new(made))
         });
         made.map_or(-1, |made| made.number())

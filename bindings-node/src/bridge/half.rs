@@ -219,7 +219,7 @@ impl Caller {
     /// Has the loss of this lease told to its copy.
     pub(crate) fn watch(&self, lease: i64) -> dlock::Result<()> {
         let (outbox, number) = (self.port.outbox.clone(), self.number);
-        self.half.leases.borrow().get(lease)?.on_lost(move || {
+        self.half.leases.borrow().get(lease)?.on_lost_here(move || {
             let tell = move |port: &Rc<Port>| {
                 // Whatever it throws is nobody's.
                 let _ = Self::of(port.clone(), number)

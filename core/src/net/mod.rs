@@ -1,6 +1,7 @@
 //! Connections to servers: addresses, sockets that no child of fork keeps open, and the one TLS stack.
 
 pub(crate) mod current;
+mod resolve;
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
@@ -80,7 +81,7 @@ impl Address {
     /// Connects. The caller bounds the time.
     pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>> {
         let mut failed = Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in tokio::net::lookup_host((&*self.host, self.port)).await? {
+        for address in resolve::resolve(&self.host, self.port).await? {
             match socket(address).await {
                 Ok(socket) => {
                     return Ok(match &self.tls {

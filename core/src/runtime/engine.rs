@@ -5,9 +5,11 @@
 //! trip to a server of the same host. The runtime is one of a single thread at a time: whoever enters it first drives
 //! it for all, and passes that on when leaving.
 
-use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -15,10 +17,16 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
 use crate::backend::BoxFuture;
+use crate::error::Result;
 
-/// For how long nobody may have waited before the background thread drives. A thread that makes one call after the
-/// other finds the runtime free each time.
+use super::{locked, threads};
+
+/// For how long nobody may have driven before the background thread does. A thread that makes one call after the other
+/// finds the runtime free each time.
 const LINGER: Duration = Duration::from_millis(5);
+/// For how long the background thread drives at the least once it has come: callers that send it away at once, and drive
+/// nothing themselves, don't keep the runtime still.
+const STAY: Duration = Duration::from_millis(1);
 
 pub(super) struct Engine {
     pub(super) runtime: Runtime,
@@ -29,8 +37,9 @@ pub(super) struct Engine {
 struct Shared {
     /// Threads that wait for a call of theirs, and drive.
     waiting: AtomicUsize,
-    /// Counts the calls that were waited for, so that the background thread sees whether there were any.
-    waits: AtomicUsize,
+    /// Steps as the runtime's driver goes to sleep, and as it wakes: odd while somebody sleeps in it. That it moves, or is
+    /// odd, is how the background thread knows that somebody drives; that somebody calls doesn't mean it.
+    steps: AtomicUsize,
     /// Calls that nobody's thread waits for: with one under way the background thread doesn't linger.
     detached: AtomicUsize,
     /// Whether the background thread drives, or is about to.
@@ -48,20 +57,34 @@ struct Detached(Arc<Shared>);
 
 impl Engine {
     /// Starts it, with its background thread.
-    pub(super) fn start() -> &'static Self {
-        const HELP: &str = "the runtime could not be started: raise the limit on threads or descriptors";
-        let runtime = Builder::new_current_thread()
-            .max_blocking_threads(64)
-            .thread_name("dlock-pool")
+    pub(super) fn start() -> Result<&'static Self> {
+        let shared = Arc::new(Shared::default());
+        let (asleep, awake) = (shared.clone(), shared.clone());
+        let built = Builder::new_current_thread()
+            .thread_name("dlock-blocking")
+            .max_blocking_threads(1)
+            .on_thread_park(move || asleep.step())
+            .on_thread_unpark(move || awake.step())
             .enable_all()
-            .build()
-            .expect(HELP);
+            .build();
+        let failed = |error| threads::exhausted("the runtime can't be started", &error);
+        let runtime = built.map_err(failed)?;
+        let (give, given) = sync_channel::<&'static Self>(1);
+        let thread = threads::start("dlock", move || given.into_iter().for_each(Self::background));
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => {
+                // Not dropped: the caller may be in a runtime of its own, where nothing may block.
+                runtime.shutdown_background();
+                return Err(failed(error));
+            }
+        };
+        let _ = shared.thread.set(thread);
         // Never dropped: a thread may be in it until the process ends.
-        let engine: &'static Self = Box::leak(Box::new(Self { runtime, shared: Arc::default() }));
-        let thread = std::thread::Builder::new().name("dlock".to_owned()).spawn(|| engine.background()).expect(HELP);
-        let _ = engine.shared.thread.set(thread.thread().clone());
+        let engine: &'static Self = Box::leak(Box::new(Self { runtime, shared }));
         engine.runtime.spawn(engine.begin());
-        engine
+        let _ = give.send(engine);
+        Ok(engine)
     }
 
     /// Drives this, and everything else meanwhile, on the calling thread.
@@ -73,9 +96,18 @@ impl Engine {
             }
         }
         let shared = &*self.shared;
+        let mut work = pin!(work);
+        if mutant!("process-calls-count-as-driving") {
+            shared.steps.fetch_add(2, Ordering::Relaxed);
+        } else if shared.background.load(Ordering::SeqCst) {
+            // What is ready needs nobody to drive, and sends nobody away.
+            let _within = self.runtime.enter();
+            if let Poll::Ready(result) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return result;
+            }
+        }
         shared.waiting.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(shared);
-        shared.waits.fetch_add(1, Ordering::Relaxed);
         if shared.background.load(Ordering::SeqCst) && shared.detached.load(Ordering::SeqCst) == 0 {
             shared.leave.notify_one();
         }
@@ -125,18 +157,16 @@ impl Engine {
         let shared = &*self.shared;
         loop {
             shared.background.store(true, Ordering::SeqCst);
-            if shared.waiting.load(Ordering::SeqCst) == 0 || shared.detached.load(Ordering::SeqCst) > 0 {
-                self.runtime.block_on(shared.leave.notified());
-            }
+            self.runtime.block_on(async {
+                tokio::time::sleep(STAY).await;
+                shared.leave.notified().await;
+            });
             shared.background.store(false, Ordering::SeqCst);
-            loop {
-                let before = shared.waits.load(Ordering::Relaxed);
-                if shared.detached.load(Ordering::SeqCst) > 0 {
-                    break;
-                }
+            let mut steps = shared.steps();
+            while shared.detached.load(Ordering::SeqCst) == 0 {
                 std::thread::park_timeout(LINGER);
-                let quiet = shared.waits.load(Ordering::Relaxed) == before;
-                if quiet && shared.waiting.load(Ordering::SeqCst) == 0 {
+                let before = std::mem::replace(&mut steps, shared.steps());
+                if steps == before && steps.is_multiple_of(2) {
                     break;
                 }
             }
@@ -146,7 +176,15 @@ impl Engine {
 
 impl Shared {
     fn inbox(&self) -> MutexGuard<'_, Vec<BoxFuture<'static, ()>>> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inbox)
+    }
+
+    fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn steps(&self) -> usize {
+        self.steps.load(Ordering::Relaxed)
     }
 }
 

@@ -9,16 +9,20 @@
 #[cfg(unix)]
 pub(crate) mod descriptors;
 mod engine;
+mod pool;
+pub(crate) mod threads;
 
-use std::future::Future;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use engine::Engine;
+pub(crate) use pool::Pool;
 use tokio::runtime::Handle;
 
 use crate::clock;
+use crate::error::Result;
 
 static EPOCH: AtomicU32 = AtomicU32::new(1);
 
@@ -27,14 +31,17 @@ pub fn epoch() -> u32 {
     EPOCH.load(Ordering::Acquire)
 }
 
-/// A value each process makes for itself, on first use.
-pub struct PerProcess<T> {
+/// A value each process makes for itself, on first use. It is never dropped, not even with its slot.
+#[derive(Debug)]
+pub struct PerProcess<T: 'static> {
     slot: AtomicPtr<Stamped<T>>,
 }
 
 struct Stamped<T> {
     epoch: u32,
     value: OnceLock<T>,
+    /// Who makes a value that may fail.
+    making: Mutex<()>,
 }
 
 impl<T> PerProcess<T> {
@@ -45,18 +52,34 @@ impl<T> PerProcess<T> {
     }
 
     /// This process's value, made now if there is none.
-    pub fn get(&'static self, make: impl FnOnce() -> T) -> &'static T {
+    pub fn get(&self, make: impl FnOnce() -> T) -> &'static T {
         self.stamped().value.get_or_init(make)
     }
 
+    /// This process's value, made now if there is none. What fails leaves the slot empty, for the next one to try again.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn try_get(&self, make: impl FnOnce() -> Result<T>) -> Result<&'static T> {
+        let stamped = self.stamped();
+        if let Some(value) = stamped.value.get() {
+            return Ok(value);
+        }
+        let _making = locked(&stamped.making);
+        match stamped.value.get() {
+            Some(value) => Ok(value),
+            None => make().map(|value| stamped.value.get_or_init(|| value)),
+        }
+    }
+
     /// This process's value, if it was made.
-    pub fn peek(&'static self) -> Option<&'static T> {
+    pub fn peek(&self) -> Option<&'static T> {
         // SAFETY: a non-null pointer came from `Box::into_raw` in `stamped` and is never freed.
         let stamped = unsafe { self.slot.load(Ordering::Acquire).as_ref() }?;
         if stamped.epoch == epoch() { stamped.value.get() } else { None }
     }
 
-    fn stamped(&'static self) -> &'static Stamped<T> {
+    fn stamped(&self) -> &'static Stamped<T> {
         watch_forks();
         loop {
             let seen = self.slot.load(Ordering::Acquire);
@@ -66,7 +89,8 @@ impl<T> PerProcess<T> {
             {
                 return stamped;
             }
-            let fresh = Box::into_raw(Box::new(Stamped { epoch: epoch(), value: OnceLock::new() }));
+            let fresh =
+                Box::into_raw(Box::new(Stamped { epoch: epoch(), value: OnceLock::new(), making: Mutex::new(()) }));
             match self.slot.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
                 // SAFETY: just made by `Box::into_raw`, and never freed once it is in the slot.
                 Ok(_) => return unsafe { &*fresh },
@@ -87,36 +111,59 @@ static ENGINE: PerProcess<&'static Engine> = PerProcess::new();
 /// Work that must not be cut off by an orderly exit: releases under way.
 static PENDING: AtomicUsize = AtomicUsize::new(0);
 
-fn engine() -> &'static Engine {
-    ENGINE.get(|| {
-        PENDING.store(0, Ordering::Release);
-        Engine::start()
-    })
+fn engine() -> Result<&'static Engine> {
+    ENGINE
+        .try_get(|| {
+            PENDING.store(0, Ordering::Release);
+            Engine::start()
+        })
+        .copied()
+}
+
+/// Starts the runtime and its one thread, unless that has been done.
+///
+/// # Errors
+/// `Backend`, temporary, when there is no thread or descriptor left for it. Nothing of the attempt is left behind.
+pub(crate) fn started() -> Result<()> {
+    handle().map(drop)
 }
 
 /// The runtime's handle. Starts its one thread on first use.
-pub fn handle() -> Handle {
+///
+/// # Errors
+/// `Backend`, temporary, when there is no thread or descriptor left for it.
+pub fn handle() -> Result<Handle> {
     #[cfg(feature = "testing")]
     if let Some(handle) = crate::testing::runtime() {
-        return handle;
+        return Ok(handle);
     }
-    engine().runtime.handle().clone()
+    Ok(engine()?.runtime.handle().clone())
 }
 
-/// Runs this in the background.
+/// Whether this thread drives the runtime at this moment: what waits here waits for itself.
+pub(crate) fn drives() -> bool {
+    let Some(engine) = ENGINE.peek() else { return false };
+    Handle::try_current().is_ok_and(|current| current.id() == engine.runtime.handle().id())
+}
+
+/// Runs this in the background. Whoever begins something that needs the background has made sure of it by [`started`].
 pub fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     #[cfg(feature = "testing")]
     let work = crate::testing::within(work);
-    handle().spawn(work);
+    if let Ok(handle) = handle() {
+        handle.spawn(work);
+    }
 }
 
-/// Runs a call in the background that somebody is to be told of.
+/// Runs a call in the background that somebody is to be told of. As [`spawn`].
 pub(crate) fn spawn_call(work: impl Future<Output = ()> + Send + 'static) {
     #[cfg(feature = "testing")]
     if crate::testing::runtime().is_some() {
         return spawn(work);
     }
-    engine().submit(work);
+    if let Ok(engine) = engine() {
+        engine.submit(work);
+    }
 }
 
 /// Runs this in the background, and has [`drain`] wait for it.
@@ -140,18 +187,49 @@ pub(crate) fn pending<T>(work: impl Future<Output = T>) -> impl Future<Output = 
     }
 }
 
-/// Runs code of the user's on the pool of threads kept for it: never on the thread that renews leases.
+/// Runs code of the user's on the pool of threads kept for it: never on the thread that renews leases. A panic there is
+/// caught, and told as an event.
 pub fn pool(work: impl FnOnce() + Send + 'static) {
-    handle().spawn_blocking(work);
+    static CALLBACKS: PerProcess<Pool> = PerProcess::new();
+    #[cfg(feature = "testing")]
+    if let Some(handle) = crate::testing::runtime() {
+        drop(handle.spawn_blocking(work));
+        return;
+    }
+    let pool = CALLBACKS.get(|| Pool::new("dlock-pool"));
+    if pool.run(work).is_err() {
+        // No thread to be had, and none there that would come to it: it is not lost for that.
+        spawn(async {
+            while pool.staffed().is_err() {
+                clock::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
 }
 
 /// Drives this on the calling thread, which must not be one of an asynchronous runtime.
-pub(crate) fn block_on<F: Future>(work: F) -> F::Output {
+///
+/// # Errors
+/// As [`started`].
+pub(crate) fn block_on<F: Future>(work: F) -> Result<F::Output> {
     #[cfg(feature = "testing")]
     if let Some(handle) = crate::testing::runtime() {
-        return handle.block_on(work);
+        return Ok(handle.block_on(work));
     }
-    engine().block_on(work)
+    Ok(engine()?.block_on(work))
+}
+
+/// Polls this once on the calling thread, within the runtime, and drives nothing.
+///
+/// # Errors
+/// As [`started`].
+pub(crate) fn poll_once<F: Future>(work: F) -> Result<Option<F::Output>> {
+    let handle = handle()?;
+    let _within = handle.enter();
+    match std::pin::pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Ok(Some(result)),
+        Poll::Pending => Ok(None),
+    }
 }
 
 /// Waits until the releases under way are done, for an orderly exit. False: the limit came first.

@@ -242,7 +242,7 @@ impl Worker {
         // Of one that stood still between the grant and this, nobody can tell how long it was held.
         let entered = Instant::now();
         let limited = limit.filter(|_| self.thawed() < entered);
-        lease.on_lost(move || {
+        lease.on_lost_here(move || {
             let now = Instant::now();
             if seen.0.lock().unwrap().replace(now).is_some() {
                 world.fail("I3 honest", "a loss was told twice".to_owned());

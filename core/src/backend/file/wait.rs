@@ -148,7 +148,7 @@ mod inotify {
         pub(super) fn start() -> std::io::Result<Arc<Self>> {
             let fd = Arc::new(Unshared::open(|| init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK))?);
             let instance = Arc::new(Self { fd: fd.clone(), watched: Mutex::default(), reader: OnceLock::new() });
-            let runtime = runtime::handle();
+            let runtime = runtime::handle().map_err(std::io::Error::other)?;
             let _context = runtime.enter();
             let readable = descriptors::readable(fd)?;
             let reader = runtime.spawn(read(readable, Arc::downgrade(&instance)));

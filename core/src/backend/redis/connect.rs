@@ -16,7 +16,6 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::event;
 use crate::net::Stream;
-use crate::runtime;
 
 /// Makes a connection, within the configuration's limit.
 pub(super) async fn connect(link: &Arc<Link>, number: u64) -> Result<Arc<Conn>> {
@@ -71,7 +70,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
     let (mux, driver) =
         MultiplexedConnection::new_with_config(&info, stream(link).await?, config).await.map_err(|e| refused(&e))?;
     let driver: BoxFuture<'static, ()> = Box::pin(driver);
-    let mut tasks = vec![runtime::handle().spawn(driver).abort_handle()];
+    let mut tasks = vec![tokio::spawn(driver).abort_handle()];
     let channel = link.post.channel();
     let (messages, facts) = tokio::join!(
         async {
@@ -150,7 +149,7 @@ async fn listen(link: &Arc<Link>, info: &RedisConnectionInfo, channel: &str) -> 
     let (mut sink, mut messages) = PubSub::new(info, stream).await.ok()?.split();
     sink.subscribe(channel).await.ok()?;
     let weak = Arc::downgrade(link);
-    let task = runtime::handle().spawn(async move {
+    let task = tokio::spawn(async move {
         let _sink = sink;
         while let Some(message) =
             std::future::poll_fn(|cx| futures_core::Stream::poll_next(std::pin::Pin::new(&mut messages), cx)).await

@@ -163,7 +163,7 @@ impl Worker<'_> {
     /// Writes down when a loss is told.
     fn watch(&self, of: u64, lease: &Lease) {
         let (pen, number, k) = (self.pen.clone(), self.number, lease.key().to_owned());
-        lease.on_lost(move || {
+        lease.on_lost_here(move || {
             let line = Line { of, k: k.as_str().into(), ph: Some(Phase::Lost), f: Some(Verb::Told), ..Line::default() };
             pen.write(number, line);
         });

@@ -86,7 +86,8 @@ fn a_server_that_evicts_is_warned_of_and_an_evicted_lock_is_lost() {
         {
             let _ = tell.send(note);
         }
-    });
+    })
+    .unwrap();
     let client = client(server.addr());
     let note = told.recv_timeout(LONG).expect("a warning");
     assert!(note.contains("allkeys-lru") && note.contains("noeviction"), "{note}");

@@ -21,7 +21,7 @@ fn every_call_returns_in_time_while_the_server_is_stopped() {
     let dropped = lock(&client, "dropped", ttl).acquire().wait().unwrap();
     let told = std::sync::Arc::new(std::sync::Mutex::new(None));
     let tell = told.clone();
-    lost.on_lost(move || *tell.lock().unwrap() = Some(dlock::clock::Instant::now()));
+    lost.on_lost_here(move || *tell.lock().unwrap() = Some(dlock::clock::Instant::now()));
     server.pause();
     let stopped = Instant::now();
     drop(dropped);

@@ -28,7 +28,7 @@ fn cut_off(name: &str, cut: &[(Direction, Mode)]) {
     let client = client_with(proxy.addr(), ms(1000));
     let lease = lock(&client, "k", ttl).acquire().wait().unwrap();
     let (tell, told) = channel();
-    lease.on_lost(move || tell.send(Instant::now()).unwrap());
+    lease.on_lost_here(move || tell.send(Instant::now()).unwrap());
     for (direction, mode) in cut {
         proxy.set(*direction, *mode);
     }

@@ -144,7 +144,7 @@ fn a_lease_ends_in_time_though_the_watchdog_is_kept() {
     let second = lock(&client, "second", ms(500)).renew(false).acquire().wait().unwrap();
     let ((tell, told), (go, gone)) = (channel(), channel::<()>());
     // What a callback is not to do.
-    first.on_lost(move || {
+    first.on_lost_here(move || {
         tell.send(()).unwrap();
         let _ = gone.recv_timeout(LONG);
     });
@@ -165,7 +165,7 @@ fn a_loss_is_told_before_the_lease_ends() {
     let told = std::sync::Arc::new(AtomicBool::new(false));
     let tell = told.clone();
     proxy.both(Mode::Drop);
-    lease.on_lost(move || tell.store(true, Ordering::SeqCst));
+    lease.on_lost_here(move || tell.store(true, Ordering::SeqCst));
     let end = lease.valid_until();
     until("the loss is told", end.left() + SLACK, || told.load(Ordering::SeqCst));
     println!("told {:?} before the end", end.left());

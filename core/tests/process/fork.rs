@@ -1,58 +1,15 @@
 //! What a fork does: the child has nothing of its parent's, and takes nothing away from it.
-//!
-//! Each test forks in a process of its own, which has one thread of the test's and the threads the library made.
 
-#![cfg(unix)]
-#![allow(unsafe_code, reason = "fork has no safe form")]
-
-use std::process::Command;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use dlock::{Client, Kind, State};
+use dlock::{Client, Kind, Lease, Op, Result, State, testing};
 use tempfile::TempDir;
 
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-const INSIDE: &str = "DLOCK_TEST_FORK";
-
-/// Runs a test again in a process of its own; true there.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let run = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--test-threads=1", "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let told = [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(run.status.success(), "{}", told.join("\n"));
-    false
-}
-
-/// Does this in a child of fork; it has to return true there, within 20 seconds.
-fn child(work: impl FnOnce() -> bool) -> i32 {
-    // SAFETY: the child runs nothing but the test's own code and leaves by `_exit`.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0);
-    if pid == 0 {
-        // SAFETY: a child that hangs is ended by its alarm.
-        unsafe { libc::alarm(20) };
-        let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
-        // SAFETY: ends this process, without its parent's destructors.
-        unsafe { libc::_exit(if fine { 0 } else { 1 }) };
-    }
-    pid
-}
-
-fn succeeded(pid: i32) {
-    let mut status = 0;
-    // SAFETY: `status` is valid for the write, `pid` is a child of this process.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_eq!(status, 0, "the child failed (a status of 14 is its alarm)");
-}
+use crate::fake::{Asked, client};
+use crate::{alone, child, ms, succeeded, until};
 
 fn both(test: impl Fn(&Client, &Client)) {
     let dir = TempDir::new().unwrap();
@@ -64,7 +21,7 @@ fn both(test: impl Fn(&Client, &Client)) {
 
 #[test]
 fn the_childs_try_is_busy() {
-    if !inside("the_childs_try_is_busy") {
+    if !alone("fork::the_childs_try_is_busy") {
         return;
     }
     both(|client, _| {
@@ -82,7 +39,7 @@ fn the_childs_try_is_busy() {
 
 #[test]
 fn inherited_leases_are_nothing() {
-    if !inside("inherited_leases_are_nothing") {
+    if !alone("fork::inherited_leases_are_nothing") {
         return;
     }
     both(|client, other| {
@@ -118,7 +75,7 @@ fn inherited_leases_are_nothing() {
 /// With the runtime's thread running, waiters in the queue and a watchdog.
 #[test]
 fn forks_in_the_middle_of_things() {
-    if !inside("forks_in_the_middle_of_things") {
+    if !alone("fork::forks_in_the_middle_of_things") {
         return;
     }
     both(|client, _| {
@@ -149,7 +106,7 @@ fn forks_in_the_middle_of_things() {
 /// An inherited descriptor would keep a dead parent's lock: the child that lives on must not.
 #[test]
 fn a_dead_parents_lock_is_free() {
-    if !inside("a_dead_parents_lock_is_free") {
+    if !alone("fork::a_dead_parents_lock_is_free") {
         return;
     }
     both(|client, _| {
@@ -184,4 +141,111 @@ fn a_dead_parents_lock_is_free() {
         // SAFETY: lets the grandchild go.
         unsafe { libc::close(leave[1]) };
     });
+}
+
+/// What a child does with a call that its parent has under way; it says whether that came to what it should.
+type Deed = fn(Op<Lease>) -> bool;
+
+fn not_held<T>(result: Result<T>) -> bool {
+    result.is_err_and(|error| error.kind() == Kind::NotHeld && error.to_string().contains("fork"))
+}
+
+const DEEDS: &[(&str, Deed)] = &[
+    ("drops it", |op| {
+        drop(op);
+        true
+    }),
+    ("cancels it", |op| {
+        op.cancel();
+        op.canceller().cancel();
+        std::mem::forget(op);
+        true
+    }),
+    ("waits", |op| not_held(op.wait())),
+    ("waits for a while", |mut op| op.wait_for(ms(20)).is_some_and(not_held)),
+    ("looks", |mut op| op.settled().is_some_and(not_held)),
+    ("looks for an error", |mut op| op.settled_error().is_some_and(|error| not_held::<()>(Err(error)))),
+    ("maps it", |op| not_held(op.map(|_| Ok(())).wait())),
+    ("awaits it", |op| {
+        let mut op = pin!(op);
+        let poll = op.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match poll {
+            Poll::Ready(result) => not_held(result),
+            Poll::Pending => false,
+        }
+    }),
+    ("waits inside a runtime", |mut op| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { op.wait_for(ms(20)) }).is_some_and(not_held)
+    }),
+    ("has a callback called", |op| {
+        let (tell, told) = std::sync::mpsc::channel();
+        op.on_done(move |result| tell.send(not_held(result)).unwrap());
+        told.recv_timeout(ms(5_000)).unwrap()
+    }),
+];
+
+/// Whether the call was polled by its waiting thread, or put onto the runtime, or is settled already.
+fn under_way(client: &Client, asked: &Asked, way: usize) -> Op<Lease> {
+    asked.grants.store(u32::from(way == 2), Ordering::SeqCst);
+    let mut op = client.lock("k").acquire();
+    match way {
+        0 => until("pausing", || op.wait_for(ms(2)).is_none() && asked.pausing.load(Ordering::SeqCst) == 1),
+        1 => assert!(pin!(&mut op).poll(&mut Context::from_waker(Waker::noop())).is_pending()),
+        _ => {
+            assert!(pin!(&mut op).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            until("granted", || client.query().unwrap().iter().any(|(_, held)| *held));
+        }
+    }
+    op
+}
+
+#[test]
+fn a_call_belongs_to_the_process_that_made_it() {
+    if !alone("fork::a_call_belongs_to_the_process_that_made_it") {
+        return;
+    }
+    let (client, asked) = client();
+    for way in 0..3 {
+        for (what, deed) in DEEDS {
+            let mut op = Some(under_way(&client, asked, way));
+            let pid = child(|| {
+                let fine = deed(op.take().unwrap());
+                // A runtime of the child's has run: whatever the deed put onto it has begun, too.
+                client.ping().wait().unwrap();
+                std::thread::sleep(ms(20));
+                fine
+            });
+            succeeded(pid);
+            let mut op = op.unwrap();
+            assert_eq!(asked.ended.swap(0, Ordering::SeqCst), 0, "the child {what} ({way}): the claim was withdrawn");
+            assert!(testing::has_turn(&client, "k"));
+            asked.grants.store(1, Ordering::SeqCst);
+            let lease = op.wait_for(ms(10_000)).expect("the parent's call goes on").unwrap();
+            assert!(lease.is_held(), "the child {what} ({way})");
+            drop(lease);
+            until("released", || asked.ended.swap(0, Ordering::SeqCst) > 0 && !testing::has_turn(&client, "k"));
+        }
+    }
+}
+
+/// A child that closes its copy of a client, or waits by it, meets nobody of its parent's there.
+#[test]
+fn a_client_that_waits_is_closed_by_itself() {
+    if !alone("fork::a_client_that_waits_is_closed_by_itself") {
+        return;
+    }
+    let (client, asked) = client();
+    let mut op = client.lock("k").acquire();
+    assert!(op.wait_for(ms(20)).is_none());
+    succeeded(child(|| {
+        let held = Client::open(client.config().clone()).unwrap().lock("other").acquire().wait().unwrap();
+        let mut mine = client.lock("other").acquire();
+        let waits = mine.wait_for(ms(20)).is_none();
+        client.close(Duration::ZERO).wait().unwrap();
+        let closed = mine.wait().unwrap_err().kind() == Kind::Invalid;
+        waits && closed && client.is_closed() && held.is_held()
+    }));
+    assert!(!client.is_closed() && op.wait_for(ms(20)).is_none());
+    assert_eq!(asked.grants.load(Ordering::SeqCst), 0);
 }

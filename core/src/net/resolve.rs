@@ -1,0 +1,83 @@
+//! Names to addresses, on threads of their own: the system's resolver blocks, for as long as a name server is silent.
+
+use std::collections::HashMap;
+use std::io::{Error, Result};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Instant;
+use crate::runtime::{PerProcess, Pool, locked, threads};
+
+/// How old a question may be whose answer is shared: a name that hangs doesn't take a thread for each try to connect, and
+/// one that has been answered in the meantime isn't waited for behind it.
+const SHARED: Duration = Duration::from_secs(2);
+
+type Answer = Option<std::result::Result<Vec<SocketAddr>, Arc<Error>>>;
+
+/// The questions under way, by name.
+type Asked = Mutex<HashMap<Arc<str>, (Instant, watch::Receiver<Answer>)>>;
+
+/// The addresses of a host, with this port. Asked anew each time, and never on a thread that does anything else.
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let mut answer = ask(host)?;
+    let ended = || Error::other("the thread that resolved the name has ended");
+    let answer = answer.wait_for(Option::is_some).await.map_err(|_| ended())?.clone();
+    let mut all = answer.unwrap_or_else(|| Err(Arc::new(ended()))).map_err(|error| again(&error))?;
+    all.iter_mut().for_each(|address| address.set_port(port));
+    Ok(all)
+}
+
+fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
+    static ASKED: PerProcess<Asked> = PerProcess::new();
+    static RESOLVER: PerProcess<Pool> = PerProcess::new();
+    let asked = ASKED.get(Mutex::default);
+    let now = Instant::now();
+    let (tell, answer) = watch::channel(None);
+    let host: Arc<str> = host.into();
+    {
+        let mut asked = locked(asked);
+        if let Some((since, answer)) = asked.get(&host)
+            && now - *since < SHARED
+            && answer.has_changed().is_ok()
+        {
+            return Ok(answer.clone());
+        }
+        asked.insert(host.clone(), (now, answer.clone()));
+    }
+    let question = host.clone();
+    let forget = move || {
+        let mut asked = locked(asked);
+        if asked.get(&question).is_some_and(|(since, _)| *since == now) {
+            asked.remove(&question);
+        }
+    };
+    let answered = forget.clone();
+    let work = move || {
+        // Whoever asked may have gone while this waited for a thread.
+        if tell.receiver_count() > 1 {
+            let found = (&*host, 0).to_socket_addrs().map(Iterator::collect).map_err(Arc::new);
+            tell.send_replace(Some(found));
+        }
+        answered();
+    };
+    if mutant!("process-one-pool-for-all") {
+        crate::runtime::pool(work);
+        return Ok(answer);
+    }
+    RESOLVER.get(|| Pool::new("dlock-resolve")).run(work).map_err(|error| {
+        forget();
+        Error::other(threads::exhausted("no thread to resolve a name can be started", &error))
+    })?;
+    Ok(answer)
+}
+
+/// The same error, for another who asked.
+fn again(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string())
+}
