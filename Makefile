@@ -9,6 +9,8 @@ SIM_SEEDS ?= 20000
 # What `make test` runs, in this order: parts of this Makefile named test-…, or lint.
 STEPS ?= rust behaviour python node c soak install examples
 
+TESTS = $(patsubst test-lint,lint,$(addprefix test-,$(STEPS)))
+
 CARGO ?= cargo
 NODE ?= node
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -58,12 +60,12 @@ demo: $(BUILT) ## See it work: four processes, one counter, without and with the
 ##  Needs no server. 2 min, then 5 s.
 	@$(PY) examples/demo.py
 
-test: $(BUILT) ## Every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
+test: needs-test $(BUILT) ## Every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
 ##  Starts the servers it needs. 35 min, then 25 min. Closes with the sum of what passed and failed.
-	@$(PY) .ci/steps.py $(patsubst test-lint,lint,$(addprefix test-,$(STEPS)))
+	@$(PY) .ci/steps.py $(TESTS)
 
 ##@ While working
-setup: ## Toolchain check, missing packages, .venv with the pinned tools.
+setup: ## Toolchain check, .venv with the pinned tools.
 ##  Every other target does it when needed. 30 s, then 1 s.
 	@.ci/setup && touch $(TOOLS)
 
@@ -82,7 +84,7 @@ install: $(C_LIB) ## Library, header and dlock.pc for C: `make install PREFIX=/u
 header: $(TOOLS) ## Writes bindings-c/include/dlock.h anew from the Rust behind it.
 	DLOCK_WRITE_HEADER=1 $(CARGO) test -q -p dlock-c --test header
 
-lint: $(BUILT) $(NODE_TOOLS) $(ADDON) ## rustfmt, clippy, rustdoc, gofmt, vet, ruff, mypy --strict, stubs against the built module, tsc --strict.
+lint: needs-lint $(BUILT) $(NODE_TOOLS) $(ADDON) ## rustfmt, clippy, rustdoc, gofmt, vet, ruff, mypy --strict, stubs against the built module, tsc --strict.
 ##  1 min, then 10 s. Changes nothing.
 	@.ci/setup go
 	@.ci/lint
@@ -93,7 +95,7 @@ fmt: $(TOOLS) ## Formats Rust and Python, and repairs what ruff can.
 	$(PY) -m ruff format --quiet .
 
 bench: export CARGO_TARGET_DIR := $(CURDIR)/target
-bench: $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## The workloads beside their raw baselines, as a table of ratios.
+bench: needs-bench $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## The workloads beside their raw baselines, as a table of ratios.
 ##  5 min on a quiet machine; figures of a busy one mean nothing.
 	$(CARGO) build --release -p dlock-harness
 	$(PY) tests/bench/bench.py --node $(NODE)
@@ -105,7 +107,7 @@ clean: ## Removes target, .venv and all caches; the next target builds anew.
 	find examples tests bindings-python -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Parts of `make test`
-test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, faults done to Redis and etcd.
+test-rust: needs-test-rust $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, faults done to Redis and etcd.
 	@.ci/setup go
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
 	ETCD_BIN=$(ETCD35) $(CARGO) test --workspace --exclude dlock-python --test etcd
@@ -113,23 +115,23 @@ test-rust: $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SE
 test-sim: $(TOOLS) ## The simulator alone; `make test-sim SIM_SEEDS=100000` to look longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture
 
-test-behaviour: $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases through every language and backend, as a table; the names of tests/api.txt.
+test-behaviour: needs-test-behaviour $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases through every language and backend, as a table; the names of tests/api.txt.
 	$(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS)
 	ETCD_BIN=$(ETCD35) $(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS) --backend etcd
 	$(CARGO) run -p dlock-harness --bin dlock-api -- $(SPEAKERS) --lib-dir $(TARGET)/release
 
-test-python: $(BUILT) ## What only exists in Python: the lock protocol, asyncio, signals, fork, exits.
+test-python: needs-test-python $(BUILT) ## What only exists in Python: the lock protocol, asyncio, signals, fork, exits.
 	$(PY) -m pytest tests/python
 
-test-node: $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promises, signals, workers, exits; on the machine's Node, on Node 24, in other realms.
+test-node: needs-test-node $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promises, signals, workers, exits; on the machine's Node, on Node 24, in other realms.
 	$(NODE) --test tests/node/*.test.mjs
 	$(NODE24) --test tests/node/*.test.mjs
 	$(NODE) --no-warnings --experimental-vm-modules tests/node/in_realms.mjs $(IN_REALMS)
 
-test-c: $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sanitizers.
+test-c: needs-test-c $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sanitizers.
 	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
 
-test-soak: $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis and an etcd that fail; what they did is checked.
+test-soak: needs-test-soak $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis and an etcd that fail; what they did is checked.
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 500ms
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 500ms
@@ -137,11 +139,15 @@ test-soak: $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share 
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED) 10000
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd $(MIXED) 5000
 
-test-install: $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Each package installed as a user would, in a place of its own: npm, make install, pip.
+test-install: needs-test-install $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Each package installed as a user would, in a place of its own: npm, make install, pip.
 	NODE24=$(CURDIR)/$(NODE24) .ci/check-install
 
-test-examples: $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Everything in examples/ and what the README shows, run as a reader would.
+test-examples: needs-test-examples $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Everything in examples/ and what the README shows, run as a reader would.
 	$(PY) .ci/examples.py --node $(NODE) --lib-dir $(TARGET)/release
+
+# What a target needs of the system, looked for before anything is built.
+needs-%:
+	@.ci/setup for $(if $(filter test,$*),$(TESTS),$*)
 
 # Ten processes in five languages on one key, each entry checked; so many entries.
 MIXED := --processes rust=2,python=2,asyncio=2,node=2,c=2 --keys 1 --faults 0 --entries
@@ -170,12 +176,12 @@ $(BUILT): $(TOOLS) $(ENGINE) $(shell find bindings-python/src -type f) bindings-
 	.venv/bin/maturin develop --release
 	@touch $@
 
-$(ADDON): $(ENGINE) $(shell find bindings-node/src -type f) bindings-node/Cargo.toml bindings-node/build.rs
+$(ADDON): $(ENGINE) $(shell find bindings-node/src -type f) bindings-node/Cargo.toml bindings-node/build.rs | $(TOOLS)
 	@echo "building the addon (optimised)"
 	$(CARGO) build --release -p dlock-node
 	@cp $(TARGET)/release/libdlock_node.$(DYLIB) $@.new && mv -f $@.new $@
 
-$(C_LIB): $(ENGINE) $(shell find bindings-c/src -type f) bindings-c/Cargo.toml bindings-c/build.rs
+$(C_LIB): $(ENGINE) $(shell find bindings-c/src -type f) bindings-c/Cargo.toml bindings-c/build.rs | $(TOOLS)
 	@echo "building the C library (optimised)"
 	$(CARGO) build --release -p dlock-c
 	@ln -sf libdlock_c.$(DYLIB) $(TARGET)/release/$(SONAME)

@@ -43,7 +43,23 @@ function atLeast(version, wanted) {
   return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor)
 }
 
-/** Names all that is missing at once, and what to do. */
+/**
+ * Where protoc is. A checkout of the repository brings its own, pinned, which `.ci/setup` puts into .venv; an installed
+ * package has to find one. `fetch`: whether it may do so.
+ */
+function protoc(fetch) {
+  if (process.env.PROTOC !== undefined) return process.env.PROTOC
+  if (says('protoc', '--version') !== undefined) return 'protoc'
+  const own = path.join(root, '.venv', 'bin', 'protoc')
+  const setup = path.join(root, '.ci', 'setup')
+  if (fetch && says(own, '--version') === undefined && fs.existsSync(setup)) {
+    console.log('dlock-rs: there is no protoc on PATH; getting one into .venv')
+    spawnSync(setup, { stdio: ['ignore', 'inherit', 'inherit'] })
+  }
+  return says(own, '--version') === undefined ? undefined : own
+}
+
+/** Names all that is missing at once, and what to do; gives the variables that cargo needs. */
 function checkTools() {
   const wanted = fs.readFileSync(path.join(root, 'Cargo.toml'), 'utf8').match(/^rust-version = "(.*)"/m)[1]
   const missing = []
@@ -57,7 +73,8 @@ function checkTools() {
   if (process.platform !== 'win32' && says(compiler, '--version') === undefined) {
     missing.push(`a C compiler: there is no ${compiler} on PATH. On Debian and Ubuntu: apt-get install gcc libc6-dev.`)
   }
-  if (process.env.PROTOC === undefined && says('protoc', '--version') === undefined) {
+  const found = protoc(missing.length === 0)
+  if (found === undefined) {
     missing.push('protoc, for etcd: there is none on PATH. On Debian and Ubuntu: apt-get install protobuf-compiler; or set PROTOC.')
   }
   if (missing.length > 0) {
@@ -67,6 +84,7 @@ function checkTools() {
       'Then install again, or run: npm rebuild dlock-rs',
     )
   }
+  return { ...process.env, PROTOC: found }
 }
 
 /** The package has a part of the workspace only: cargo is told of the members that are there. True: some were missing. */
@@ -86,12 +104,13 @@ function reduceWorkspace() {
 
 /** Builds the addon; gives where cargo put it. */
 function build() {
-  checkTools()
+  const env = checkTools()
   const reduced = reduceWorkspace()
   console.log(`dlock-rs: building the addon for ${platform()} with cargo; this takes a few minutes`)
   const args = ['build', '--release', '-p', 'dlock-node', '--message-format=json-render-diagnostics']
   const { status, stdout } = spawnSync('cargo', args, {
     cwd: root,
+    env,
     encoding: 'utf8',
     maxBuffer: 2 ** 30,
     stdio: ['ignore', 'pipe', 'inherit'],
