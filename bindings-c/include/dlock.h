@@ -38,14 +38,19 @@
  *
  * Threads. Every function may be called from any thread, on the same handle too. A lease belongs to its handle, not to a
  * thread. Callbacks run on a pool of the library, 64 at the most at a time. They may block, call every function, and free
- * what they were called for. They must not leave by an exception or longjmp. No function is for signal handlers.
+ * what they were called for. They must not leave by an exception, longjmp or pthread_exit. No function is for signal handlers.
+ *
+ * Cancellation. No function is a cancellation point. A pthread_cancel takes effect when the call has returned and its outcome
+ * is in the caller's variables; with PTHREAD_CANCEL_ASYNCHRONOUS that is before the next statement. It does not end a wait:
+ * use wait_ms, or dlock_acquire_async with dlock_cancel.
  *
  * Fork. A child may use the library at once, with the clients of its parent. The parent's leases are not held in the child:
  * DLOCK_NOT_HELD; its acquires in the background go on in the parent only. The child frees its handles as its own.
  *
  * Exit. dlock_shutdown gives everything back and waits until that is confirmed. A process that ends without it frees its
- * memory:// and file:// locks at once; on a server they end by their ttl, so call it, or dlock_release, before exit. The
- * library stays loaded after dlclose. */
+ * memory:// and file:// locks at once; on a server they end by their ttl, so call it, or dlock_release, before exit. Every
+ * function also works in atexit handlers, in destructors of static objects and in those of thread-specific data. The library
+ * stays loaded after dlclose. */
 
 #ifndef DLOCK_H
 #define DLOCK_H

@@ -153,7 +153,9 @@ impl<T: Send + 'static> Op<T> {
                 "a wait on a thread that runs dlock's own work would never end: wait on another one, as by runtime::pool",
             )));
         }
-        if tokio::runtime::Handle::try_current().is_ok() {
+        // Inside somebody's asynchronous runtime. And at the end of a thread or of the process, in an atexit handler, when
+        // what tokio keeps of the thread is gone: then another thread drives.
+        if tokio::runtime::Handle::try_current().map_or_else(|error| error.is_thread_local_destroyed(), |_| true) {
             return self.park(slice);
         }
         if slice.is_zero() {

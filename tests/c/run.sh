@@ -54,7 +54,7 @@ build_and_run() { # name, compiler and flags... -- arguments...
     shift
     build "$name" "${how[@]}" && timeout 300 "$work/$name" "$@"
 }
-PROGRAMS=(api handles callbacks threads lost fork)
+PROGRAMS=(api handles callbacks threads lost fork cancel exit)
 
 if [ -z "${DLOCK_LIB_DIR:-}${NO_BUILD:-}" ]; then
     check 'the library' cargo build --release -p dlock-c
@@ -78,6 +78,24 @@ elif ! mount_has_setuid /tmp; then
 else
     check 'setuid' played setuid
 fi
+with_redis() { # program: played with the URL of a Redis of its own
+    local port server code
+    for _ in 1 2 3 4 5; do
+        port=$((20000 + RANDOM % 12000))
+        redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no >/dev/null &
+        server=$!
+        for _ in {1..200}; do
+            redis-cli -p "$port" ping >/dev/null 2>&1 && break 2
+            kill -0 $server 2>/dev/null || break # somebody else's port
+            sleep 0.05
+        done
+    done
+    played "$1" "redis://127.0.0.1:$port"
+    code=$?
+    kill $server
+    return $code
+}
+check 'exit on Redis' with_redis exit
 for program in "${PROGRAMS[@]}"; do
     check "$program as C++17" build_and_run "$program-cpp" g++ -std=c++17 -x c++ --
 done

@@ -55,7 +55,7 @@ unsafe fn acquired(
 /// Acquires a lock, waiting as the options say; options may be NULL: DLOCK_OPTIONS_INIT. No signal ends the wait: for that
 /// there is dlock_acquire_async. DLOCK_TIMEOUT: busy until the deadline.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_acquire(
+pub unsafe extern "C-unwind" fn dlock_acquire(
     client: *mut Client,
     key: *const c_char,
     options: *const Options,
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn dlock_acquire(
 
 /// As dlock_acquire, but tries only once, whatever the options say. DLOCK_TIMEOUT: busy.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_try_acquire(
+pub unsafe extern "C-unwind" fn dlock_try_acquire(
     client: *mut Client,
     key: *const c_char,
     options: *const Options,
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn dlock_try_acquire(
 /// before this returns, also after dlock_cancel. op may be NULL; else it gets what dlock_cancel takes, which ends by itself
 /// when the callback returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_acquire_async(
+pub unsafe extern "C-unwind" fn dlock_acquire_async(
     client: *mut Client,
     key: *const c_char,
     options: *const Options,
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn dlock_acquire_async(
 /// Ends an acquire in the background: its callback is told DLOCK_CANCELLED within 250 ms, at once by a second call, or
 /// DLOCK_OK if it had the lock already. DLOCK_INVALID once the callback has returned, and in a child of fork.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_cancel(op: *mut Op) -> Status {
+pub extern "C-unwind" fn dlock_cancel(op: *mut Op) -> Status {
     let cancel = || {
         let op = find(op)?;
         if op.epoch != runtime::epoch() {

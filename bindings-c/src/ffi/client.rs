@@ -76,7 +76,11 @@ unsafe fn connected(
 /// The client for a URL; for NULL the default one, from DLOCK_* variables and config.yaml, or else files of this user on
 /// this host. No I/O: that begins with the first call, or with dlock_ping. Clients of one URL share everything.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_connect(url: *const c_char, client: *mut *mut Client, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_connect(
+    url: *const c_char,
+    client: *mut *mut Client,
+    err: *mut *mut Error,
+) -> Status {
     let connect = || {
         // SAFETY: the caller passes NULL or a text.
         match unsafe { optional_text("url", url) }? {
@@ -90,7 +94,7 @@ pub unsafe extern "C" fn dlock_connect(url: *const c_char, client: *mut *mut Cli
 
 /// The client that a YAML file says, which is read strictly.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_connect_config(
+pub unsafe extern "C-unwind" fn dlock_connect_config(
     path: *const c_char,
     client: *mut *mut Client,
     err: *mut *mut Error,
@@ -101,7 +105,7 @@ pub unsafe extern "C" fn dlock_connect_config(
 
 /// The client of this name: registered, or enabled by DLOCK_* variables or config.yaml.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_connect_service(
+pub unsafe extern "C-unwind" fn dlock_connect_service(
     service: *const c_char,
     client: *mut *mut Client,
     err: *mut *mut Error,
@@ -112,14 +116,18 @@ pub unsafe extern "C" fn dlock_connect_service(
 
 /// Names a client, so that dlock_connect_service finds it anywhere in the process, also after dlock_client_free.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_register(service: *const c_char, client: *mut Client, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_register(
+    service: *const c_char,
+    client: *mut Client,
+    err: *mut *mut Error,
+) -> Status {
     // SAFETY: as this function's.
     unsafe { guard(err, || registry::register(text("service", service)?, &find(client)?.0)) }
 }
 
 /// Checks that the backend answers.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_ping(client: *mut Client, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_ping(client: *mut Client, err: *mut *mut Error) -> Status {
     // SAFETY: as this function's.
     unsafe { guard(err, || find(client)?.0.ping().wait()) }
 }
@@ -128,7 +136,11 @@ pub unsafe extern "C" fn dlock_ping(client: *mut Client, err: *mut *mut Error) -
 /// stays until dlock_client_free. Other clients of the same URL go on. timeout_ms: for the backend to confirm; -1 without
 /// end. DLOCK_BACKEND when it doesn't: the locks end by their ttl.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_client_close(client: *mut Client, timeout_ms: i64, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_client_close(
+    client: *mut Client,
+    timeout_ms: i64,
+    err: *mut *mut Error,
+) -> Status {
     let close = || {
         let within = limit("timeout_ms", timeout_ms)?.unwrap_or(Duration::MAX);
         find(client)?.0.close(within).wait()
@@ -139,19 +151,19 @@ pub unsafe extern "C" fn dlock_client_close(client: *mut Client, timeout_ms: i64
 
 /// Frees a client's handle. Its leases and acquires go on. NULL and bad handles: nothing.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_client_free(client: *mut Client) {
+pub extern "C-unwind" fn dlock_client_free(client: *mut Client) {
     free(client);
 }
 
 /// The backend's name: "memory", "file", "redis". Static. NULL for a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_backend(client: *mut Client) -> *const c_char {
+pub extern "C-unwind" fn dlock_backend(client: *mut Client) -> *const c_char {
     caught(ptr::null(), || find(client).map_or(ptr::null(), |client| fixed(client.0.backend())))
 }
 
 /// What the backend can do and promises, into a struct that begins with DLOCK_CAPABILITIES_INIT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_capability(
+pub unsafe extern "C-unwind" fn dlock_capability(
     client: *mut Client,
     capabilities: *mut Capabilities,
     err: *mut *mut Error,
@@ -185,7 +197,7 @@ pub unsafe extern "C" fn dlock_capability(
 /// For an orderly exit: gives back all that this process holds, of every client. timeout_ms: for the backends to confirm;
 /// -1 without end. DLOCK_TIMEOUT when not all was confirmed: those locks end by their ttl.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_shutdown(timeout_ms: i64) -> Status {
+pub extern "C-unwind" fn dlock_shutdown(timeout_ms: i64) -> Status {
     let shut_down = || {
         let within = limit("timeout_ms", timeout_ms)?.unwrap_or(Duration::MAX);
         if dlock::shutdown(within) { Ok(()) } else { Err(dlock::Error::new(Kind::Timeout, "not all was confirmed")) }

@@ -109,7 +109,7 @@ fn pointer(text: &Option<CString>) -> *const c_char {
 
 /// What the error is. DLOCK_OK for NULL, DLOCK_INVALID for a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_error_status(error: *mut Error) -> Status {
+pub extern "C-unwind" fn dlock_error_status(error: *mut Error) -> Status {
     let otherwise = if error.is_null() { Status::DLOCK_OK } else { Status::DLOCK_INVALID };
     read(error, otherwise, |error| error.status)
 }
@@ -117,31 +117,31 @@ pub extern "C" fn dlock_error_status(error: *mut Error) -> Status {
 /// What went wrong, with the values, the limit and the remedy; no secrets. Until dlock_error_free. Never NULL: "no error"
 /// for NULL and bad handles.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_error_message(error: *mut Error) -> *const c_char {
+pub extern "C-unwind" fn dlock_error_message(error: *mut Error) -> *const c_char {
     read(error, c"no error".as_ptr(), |error| error.message.as_ptr())
 }
 
 /// The key concerned, as given. Until dlock_error_free. NULL when it concerns none.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_error_key(error: *mut Error) -> *const c_char {
+pub extern "C-unwind" fn dlock_error_key(error: *mut Error) -> *const c_char {
     read(error, ptr::null(), |error| pointer(&error.key))
 }
 
 /// The backend concerned. Until dlock_error_free. NULL when it concerns none.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_error_service(error: *mut Error) -> *const c_char {
+pub extern "C-unwind" fn dlock_error_service(error: *mut Error) -> *const c_char {
     read(error, ptr::null(), |error| pointer(&error.service))
 }
 
 /// Whether trying again can help: 1 or 0.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_error_temporary(error: *mut Error) -> i32 {
+pub extern "C-unwind" fn dlock_error_temporary(error: *mut Error) -> i32 {
     read(error, 0, |error| error.temporary.into())
 }
 
 /// Frees an error. NULL and bad handles: nothing.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_error_free(error: *mut Error) {
+pub extern "C-unwind" fn dlock_error_free(error: *mut Error) {
     free(error);
 }
 
@@ -150,13 +150,13 @@ type AnyStatus = i32;
 
 /// A status in a few words. Static; never NULL.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_strerror(status: AnyStatus) -> *const c_char {
+pub extern "C-unwind" fn dlock_strerror(status: AnyStatus) -> *const c_char {
     let known = usize::try_from(status).ok().and_then(|number| ALL.get(number));
     known.map_or(c"no status of dlock", |(_, _, text)| text).as_ptr()
 }
 
 /// The version of the library that runs, as DLOCK_VERSION is that of the header. Static.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_version() -> *const c_char {
+pub extern "C-unwind" fn dlock_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }

@@ -44,7 +44,7 @@ fn read<T: Copy>(lease: *mut Lease, otherwise: T, read: impl FnOnce(&Lease) -> T
 /// when it had been lost; DLOCK_BACKEND, temporary, when the backend didn't confirm it within 5 s: it is over for this
 /// process all the same, and ends by its ttl.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_release(lease: *mut Lease, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_release(lease: *mut Lease, err: *mut *mut Error) -> Status {
     let release = || {
         let lease = find(lease)?;
         match lease.lease.release().wait()? {
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn dlock_release(lease: *mut Lease, err: *mut *mut Error) 
 
 /// Frees a lease. One that is held is given back in the background; this doesn't wait for it. NULL and bad handles: nothing.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_lease_free(lease: *mut Lease) {
+pub extern "C-unwind" fn dlock_lease_free(lease: *mut Lease) {
     // Given back by name: whoever waits for its loss at this moment keeps it alive.
     caught((), || drop(take(lease).map(|lease| lease.lease.release().on_done(drop))));
 }
@@ -66,7 +66,7 @@ pub extern "C" fn dlock_lease_free(lease: *mut Lease) {
 /// Renews by hand, with a new ttl, or with the one granted: 0. DLOCK_LOST, DLOCK_NOT_HELD, DLOCK_INVALID for a ttl the
 /// backend can't keep; DLOCK_BACKEND when it didn't answer: then the lease counts on until its end.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_renew(lease: *mut Lease, ttl_ms: i64, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_renew(lease: *mut Lease, ttl_ms: i64, err: *mut *mut Error) -> Status {
     let renew = || {
         let ttl = time("ttl_ms", ttl_ms)?;
         find(lease)?.lease.renew((!ttl.is_zero()).then_some(ttl)).wait()
@@ -78,45 +78,49 @@ pub unsafe extern "C" fn dlock_renew(lease: *mut Lease, ttl_ms: i64, err: *mut *
 /// Makes sure that the lock is still ours, by the clock; no I/O. DLOCK_LOST; DLOCK_NOT_HELD when it was released, or by a
 /// parent of this process.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_lease_check(lease: *mut Lease, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_lease_check(lease: *mut Lease, err: *mut *mut Error) -> Status {
     // SAFETY: as this function's.
     unsafe { guard(err, || find(lease)?.lease.check()) }
 }
 
 /// The fencing token: greater for every later grant of the key. 0: the backend has none, or a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_lease_fence(lease: *mut Lease) -> i64 {
+pub extern "C-unwind" fn dlock_lease_fence(lease: *mut Lease) -> i64 {
     read(lease, 0, |lease| lease.lease.fence().map_or(0, u64::cast_signed))
 }
 
 /// How long it still counts with no further renewal. 0: not held; INT64_MAX: no limit; -1: a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_lease_valid_for_ms(lease: *mut Lease) -> i64 {
+pub extern "C-unwind" fn dlock_lease_valid_for_ms(lease: *mut Lease) -> i64 {
     read(lease, -1, |lease| millis(lease.lease.valid_for()))
 }
 
 /// The ttl that was granted. -1: a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_lease_ttl_ms(lease: *mut Lease) -> i64 {
+pub extern "C-unwind" fn dlock_lease_ttl_ms(lease: *mut Lease) -> i64 {
     read(lease, -1, |lease| millis(lease.lease.ttl()))
 }
 
 /// The text that proves ownership. Until dlock_lease_free. NULL: a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_lease_token(lease: *mut Lease) -> *const c_char {
+pub extern "C-unwind" fn dlock_lease_token(lease: *mut Lease) -> *const c_char {
     read(lease, ptr::null(), |lease| lease.token.get_or_init(|| Box::new(c_text(lease.lease.token()))).as_ptr())
 }
 
 /// The key, as given. Until dlock_lease_free. NULL: a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_lease_key(lease: *mut Lease) -> *const c_char {
+pub extern "C-unwind" fn dlock_lease_key(lease: *mut Lease) -> *const c_char {
     read(lease, ptr::null(), |lease| lease.key.get_or_init(|| Box::new(c_text(lease.lease.key()))).as_ptr())
 }
 
 /// Waits until the lease is over: DLOCK_LOST when it was lost, DLOCK_NOT_HELD when it was released or freed, DLOCK_TIMEOUT
 /// when the time came first. -1: without end.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_lease_wait_lost(lease: *mut Lease, timeout_ms: i64, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_lease_wait_lost(
+    lease: *mut Lease,
+    timeout_ms: i64,
+    err: *mut *mut Error,
+) -> Status {
     let wait = || {
         let within = limit("timeout_ms", timeout_ms)?;
         let lease = &find(lease)?.lease;

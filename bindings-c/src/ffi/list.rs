@@ -97,7 +97,7 @@ unsafe fn listed(
 
 /// Who holds the key and who waits for it, holder first.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_holders(
+pub unsafe extern "C-unwind" fn dlock_holders(
     client: *mut Client,
     key: *const c_char,
     list: *mut *mut List,
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn dlock_holders(
 
 /// Which keys this process holds and waits for by clients of this URL; only `key` and `held` are told. No I/O.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_query(client: *mut Client, list: *mut *mut List, err: *mut *mut Error) -> Status {
+pub unsafe extern "C-unwind" fn dlock_query(client: *mut Client, list: *mut *mut List, err: *mut *mut Error) -> Status {
     let fill = |list: &mut List| {
         for (key, held) in find(client)?.0.query()? {
             let mut holder = dlock::Holder::default();
@@ -130,27 +130,27 @@ pub unsafe extern "C" fn dlock_query(client: *mut Client, list: *mut *mut List, 
 
 /// How many are in the list. 0 for a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_list_count(list: *mut List) -> usize {
+pub extern "C-unwind" fn dlock_list_count(list: *mut List) -> usize {
     caught(0, || find(list).map_or(0, |list| list.items.len()))
 }
 
 /// One of the list, from 0. It and its texts are there until dlock_list_free. NULL: behind the end, or a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_list_at(list: *mut List, index: usize) -> *const Holder {
+pub extern "C-unwind" fn dlock_list_at(list: *mut List, index: usize) -> *const Holder {
     let found = || find(list).ok()?.items.get(index).map(ptr::from_ref);
     caught(ptr::null(), || found().unwrap_or(ptr::null()))
 }
 
 /// Frees a list. NULL and bad handles: nothing.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_list_free(list: *mut List) {
+pub extern "C-unwind" fn dlock_list_free(list: *mut List) {
     free(list);
 }
 
 /// Takes the lock away from whoever holds it. broken may be NULL; else it gets 1 if anybody held it, or 0. The holder
 /// learns of it at its next exchange with the backend: until then only the fencing token guards what it does.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_break(
+pub unsafe extern "C-unwind" fn dlock_break(
     client: *mut Client,
     key: *const c_char,
     broken: *mut i32,

@@ -30,7 +30,7 @@ static LOG: ArcSwapOption<Log> = ArcSwapOption::const_empty();
 /// former one gets no more, though a call of it may be under way. NULL: nobody. A slow one delays no lock, but misses
 /// lines. A child of fork has none until it sets one.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_set_log(callback: Logger, user: *mut c_void) -> Status {
+pub extern "C-unwind" fn dlock_set_log(callback: Logger, user: *mut c_void) -> Status {
     static SUBSCRIBED: PerProcess<()> = PerProcess::new();
     let set = || {
         LOG.store(callback.map(|callback| Arc::new(Log(callback, User::new(user)))));

@@ -13,7 +13,7 @@ pub type Lost = Option<unsafe extern "C" fn(user: *mut c_void)>;
 /// Has the callback run once when the lease is lost, at once if it was: on a thread of the library's pool. Not when it is
 /// released; but a loss that happened at the same time may still be told, so user has to outlast that.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dlock_lease_on_lost(
+pub unsafe extern "C-unwind" fn dlock_lease_on_lost(
     lease: *mut Lease,
     callback: Lost,
     user: *mut c_void,
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn dlock_lease_on_lost(
 /// lease's: not to be read from, written to or closed, and gone with dlock_lease_free. -1: a bad handle, or no descriptor
 /// to be had.
 #[unsafe(no_mangle)]
-pub extern "C" fn dlock_lease_lost_fd(lease: *mut Lease) -> c_int {
+pub extern "C-unwind" fn dlock_lease_lost_fd(lease: *mut Lease) -> c_int {
     caught(-1, || {
         let Ok(lease) = find(lease) else { return -1 };
         let made = lease.lost.get_or_try_init(|| {

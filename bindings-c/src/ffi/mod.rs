@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use dlock::Result;
 
+use crate::cancel;
 use crate::handle::{Table, Used};
 use error::{Error, Status};
 
@@ -58,8 +59,8 @@ pub(crate) fn free<T: Handled>(handle: *mut T) {
 }
 
 /// Makes the call; a panic in it gives this instead.
-pub(crate) fn caught<T>(otherwise: T, call: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or(otherwise)
+pub(crate) fn caught<T: Copy>(otherwise: T, call: impl FnOnce() -> T) -> T {
+    cancel::off(|| catch_unwind(AssertUnwindSafe(call)).unwrap_or(otherwise))
 }
 
 /// Makes the call; its error, or that of a panic in it, goes to `err`, whose former one is freed first.
