@@ -11,6 +11,7 @@ const CAUGHT: &[(&str, &str)] = &[
     ("etcd-listens-after-reading", "waiting::a_release_between_reading_and_listening_is_heard"),
     ("etcd-unsettled-forgotten", "late::a_late_put_locks_nobody_out"),
     ("etcd-release-forgets-doubt", "late::a_release_whose_reply_is_lost_is_released"),
+    ("hold-from-request", "cost::a_short_hold_is_granted_once_and_lasts"),
     ("loss-ignored", "taken::a_deleted_key_is_a_loss_at_the_next_renewal"),
 ];
 

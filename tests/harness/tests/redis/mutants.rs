@@ -20,6 +20,7 @@ const CAUGHT: &[(&str, &str)] = &[
     ("redis-renew-without-owner-check", "data::a_stale_handle_changes_nothing_of_anothers"),
     ("redis-fence-not-floored", "outage::a_server_that_lost_its_data_is_noticed_and_fences_go_on"),
     ("validity-from-receipt", "renewal::a_lease_counts_from_when_its_request_was_sent"),
+    ("hold-from-request", "handover::the_first_in_line_holds_for_its_time"),
     ("never-lost", "renewal::a_loss_is_told_before_the_lease_ends"),
     ("never-expires", "renewal::a_lease_ends_in_time_though_the_watchdog_is_kept"),
     ("no-withdrawal", "cancel::a_waiter_whose_time_is_up_leaves_the_queue"),
