@@ -105,7 +105,7 @@ impl Lock {
         }
     }
 
-    /// Acquires it, waiting as the terms say.
+    /// Acquires it, waiting as the terms say. The call has its place among the waiters from its first poll on.
     ///
     /// # Errors
     /// `Timeout`: busy until the deadline; `Backend`, `Invalid`, `Unsupported`.
@@ -128,7 +128,8 @@ impl Lock {
         self.here(|site| acquire::begin(site, &self.client, &self.terms, wait))
     }
 
-    /// Tries once. `None`: busy.
+    /// Tries once. `None`: busy. If only a withdrawal or a release of this process is in the way, waits for it, for at most
+    /// 250 ms.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire), but for `Timeout`.
