@@ -29,10 +29,16 @@ pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>>
     Ok((!running.is_none()).then_some(running))
 }
 
+static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
 /// The running task.
 pub(crate) fn current_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    CURRENT.import(py, "asyncio.tasks", "current_task")?.call0()
+    CURRENT_TASK.import(py, "asyncio.tasks", "current_task")?.call0()
+}
+
+/// The running task of the running loop.
+pub(crate) fn task_of<'py>(running: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    CURRENT_TASK.import(running.py(), "asyncio.tasks", "current_task")?.call1((running,))
 }
 
 /// What a call comes to: at once, or through the loop.

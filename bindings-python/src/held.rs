@@ -1,19 +1,18 @@
 //! What is held through a `Lock`: an entry for each lease, with who took it, and whose turn it is to go when somebody leaves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dlock::{Ended, Kind, Op, State};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyWeakrefReference;
 
 use crate::error::raised;
 use crate::lease::Lease;
 use crate::options::Loss;
-use crate::port::{Place, Port};
+use crate::port::Place;
 use crate::who;
 
 /// How a `Lock` remembers a lease: with who took it, and which task is to be cancelled when it is lost.
@@ -27,12 +26,12 @@ pub(crate) struct Entry {
     place: Option<Place>,
 }
 
-/// A task that runs under a lease. The loop owns it, and a lock that outlives the loop must not keep it.
+/// A task that runs under a lease. The loop owns it: a lock that outlives the loop must not keep it.
 struct Guard {
-    task: Py<PyWeakrefReference>,
     /// How many had asked for its cancellation before.
     cancelling: u64,
-    fired: AtomicBool,
+    /// The task, once it was cancelled for the loss.
+    fired: OnceLock<Py<PyAny>>,
     over: AtomicBool,
 }
 
@@ -67,24 +66,20 @@ impl Entry {
     }
 
     /// Has the task cancelled when the lease is lost: where Python can tell that cancel from others.
-    pub(crate) fn guard(&mut self, task: &Bound<'_, PyAny>, port: Port) -> PyResult<()> {
-        let lease = self.lease.get();
+    pub(crate) fn guard(&mut self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (lease, Some(place)) = (self.lease.get(), &self.place) else { return Ok(()) };
         if lease.loss_option() == Loss::Signal || !task.hasattr("uncancel")? {
             return Ok(());
         }
         let cancelling = task.call_method0("cancelling")?.extract()?;
-        let guard = Arc::new(Guard {
-            task: PyWeakrefReference::new(task)?.unbind(),
-            cancelling,
-            fired: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-        });
-        let told = guard.clone();
+        let guard = Arc::new(Guard { cancelling, fired: OnceLock::new(), over: AtomicBool::new(false) });
+        let (told, port, number) = (guard.clone(), place.port().clone(), place.number());
         lease.core().on_lost_here(move || {
-            port.post(Box::new(move |py| {
-                if let Some(task) = told.task.bind(py).upgrade().filter(|_| !told.over.load(Ordering::Acquire)) {
-                    told.fired.store(true, Ordering::Release);
-                    task.call_method0("cancel")?;
+            let queue = port.clone();
+            queue.post(Box::new(move |py| {
+                if let Some(task) = port.holder(py, number).filter(|_| !told.over.load(Ordering::Acquire)) {
+                    let _ = told.fired.set(task.clone_ref(py));
+                    task.call_method0(py, "cancel")?;
                 }
                 Ok(())
             }));
@@ -126,14 +121,12 @@ impl Entry {
         static CANCELLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let mut ours = false;
         let mut lost = released == Some(false);
-        if let Some(guard) = self.guard.as_ref().filter(|guard| guard.fired.load(Ordering::Acquire))
-            && let Some(task) = guard.task.bind(py).upgrade()
-        {
+        if let Some(task) = self.guard.as_ref().and_then(|guard| guard.fired.get()) {
             lost = true;
-            let left = task.call_method0("uncancel")?.extract::<u64>()?;
+            let left = task.call_method0(py, "uncancel")?.extract::<u64>(py)?;
             let cancelled = CANCELLED.import(py, "asyncio", "CancelledError")?;
             if failure.as_ref().map_or(Ok(false), |failure| failure.is_instance(cancelled))? {
-                ours = left <= guard.cancelling;
+                ours = self.guard.as_ref().is_some_and(|guard| left <= guard.cancelling);
             }
         }
         let lease = self.lease.get();
@@ -146,7 +139,9 @@ impl Entry {
     }
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.lease)
+        visit.call(&self.lease)?;
+        let fired = self.guard.as_ref().and_then(|guard| guard.fired.get());
+        fired.map_or(Ok(()), |task| visit.call(task))
     }
 }
 
@@ -156,19 +151,19 @@ impl Held {
         self.entries.is_empty() && self.left.is_empty()
     }
 
-    /// Remembers an entry. What is of no use any more comes back, to be dropped outside the lock's mutex.
-    #[must_use]
-    pub(crate) fn push(&mut self, entry: Entry) -> Vec<Entry> {
-        let mut useless = Vec::new();
-        if !self.entries.is_empty() {
-            let is_useless =
-                |one: &Entry| (!one.scoped || one.owner == entry.owner) && one.standing() == Standing::Over;
-            while let Some(at) = self.entries.iter().position(is_useless) {
-                useless.push(self.entries.remove(at));
-            }
-        }
-        self.left.retain(|owner| *owner != entry.owner);
+    /// Remembers an entry.
+    pub(crate) fn push(&mut self, entry: Entry) {
         self.entries.push(entry);
+    }
+
+    /// Forgets what is of no use any more when this owner comes back, to be dropped outside the lock's mutex.
+    pub(crate) fn useless(&mut self, owner: usize) -> Vec<Entry> {
+        let mut useless = Vec::new();
+        let is_useless = |one: &Entry| (!one.scoped || one.owner == owner) && one.standing() == Standing::Over;
+        while let Some(at) = self.entries.iter().position(is_useless) {
+            useless.push(self.entries.remove(at));
+        }
+        self.left.retain(|left| *left != owner);
         useless
     }
 

@@ -8,6 +8,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefReference};
 
 use crate::aio::{self, Call, Outcome};
@@ -27,6 +28,8 @@ pub(crate) struct Lock {
     loss: Loss,
     origin: Origin,
     held: Mutex<Held>,
+    /// What the event loops of its holders know it by.
+    weak: PyOnceLock<Py<PyWeakrefReference>>,
 }
 
 /// What `pickle` makes a lock of.
@@ -45,7 +48,7 @@ impl Lock {
     ) -> PyResult<Self> {
         let (lock, loss) = options::apply(lock, options)?;
         lock.check().map_err(|error| raised(py, &error))?;
-        Ok(Self { lock, loss, origin, held: Mutex::default() })
+        Ok(Self { lock, loss, origin, held: Mutex::default(), weak: PyOnceLock::new() })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -54,16 +57,25 @@ impl Lock {
 
     /// Remembers a lease that somebody has obtained.
     fn hold(slf: &Bound<'_, Self>, lease: &Py<Lease>, who: Who<'_>, scoped: bool, guarded: bool) -> PyResult<()> {
+        let py = slf.py();
         lease.get().core().set_tag(who.tag);
         let place = match &who.task {
-            Some((task, port)) => Some(port.hold(task.clone().unbind(), PyWeakrefReference::new(slf)?.unbind())),
+            Some((task, port)) => {
+                let weak = slf.get().weak.get_or_try_init(py, || PyWeakrefReference::new(slf).map(Bound::unbind))?;
+                Some(port.hold(task.clone().unbind(), weak.clone_ref(py)))
+            }
             None => None,
         };
-        let mut entry = Entry::new(lease.clone_ref(slf.py()), who.owner, scoped, place);
-        if let Some((task, port)) = who.task.filter(|_| guarded) {
-            entry.guard(&task, port)?;
+        let mut entry = Entry::new(lease.clone_ref(py), who.owner, scoped, place);
+        if let Some((task, _)) = who.task.filter(|_| guarded) {
+            entry.guard(&task)?;
         }
-        let useless = slf.get().held().push(entry);
+        let useless = {
+            let mut held = slf.get().held();
+            let useless = held.useless(who.owner);
+            held.push(entry);
+            useless
+        };
         // Dropped outside the mutex: what is collected may run anything.
         drop(useless);
         Ok(())
@@ -83,9 +95,16 @@ impl Lock {
             },
         };
         let lease = Lease::new(py, lease, lock.loss)?;
-        // With nobody else here it is of no matter who it is.
-        let who = if lock.held().is_empty() { who::caller(py)? } else { who::exactly(py)? };
-        Self::hold(slf, &lease, who, scoped, false)?;
+        if let Some(number) = who::plain() {
+            lease.get().core().set_tag(number);
+            let mut held = lock.held();
+            // With nobody else here nobody has to be told from others.
+            if held.is_empty() {
+                held.push(Entry::new(lease.clone_ref(py), number as usize, scoped, None));
+                return Ok(lease);
+            }
+        }
+        Self::hold(slf, &lease, who::caller(py)?, scoped, false)?;
         Ok(lease)
     }
 
@@ -213,7 +232,7 @@ impl Lock {
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
-        let mut entry = self.leave(py, who::caller(py)?.owner)?;
+        let mut entry = self.leave(py, who::owner(py)?)?;
         let released = bridge::wait(py, entry.end())?;
         entry.judge(py, Some(ended(released)), None).map(drop)
     }
@@ -236,7 +255,7 @@ impl Lock {
     ) -> PyResult<bool> {
         let _ = (kind, traceback);
         // Released inside the block: nothing is left to do.
-        let owner = who::caller(py)?.owner;
+        let owner = who::owner(py)?;
         if self.is_collected(&failure, false)? {
             return Ok(false);
         }
@@ -270,7 +289,7 @@ impl Lock {
 
     fn arelease(slf: Py<Self>) -> Call {
         Call::new(move |py| {
-            let mut entry = slf.get().leave(py, who::awaiter(py)?.owner)?;
+            let mut entry = slf.get().leave(py, who::awaiting(py)?)?;
             let mut op = entry.end();
             match op.settled() {
                 Some(Ok(released)) => {
@@ -300,7 +319,7 @@ impl Lock {
             let entry = match slf.get().is_collected(&failure, true)? {
                 true => None,
                 false => {
-                    let owner = who::awaiter(py)?.owner;
+                    let owner = who::awaiting(py)?;
                     slf.get().held().leave(owner, Way::Block)
                 }
             };

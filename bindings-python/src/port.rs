@@ -1,7 +1,6 @@
 //! Where the completions for one event loop gather: in a queue, until an eventfd wakes the loop once and its own thread
 //! settles them. What the loop's tasks have under way and hold ends with the loop.
 
-use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +10,7 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
+use rustc_hash::FxHashMap;
 
 use crate::bridge;
 use crate::lease::Lease;
@@ -51,8 +51,8 @@ struct Done {
 #[derive(Default)]
 struct Table {
     next: u64,
-    calls: HashMap<u64, Running>,
-    holds: HashMap<u64, Hold>,
+    calls: FxHashMap<u64, Running>,
+    holds: FxHashMap<u64, Hold>,
 }
 
 /// A call whose result was not taken yet.
@@ -68,7 +68,7 @@ struct Hold {
     lock: Py<PyWeakrefReference>,
 }
 
-type Ports = Mutex<HashMap<usize, (Py<PyWeakrefReference>, Port)>>;
+type Ports = Mutex<FxHashMap<usize, (Py<PyWeakrefReference>, Port)>>;
 static PORTS: PerProcess<Ports> = PerProcess::new();
 
 impl Port {
@@ -170,6 +170,11 @@ impl Port {
         Place { port: self.clone(), number }
     }
 
+    /// The task that holds at this place, while it does.
+    pub(crate) fn holder(&self, py: Python<'_>, number: u64) -> Option<Py<PyAny>> {
+        locked(&self.0.table).holds.get(&number).map(|hold| hold.task.clone_ref(py))
+    }
+
     /// The loop was closed, or collected: what it has under way is cancelled, and what its tasks hold is released.
     fn close(&self) {
         if self.0.epoch != runtime::epoch() {
@@ -220,6 +225,16 @@ impl Port {
 pub(crate) struct Place {
     port: Port,
     number: u64,
+}
+
+impl Place {
+    pub(crate) fn port(&self) -> &Port {
+        &self.port
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 impl PartialEq for Place {

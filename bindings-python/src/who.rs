@@ -58,49 +58,62 @@ pub(crate) fn greenlets() {
     THREAD.with(|thread| thread.greenlets.set(true));
 }
 
-/// Whoever makes a blocking call, as far as that can be told without asking Python: a thread whose event loop has made
-/// no call yet passes for a thread without one.
-pub(crate) fn caller(py: Python<'_>) -> PyResult<Who<'_>> {
-    let (number, loops, greenlets) =
-        THREAD.with(|thread| (thread.number, thread.loops.get() > 0, thread.greenlets.get()));
-    if loops && let Some(who) = in_loop(py)? {
-        return Ok(who);
-    }
-    let owner = if greenlets { greenlet(py)? } else { number as usize };
-    Ok(Who { owner, tag: number, task: None })
+/// The calling thread's number, where nobody but the thread itself calls. Asks Python nothing, so a thread whose event
+/// loop has made no call yet passes for one without a loop.
+pub(crate) fn plain() -> Option<u64> {
+    THREAD.with(|thread| (thread.loops.get() == 0 && !thread.greenlets.get()).then_some(thread.number))
 }
 
-/// As [`caller`], and asks Python.
-pub(crate) fn exactly(py: Python<'_>) -> PyResult<Who<'_>> {
-    match in_loop(py)? {
-        Some(who) => Ok(who),
-        None => {
-            // Notes whether greenlets wait here.
-            hub::here(py)?;
-            caller(py)
-        }
+/// Whoever makes a blocking call.
+pub(crate) fn caller(py: Python<'_>) -> PyResult<Who<'_>> {
+    if let Some(who) = in_loop(py)? {
+        return Ok(who);
+    }
+    // Notes whether greenlets wait here.
+    hub::here(py)?;
+    Ok(Who { owner: thread_or_greenlet(py)?, tag: thread(), task: None })
+}
+
+/// The owner of what whoever makes a blocking call has taken.
+pub(crate) fn owner(py: Python<'_>) -> PyResult<usize> {
+    if let Some(number) = plain() {
+        return Ok(number as usize);
+    }
+    let task = aio::running_loop(py)?.map(|running| aio::task_of(&running)).transpose()?;
+    match task.filter(|task| !task.is_none()) {
+        Some(task) => Ok(task.as_ptr().addr()),
+        None => thread_or_greenlet(py),
     }
 }
 
 /// Whoever awaits a call.
 pub(crate) fn awaiter(py: Python<'_>) -> PyResult<Who<'_>> {
-    // Asked for its error where there is no loop.
-    let task = aio::current_task(py)?;
     match in_loop(py)? {
         Some(who) => Ok(who),
-        None => Ok(Who { owner: task.as_ptr().addr(), tag: thread(), task: None }),
+        // Asked for its error.
+        None => Ok(Who { owner: awaiting(py)?, tag: thread(), task: None }),
     }
+}
+
+/// The owner of what whoever awaits a call has taken.
+pub(crate) fn awaiting(py: Python<'_>) -> PyResult<usize> {
+    Ok(aio::current_task(py)?.as_ptr().addr())
 }
 
 fn in_loop(py: Python<'_>) -> PyResult<Option<Who<'_>>> {
     let Some(running) = aio::running_loop(py)? else { return Ok(None) };
-    let (task, port) = (aio::current_task(py)?, Port::of(&running)?);
+    let (task, port) = (aio::task_of(&running)?, Port::of(&running)?);
     let tag = port.number();
     // In a plain callback of the loop no task runs.
     Ok(Some(match task.is_none() {
         true => Who { owner: thread() as usize, tag, task: None },
         false => Who { owner: task.as_ptr().addr(), tag, task: Some((task, port)) },
     }))
+}
+
+fn thread_or_greenlet(py: Python<'_>) -> PyResult<usize> {
+    let (number, greenlets) = THREAD.with(|thread| (thread.number, thread.greenlets.get()));
+    if greenlets { greenlet(py) } else { Ok(number as usize) }
 }
 
 fn greenlet(py: Python<'_>) -> PyResult<usize> {
