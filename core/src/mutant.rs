@@ -41,6 +41,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("process-hooks-where-they-are", "the hooks of a lost lease run where its loss is found"),
     ("process-one-pool-for-all", "names are resolved on the pool of the callbacks"),
     ("process-signals-taken", "the library's threads take the program's signals"),
+    #[cfg(feature = "file")]
+    ("file-counter-not-looked-at", "a process goes on with the fences of a counter that was removed"),
+    #[cfg(feature = "file")]
+    ("file-counter-forgotten", "a counter is made anew without what was granted before"),
     #[cfg(feature = "redis")]
     ("redis-handed-over-from-receipt", "a handed-over lock counts from the message, not from the request"),
     #[cfg(feature = "redis")]

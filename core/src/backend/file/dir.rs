@@ -1,30 +1,32 @@
-//! The directory: where it is, whether it can be trusted, and the counter that all of its locks draw fences from.
+//! The directory: where it is, whether it can be trusted, and who may use what is in it.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags};
+use rustix::io::{self, Errno};
 
+use super::counter::{Counter, LOOK};
 use super::error;
-use super::sys::{Mapped, SIZE};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 
-const COUNTER: &str = ".fence";
-
-/// How long others are taken to wait after they last said so.
-const WAITING: Duration = Duration::from_millis(200);
+/// Who may use the directory may use its files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    mode: Mode,
+    group: Gid,
+}
 
 /// An open lock directory.
 #[derive(Debug)]
 pub(super) struct Dir {
-    mode: Mode,
-    counter: PathBuf,
+    access: Access,
+    counter: Counter,
     inode: (u64, u64),
-    /// The last fence, and until when somebody waits here, in nanoseconds of the boot-time clock.
-    shared: Mapped,
+    /// When it was last seen at its path.
+    seen: AtomicU64,
 }
 
 /// The platform's own place for this user's locks: a constant, never chosen by what happens to be writable.
@@ -69,72 +71,59 @@ impl Dir {
         if !force {
             refuse_network(path, &shown)?;
         }
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o666);
-        let counter = path.join(COUNTER);
-        let (shared, inode) = open_counter(&counter, mode, before)?;
-        Ok(Self { mode, counter, inode, shared })
+        let access = Access { mode: Mode::from_raw_mode(stat.st_mode & 0o666), group: Gid::from_raw(stat.st_gid) };
+        let counter = Counter::open(path, access, before.map(Self::counter))?;
+        let seen = AtomicU64::new(Instant::now().nanos());
+        Ok(Self { access, counter, inode: (stat.st_dev, stat.st_ino), seen })
     }
 
-    /// Who may use the directory may use its files.
-    pub(super) fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// The next fence.
-    pub(super) fn step(&self) -> u64 {
-        self.shared.get()[0].fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    /// Says to all processes that this one waits for a lock of the directory, for a little while.
-    pub(super) fn announce(&self) {
-        self.shared.get()[1].fetch_max(Instant::now().plus(WAITING).nanos(), Ordering::SeqCst);
-    }
-
-    /// Whether somebody may be waiting here. A mark far ahead is of before a restart.
-    pub(super) fn awaited(&self, now: Instant) -> bool {
-        let until = self.shared.get()[1].load(Ordering::SeqCst);
-        if until == 0 {
-            return false;
+    /// Whether the path still leads here, as known no later than a moment ago: another directory is another's, perhaps.
+    pub(super) fn is_current(&self, path: &Path) -> bool {
+        let now = Instant::now();
+        if now - Instant::from_nanos(self.seen.load(Ordering::Acquire)) <= LOOK {
+            return true;
         }
-        let left = Instant::from_nanos(until) - now;
-        if left > WAITING {
-            self.shared.get()[1].store(0, Ordering::SeqCst);
+        let current = fs::stat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.inode);
+        if current {
+            self.seen.store(now.nanos(), Ordering::Release);
         }
-        !left.is_zero() && left <= WAITING
+        current
     }
 
-    /// Whether the counter we map is still the directory's.
-    pub(super) fn counter_is_current(&self) -> bool {
-        fs::stat(&self.counter).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.inode)
+    pub(super) fn access(&self) -> Access {
+        self.access
+    }
+
+    pub(super) fn counter(&self) -> &Counter {
+        &self.counter
     }
 }
 
-/// Opens the counter, and makes it no less than the one it replaces and than the time in microseconds, so that fences go
-/// on increasing when the directory was emptied.
-fn open_counter(path: &Path, mode: Mode, before: Option<&Dir>) -> Result<(Mapped, (u64, u64))> {
-    let shown = path.display().to_string();
-    let fail = |errno| error::of(errno, "use the fence counter", &shown);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = fs::open(path, flags, mode).map_err(fail)?;
-    let stat = fs::fstat(&file).map_err(fail)?;
-    if stat.st_size == 0 && stat.st_mode & 0o777 != mode.as_raw_mode() {
-        fs::fchmod(&file, mode).map_err(fail)?;
-    }
-    if usize::try_from(stat.st_size).unwrap_or(0) < SIZE {
-        // Space is taken here, so that a full disk is an error and not a signal at the first grant. Neither call
-        // changes what others have written meanwhile.
-        match fs::fallocate(&file, FallocateFlags::empty(), 0, SIZE as u64) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => fs::ftruncate(&file, SIZE as u64),
-            allocated => allocated,
+impl Access {
+    /// Opens a file, and makes it if it isn't there.
+    pub(super) fn open(self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        loop {
+            match fs::open(path, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {}
+                opened => return opened,
+            }
+            match self.make(path, flags) {
+                Err(Errno::EXIST) => {}
+                made => return made,
+            }
         }
-        .map_err(fail)?;
     }
-    let mapped = Mapped::new(&file).map_err(fail)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let floor = u64::try_from(now.as_micros()).unwrap_or(0);
-    let last = before.map_or(0, |before| before.shared.get()[0].load(Ordering::Acquire));
-    mapped.get()[0].fetch_max(floor.max(last), Ordering::AcqRel);
-    Ok((mapped, (stat.st_dev, stat.st_ino)))
+
+    /// Makes a file, whatever the umask says.
+    pub(super) fn make(self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let made = fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, self.mode)?;
+        if fs::fstat(&made)?.st_gid != self.group.as_raw() {
+            // Refused to who isn't of the group: then the others' permissions are those that count.
+            let _ = fs::fchown(&made, None, Some(self.group));
+        }
+        fs::fchmod(&made, self.mode)?;
+        Ok(made)
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{self, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{self, FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::{self, Errno};
 
 use super::File;
-use super::dir::Dir;
+use super::dir::{Access, Dir};
 use crate::backend::{BoxFuture, Grant, Renewal};
 use crate::clock::Instant;
 use crate::error::Result;
@@ -26,25 +26,9 @@ pub(super) struct LockFile {
 
 impl LockFile {
     /// Opens it, and makes it if it isn't there.
-    pub(super) fn open(path: &Path, mode: Mode) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, access: Access) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fd = Unshared::open(|| {
-            loop {
-                match fs::open(path, flags, Mode::empty()) {
-                    Err(Errno::NOENT) => {}
-                    opened => return opened,
-                }
-                match fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, mode) {
-                    Err(Errno::EXIST) => {}
-                    Ok(made) => {
-                        // Whatever the umask says: who may use the directory may use its files.
-                        fs::fchmod(&made, mode)?;
-                        return Ok(made);
-                    }
-                    failed => return failed,
-                }
-            }
-        })?;
+        let fd = Unshared::open(|| access.open(path, flags))?;
         let stat = fs::fstat(&fd)?;
         Ok(Self { fd, inode: (stat.st_dev, stat.st_ino) })
     }
@@ -90,12 +74,12 @@ impl LockFile {
 }
 
 /// Puts a new, unlocked file in the place of the one at this path.
-pub(super) fn replace(path: &Path, mode: Mode) -> io::Result<()> {
+pub(super) fn replace(path: &Path, access: Access) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(format!(".{}-{}", std::process::id(), Instant::now().nanos()));
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
-    let file = fs::open(Path::new(&fresh), flags, mode)?;
-    let replaced = fs::fchmod(&file, mode).and_then(|()| fs::rename(Path::new(&fresh), path));
+    let file = access.make(Path::new(&fresh), OFlags::RDONLY | OFlags::CLOEXEC)?;
+    let replaced = fs::rename(Path::new(&fresh), path);
+    drop(file);
     if replaced.is_err() {
         let _ = fs::unlink(Path::new(&fresh));
     }
@@ -145,10 +129,10 @@ impl Held {
         let ours = now - self.since < BRIEF || file.has_name();
         file.unlock();
         // After unlocking: who announces itself later than this look finds the lock free.
-        if self.dir.awaited(now) {
+        if self.dir.counter().awaited(now) {
             // Closing is what wakes those who watch the file.
             drop(file);
-            self.backend.kept().given.insert(self.name.clone(), now);
+            self.backend.kept().given.insert(&self.name, now);
         } else if ours {
             self.backend.keep(&self.name, file);
         }

@@ -1,15 +1,15 @@
 //! `file:///dir`: a lock between the processes of one host, by flock(2) on an empty file that is never removed, so that
 //! flock(1) and other users of flock on the same path take part.
 
+mod counter;
 mod dir;
 mod error;
 mod grant;
 mod name;
 mod proc;
-mod sys;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -93,7 +93,37 @@ struct File {
 #[derive(Debug, Default)]
 struct Kept {
     idle: HashMap<Arc<str>, LockFile, FxBuildHasher>,
-    given: HashMap<Arc<str>, Instant, FxBuildHasher>,
+    given: Given,
+}
+
+/// What was given back so lately that others go first.
+#[derive(Debug, Default)]
+struct Given {
+    at: HashMap<Arc<str>, Instant, FxBuildHasher>,
+    /// In the order of their times.
+    order: VecDeque<(Arc<str>, Instant)>,
+}
+
+impl Given {
+    fn insert(&mut self, name: &Arc<str>, now: Instant) {
+        while let Some((name, at)) = self.order.front().filter(|(_, at)| now - *at > COURTESY) {
+            if self.at.get(name) == Some(at) {
+                self.at.remove(name);
+            }
+            self.order.pop_front();
+        }
+        self.order.push_back((name.clone(), now));
+        self.at.insert(name.clone(), now);
+    }
+
+    /// How long others still go first.
+    fn take(&mut self, name: &str) -> Option<Duration> {
+        if self.at.is_empty() {
+            return None;
+        }
+        let left = self.at.remove(name)?.plus(COURTESY).left();
+        (!left.is_zero()).then_some(left)
+    }
 }
 
 impl File {
@@ -134,12 +164,15 @@ impl File {
     }
 
     fn open(&self, name: &str) -> Result<LockFile> {
-        let dir = self.dir()?;
-        match LockFile::open(Path::new(name), dir.mode()) {
+        let mut dir = self.dir()?;
+        if !dir.is_current(&self.path) {
+            dir = self.open_dir()?;
+        }
+        match LockFile::open(Path::new(name), dir.access()) {
             // Somebody removed the directory.
             Err(errno) if errno == rustix::io::Errno::NOENT => {
                 let dir = self.open_dir()?;
-                LockFile::open(Path::new(name), dir.mode()).map_err(|errno| error::of(errno, "open", name))
+                LockFile::open(Path::new(name), dir.access()).map_err(|errno| error::of(errno, "open", name))
             }
             opened => opened.map_err(|errno| error::of(errno, "open", name)),
         }
@@ -163,7 +196,6 @@ impl File {
                 Some(file) => file,
                 None => self.open(name)?,
             };
-            let since = Instant::now();
             if !file.lock().map_err(|errno| error::of(errno, "lock", name))? {
                 if file.is_current(name) {
                     *open = Some(file);
@@ -171,11 +203,14 @@ impl File {
                 }
                 continue;
             }
+            let dir = self.dir()?;
+            // Before the look at the path: whoever takes the file away after it gives a greater fence.
+            let step = dir.counter().step();
             if !file.is_current(name) {
                 continue;
             }
-            let dir = self.dir()?;
-            let held = Held::new(self.clone(), name.clone(), file, dir.step(), dir, since);
+            let (fence, since) = step?;
+            let held = Held::new(self.clone(), name.clone(), file, fence, dir, since);
             return Ok(Some(Attempt::Granted { grant: Arc::new(held), since, ttl: claim.terms.ttl }));
         }
         Ok(None)
@@ -183,12 +218,7 @@ impl File {
 
     /// How long to let others go first: they wait for what this process has just given back.
     fn courtesy(&self, claim: &Claim) -> Option<Duration> {
-        let mut kept = self.kept();
-        if kept.given.is_empty() || !claim.wait {
-            return None;
-        }
-        let left = kept.given.remove(&claim.terms.name)?.plus(COURTESY).left();
-        (!left.is_zero()).then_some(left)
+        claim.wait.then(|| self.kept().given.take(&claim.terms.name)).flatten()
     }
 
     fn keep(&self, name: &Arc<str>, file: LockFile) {
@@ -231,12 +261,10 @@ impl Backend for Shared {
 
     fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let now = Instant::now();
-        self.0.dir.load().iter().for_each(|dir| {
-            if !dir.counter_is_current() {
-                // Failing that, grants go on counting in the old one; the next renewal tries again.
-                let _ = self.0.open_dir();
-            }
-        });
+        if let Some(dir) = &*self.0.dir.load() {
+            // Whoever can't look grants nothing.
+            let _ = dir.counter().check();
+        }
         let renewed = due.iter().map(|due| {
             let kept = super::own::<Held>(&due.grant)?.touch();
             Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
@@ -255,7 +283,7 @@ impl Backend for Shared {
             if proc::holders(name).is_empty() && self.0.is_free(name)? {
                 return Ok(false);
             }
-            grant::replace(Path::new(name), dir.mode()).map_err(|errno| error::of(errno, "replace", name))?;
+            grant::replace(Path::new(name), dir.access()).map_err(|errno| error::of(errno, "replace", name))?;
             self.0.alarm.raise(name);
             Ok(true)
         });
@@ -264,5 +292,30 @@ impl Backend for Shared {
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(self.0.dir().map(drop)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{COURTESY, Given};
+    use crate::clock::Instant;
+
+    #[test]
+    fn names_that_were_given_back_are_forgotten_after_a_moment() {
+        let (mut given, mut now) = (Given::default(), Instant::now());
+        for n in 0..1000 {
+            let name: Arc<str> = format!("k{n}").into();
+            given.insert(&name, now);
+            given.insert(&name, now);
+            now = now.plus(COURTESY / 4);
+            assert!(given.at.len() <= 6 && given.order.len() <= 12, "{given:?}");
+        }
+        assert_eq!(given.take("k0"), None);
+        let name: Arc<str> = "k".into();
+        given.insert(&name, Instant::now().plus(Duration::from_secs(1)));
+        assert!(given.take("k").is_some() && given.take("k").is_none());
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::File;
+use super::counter::LOOK;
 use super::grant::LockFile;
 use crate::backend::{Attempt, BoxFuture, Contender, Wake};
 use crate::claim::Claim;
@@ -19,12 +20,14 @@ pub(super) struct Waiter {
     claim: Claim,
     open: Option<LockFile>,
     watch: Option<Watch>,
+    /// Whether all that hold a lock know that somebody waits.
+    known: bool,
     tries: u32,
 }
 
 impl Waiter {
     pub(super) fn new(backend: Arc<File>, claim: Claim) -> Self {
-        Self { backend, claim, open: None, watch: None, tries: 0 }
+        Self { backend, claim, open: None, watch: None, known: false, tries: 0 }
     }
 
     fn try_once(&mut self) -> Result<Attempt> {
@@ -34,9 +37,14 @@ impl Waiter {
         let mut attempt = self.backend.take(&self.claim, &mut self.open)?;
         if attempt.is_none() && self.claim.wait {
             // Who unlocks after this sees that it has to wake somebody; who has unlocked before it is found by looking
-            // once more.
-            self.backend.dir()?.announce();
-            self.follow();
+            // once more. Failing that, waiting is polling.
+            match self.backend.dir()?.counter().announce() {
+                Ok(known) => {
+                    self.known = known;
+                    self.follow();
+                }
+                Err(_) => self.watch = None,
+            }
             attempt = self.backend.take(&self.claim, &mut self.open)?;
         }
         self.tries = self.tries.saturating_add(1);
@@ -54,7 +62,12 @@ impl Waiter {
     fn wake(&self) -> Wake {
         let notify = self.watch.as_ref().map(|watch| watch.notify.clone());
         // 1 ms doubling to 50 ms; at once in the upper half of that where a watch makes it a mere safety net.
-        let longest = if notify.is_some() { 50_000 } else { (1_000 << self.tries.min(6)).min(50_000) };
+        let longest = match &notify {
+            Some(_) if self.known => 50_000,
+            // Who has looked before it was written may unlock without another look.
+            Some(_) => 2 * u64::try_from(LOOK.as_micros()).unwrap_or(0),
+            None => (1_000 << self.tries.min(6)).min(50_000),
+        };
         let after = Duration::from_micros(fastrand::u64(longest / 2..=longest));
         Wake {
             after,

@@ -11,14 +11,18 @@ use tempfile::TempDir;
 
 /// The clock of one program.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub struct Clock {
     /// Not in memory as the rest: what is mounted there is often closed to libraries.
     folder: TempDir,
     offset: File,
 }
 
 impl Clock {
-    pub(super) fn new() -> Result<Self, String> {
+    /// One that goes as the machine's.
+    ///
+    /// # Errors
+    /// Why there is none: it needs a C compiler.
+    pub fn new() -> Result<Self, String> {
         let folder = TempDir::new().map_err(|error| error.to_string())?;
         let make = || {
             let offset = File::options().read(true).write(true).create_new(true).open(folder.path().join("offset"))?;
@@ -31,11 +35,15 @@ impl Clock {
     }
 
     /// Has the program go by this clock.
-    pub(super) fn put(&self, command: &mut Command) {
+    pub fn put(&self, command: &mut Command) {
         command.env("LD_PRELOAD", self.path("clock.so")).env("DLOCK_TEST_CLOCK", self.path("offset"));
     }
 
-    pub(super) fn step(&self, by: Duration, forwards: bool) -> std::io::Result<()> {
+    /// Sets it.
+    ///
+    /// # Errors
+    /// When its file can't be written.
+    pub fn step(&self, by: Duration, forwards: bool) -> std::io::Result<()> {
         let mut now = [0; 8];
         self.offset.read_exact_at(&mut now, 0)?;
         let by = i64::try_from(by.as_nanos()).map_err(std::io::Error::other)?;

@@ -25,6 +25,8 @@ mod redis;
 
 pub use self::canned::Canned;
 pub use self::certs::Certs;
+#[cfg(target_os = "linux")]
+pub use self::clock::Clock;
 pub use self::cluster::Cluster;
 pub use self::etcd::Etcd;
 pub use self::options::{EtcdOptions, RedisOptions};
