@@ -85,6 +85,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("etcd-unsettled-forgotten", "a put that may still be done is forgotten"),
     #[cfg(feature = "etcd")]
     ("etcd-release-forgets-doubt", "a repeated release that finds nothing is a loss"),
+    #[cfg(feature = "etcd")]
+    ("etcd-one-lease-for-all", "however many keys there are, one lease carries them"),
+    #[cfg(feature = "etcd")]
+    ("etcd-longer-names-looked-through", "what was seen of the keys of longer names is forgotten"),
 ];
 
 /// What the processes of a test are started with.

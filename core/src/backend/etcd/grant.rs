@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Etcd;
 use super::link::{Limits, Refusal, Unanswered};
-use super::request::{Asker, get, txn};
+use super::request::{get, leave, txn};
 use super::session::{Session, seconds};
 use super::unsettled::{self, Ghost};
 use super::wait::patience;
@@ -78,9 +78,7 @@ impl Held {
             interest.let_go();
         }
         let limits = self.etcd.link.limits(patience(self.claim.terms.ttl));
-        let name = &*self.claim.terms.name;
-        let asker = Asker { link: &self.etcd.link, name, key: &self.key, value: &self.value, limits };
-        let answer = match asker.leave(self.rev).await {
+        let answer = match leave(&self.etcd.link, limits, (&self.key, &self.value), self.rev).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 if refusal.is_unknown() {
@@ -109,18 +107,18 @@ impl Held {
     fn haunted(&self, sessions: &[Arc<Session>], unanswered: Unanswered) {
         // One's own lease takes it with it.
         let Some(session) = sessions.iter().find(|session| !session.own) else { return };
-        let (name, key, value) = (self.claim.terms.name.clone(), self.key.clone(), self.value.clone());
+        let (key, value) = (self.key.clone(), self.value.clone());
         self.etcd.sessions.retire(session);
-        unsettled::settle(self.etcd.link.clone(), session, Ghost { name, key, value, unanswered });
+        unsettled::settle(self.etcd.link.clone(), session, Ghost { key, value, unanswered });
     }
 
     /// Attaches the key to a lease with a longer ttl.
     async fn lengthen(&self, ttl: Duration, limits: Limits) -> Result<(), Refusal> {
         let own = !self.claim.terms.renew;
-        let mut longer = self.etcd.sessions.pick(ttl, own, limits).await?;
+        let mut longer = self.etcd.sessions.pick(ttl, own, self.key.len(), limits).await?;
         // Alive from now on, so that it ends after the one that the key has had.
         while !longer.keep_alive(limits, Instant::now()).await? {
-            longer = self.etcd.sessions.pick(ttl, own, limits).await?;
+            longer = self.etcd.sessions.pick(ttl, own, self.key.len(), limits).await?;
         }
         let put = PutOptions::new().with_lease(longer.id);
         let request = Txn::new()

@@ -3,20 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp};
 
 use super::link::{Limits, Link, Refusal};
-use super::name::{is_child, prefix, told};
+use super::name::{after, is_child, range, told};
 use super::request::{get, txn};
 use crate::backend::Holder;
 use crate::claim::place;
 
+/// How many keys are read at a time, with all that their holders put there.
+const PAGE: i64 = 512;
+
 /// The keys of holder and queue, in their order.
 async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyValue>, Refusal> {
-    let prefix = &prefix(name);
-    let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
-    let answer = get(link, limits, prefix, &options).await?;
-    Ok(answer.value.kvs().iter().filter(|contender| is_child(prefix, contender.key())).cloned().collect())
+    let (mut from, to) = range(name);
+    let (mut found, mut at) = (Vec::new(), 0);
+    loop {
+        // All as of one moment.
+        let options = GetOptions::new().with_range(to.clone()).with_limit(PAGE).with_revision(at);
+        let page = get(link, limits, &from, &options).await?.value;
+        found.extend(page.kvs().iter().filter(|contender| is_child(name, contender.key())).cloned());
+        match page.kvs().last() {
+            Some(last) if page.more() => {
+                at = if at == 0 { page.header().map_or(0, ResponseHeader::revision) } else { at };
+                from = after(name, last.key());
+            }
+            _ => break,
+        }
+    }
+    found.sort_unstable_by_key(KeyValue::create_revision);
+    Ok(found)
 }
 
 /// Holder first, then the queue.

@@ -5,6 +5,7 @@
 mod connect;
 mod cork;
 mod error;
+mod floors;
 mod grant;
 mod link;
 mod look;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use etcd_client::GetOptions;
 
+use self::floors::Floors;
 use self::grant::Held;
 use self::link::{Link, PATIENCE};
 use self::session::Sessions;
@@ -84,6 +86,7 @@ struct Etcd {
     link: Arc<Link>,
     sessions: Sessions,
     watches: Arc<Watches>,
+    floors: Floors,
     alarm: Alarm,
 }
 
@@ -100,7 +103,7 @@ impl Etcd {
         };
         let link = Arc::new(Link::new(addresses?, config.clone()));
         let watches = Arc::new(Watches::new(link.clone(), alarm.clone()));
-        Ok(Self { sessions: Sessions::new(link.clone()), link, watches, alarm })
+        Ok(Self { sessions: Sessions::new(link.clone()), link, watches, floors: Floors::default(), alarm })
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::claim::Claim;
 
-/// What stands before all keys of this lock.
-pub(super) fn prefix(name: &str) -> Vec<u8> {
-    format!("{name}/").into_bytes()
+/// The keys of this lock's contenders are no less than the first of these, and less than the second. So are keys of
+/// longer names, where what follows the `/` begins as a number does: those are told by [`is_child`].
+pub(super) fn range(name: &str) -> (Vec<u8>, Vec<u8>) {
+    (format!("{name}/0").into_bytes(), format!("{name}/g").into_bytes())
 }
 
 /// The key of the contender that has this lease.
@@ -12,9 +13,26 @@ pub(super) fn key(name: &str, lease: i64) -> Vec<u8> {
     format!("{name}/{lease:x}").into_bytes()
 }
 
-/// Whether a key below the prefix is a contender's: those further down belong to locks of longer names.
-pub(super) fn is_child(prefix: &[u8], key: &[u8]) -> bool {
-    key.strip_prefix(prefix).is_some_and(|rest| !rest.contains(&b'/'))
+/// Whether a key is that of a contender for this lock: the name and a lease. Those further down belong to locks of longer
+/// names.
+pub(super) fn is_child(name: &str, key: &[u8]) -> bool {
+    let lease = key.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+    lease.is_some_and(|lease| {
+        matches!(lease.len(), 1..=16) && lease.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Behind this key, and behind all others of the longer name that it belongs to.
+pub(super) fn after(name: &str, key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    match key.iter().skip(name.len() + 1).position(|byte| *byte == b'/') {
+        Some(at) => {
+            next.truncate(name.len() + 1 + at);
+            next.push(b'/' + 1);
+        }
+        None => next.push(0),
+    }
+    next
 }
 
 /// What the key of a claim contains: `1 <claim> <n> <user's token, n bytes><label>`. Others leave it empty, and look
@@ -51,10 +69,27 @@ mod tests {
 
     #[test]
     fn only_direct_children_count() {
-        let a = prefix("a");
-        assert!(is_child(&a, &key("a", 0x2040_a1fa_4557_3b06)));
-        assert!(!is_child(&a, &key("a/b", 7)) && !is_child(&a, &key("a/", 7)) && !is_child(&a, &key("ab", 7)));
-        assert!(is_child(&prefix("a/b"), &key("a/b", 7)));
+        assert!(is_child("a", &key("a", 0x2040_a1fa_4557_3b06)) && is_child("a", &key("a", i64::MAX)));
+        assert!(!is_child("a", &key("a/b", 7)) && !is_child("a", &key("a/", 7)) && !is_child("a", &key("ab", 7)));
+        assert!(!is_child("a", b"a/") && !is_child("a", b"a/limit") && !is_child("a", b"a/0123456789abcdef0"));
+        assert!(is_child("a/b", &key("a/b", 7)));
+    }
+
+    #[test]
+    fn all_contenders_are_in_the_range() {
+        let (from, to) = range("a");
+        for lease in [1, 0xa, 0xf, 0x2040_a1fa_4557_3b06, i64::MAX] {
+            assert!((&from..&to).contains(&&key("a", lease)), "{lease:x}");
+        }
+        assert!(!(&from..&to).contains(&&key("a/k1", 7)) && !(&from..&to).contains(&&key("a", 7)[..2].to_vec()));
+    }
+
+    #[test]
+    fn a_longer_name_is_left_out_whole() {
+        let next = after("a", &key("a/12", 7));
+        assert!(next > key("a/12", i64::MAX) && next > key("a/12/f", 7));
+        assert!(next <= key("a", 0x120) && next <= key("a/120", 0));
+        assert_eq!(after("a", &key("a", 0x12)), b"a/12\0");
     }
 
     #[test]

@@ -16,6 +16,10 @@ use crate::runtime::{self, locked};
 /// How many classes of ttl a client has. What comes later joins the next longer one.
 const CLASSES: usize = 8;
 
+/// How many bytes of keys a lease carries, so that the server can list them in one answer of 4 MiB: also where long keys
+/// came first and many short ones later.
+const LISTED: usize = 512 << 10;
+
 /// One lease at the server. Dropped, it is revoked in the background.
 pub(super) struct Session {
     link: Arc<Link>,
@@ -39,7 +43,8 @@ pub(super) struct Sessions {
 
 #[derive(Default)]
 struct Class {
-    current: Mutex<Option<Arc<Session>>>,
+    /// Those that have room for more keys, and those that may have again.
+    sessions: Mutex<Vec<Arc<Session>>>,
     granting: tokio::sync::Mutex<()>,
 }
 
@@ -53,34 +58,45 @@ impl Sessions {
         Self { link, classes: Mutex::default() }
     }
 
-    /// The session for a claim of this ttl, with at least half of it left; `own`: one that no other claim has.
-    pub(super) async fn pick(&self, ttl: Duration, own: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
+    /// The session for a claim of this ttl, with at least half of it left, and room for a key of so many bytes; `own`: one
+    /// that no other claim has.
+    pub(super) async fn pick(
+        &self,
+        ttl: Duration,
+        own: bool,
+        size: usize,
+        limits: Limits,
+    ) -> Result<Arc<Session>, Refusal> {
         let wanted = seconds(ttl);
         let Some(class) = (if own { None } else { self.class(wanted) }) else {
             return Box::pin(Session::grant(&self.link, wanted, true, limits)).await.map(Arc::new);
         };
         let (seconds, class) = class;
-        if let Some(session) = class.usable() {
-            if session.since().plus(session.ttl / 2).left() > Duration::ZERO {
-                if session.since().plus(session.ttl / 3).passed() {
-                    session.refresh_later();
+        loop {
+            while let Some(session) = class.usable(size) {
+                if session.since().plus(session.ttl / 2).left() > Duration::ZERO {
+                    if session.since().plus(session.ttl / 3).passed() {
+                        session.refresh_later();
+                    }
+                    return Ok(session);
                 }
-                return Ok(session);
+                if Box::pin(session.keep_alive(limits, Instant::now().minus(session.ttl / 3))).await? {
+                    return Ok(session);
+                }
             }
-            if Box::pin(session.keep_alive(limits, Instant::now().minus(session.ttl / 3))).await? {
+            let grant = async {
+                let _one = class.granting.lock().await;
+                if class.usable(size).is_some() {
+                    return Ok(None);
+                }
+                let session = Arc::new(Session::grant(&self.link, seconds, false, limits).await?);
+                locked(&class.sessions).push(session.clone());
+                Ok(Some(session))
+            };
+            if let Some(session) = Box::pin(bounded(limits, grant)).await? {
                 return Ok(session);
             }
         }
-        let grant = async {
-            let _one = class.granting.lock().await;
-            if let Some(session) = class.usable() {
-                return Ok(session);
-            }
-            let session = Arc::new(Session::grant(&self.link, seconds, false, limits).await?);
-            *locked(&class.current) = Some(session.clone());
-            Ok(session)
-        };
-        Box::pin(bounded(limits, grant)).await
     }
 
     /// The class for a ttl, and its seconds. `None`: there are too many, and none is longer.
@@ -95,17 +111,19 @@ impl Sessions {
     /// Gives it to no further claim. It ends with those that have it.
     pub(super) fn retire(&self, session: &Arc<Session>) {
         for class in locked(&self.classes).values() {
-            let mut current = locked(&class.current);
-            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
-                *current = None;
-            }
+            locked(&class.sessions).retain(|other| !Arc::ptr_eq(other, session));
         }
     }
 }
 
 impl Class {
-    fn usable(&self) -> Option<Arc<Session>> {
-        locked(&self.current).clone().filter(|session| !session.is_over())
+    /// The first with room for a key of so many bytes.
+    fn usable(&self, size: usize) -> Option<Arc<Session>> {
+        let mut sessions = locked(&self.sessions);
+        sessions.retain(|session| !session.is_over());
+        let most = if mutant!("etcd-one-lease-for-all") { usize::MAX } else { LISTED / size.max(1) };
+        // Each claim has it once, and so has this list.
+        sessions.iter().find(|session| Arc::strong_count(session) <= most.max(1)).cloned()
     }
 }
 

@@ -8,7 +8,7 @@ use etcd_client::{EventType, WatchFilterType, WatchOptions, WatchRequestSender, 
 use tokio::sync::mpsc;
 
 use super::link::Conn;
-use super::name::prefix;
+use super::name::range;
 use super::watch::{Order, Watches};
 use crate::clock;
 
@@ -55,10 +55,13 @@ struct Stream {
     known: HashSet<i64>,
 }
 
-fn options(id: i64) -> WatchOptions {
+/// The longest answer that is taken: many keys may be deleted at once.
+const ANSWER: usize = 64 << 20;
+
+fn options(id: i64, to: Vec<u8>) -> WatchOptions {
     // From now on: from a past revision the server begins only at its next tick, 100 ms later. Whoever waits reads
     // after this, so that nothing is missed.
-    WatchOptions::new().with_prefix().with_filters([WatchFilterType::NoPut]).with_watch_id(id)
+    WatchOptions::new().with_range(to).with_filters([WatchFilterType::NoPut]).with_watch_id(id)
 }
 
 /// A stream with a watcher for all that is waited for.
@@ -66,7 +69,9 @@ async fn open(watches: &Watches) -> Option<Stream> {
     let conn = watches.link.conn(None).await.ok()?;
     let all = watches.all();
     let (first, name) = all.first()?;
-    let opened = conn.client.watch_client().watch(prefix(name), Some(options(*first))).await.ok()?;
+    let (from, to) = range(name);
+    let mut client = conn.client.watch_client().max_decoding_message_size(ANSWER);
+    let opened = client.watch(from, Some(options(*first, to))).await.ok()?;
     let (sender, responses) = opened.split();
     let mut stream = Stream { conn, sender, responses, known: HashSet::from([*first]) };
     for (id, name) in &all[1..] {
@@ -80,7 +85,8 @@ impl Stream {
         if !self.known.insert(id) {
             return Some(());
         }
-        self.sender.watch(prefix(name), Some(options(id))).await.ok()
+        let (from, to) = range(name);
+        self.sender.watch(from, Some(options(id, to))).await.ok()
     }
 
     /// Until it breaks, its connection is given up, or there is nothing left to watch.

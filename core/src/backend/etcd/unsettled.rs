@@ -3,14 +3,13 @@
 use std::sync::{Arc, Weak};
 
 use super::link::{Link, PATIENCE, Unanswered};
-use super::request::Asker;
+use super::request::leave;
 use super::session::Session;
 use crate::clock::{self, Instant};
 use crate::runtime;
 
 /// A key that a claim may have put, or may still put.
 pub(super) struct Ghost {
-    pub(super) name: Arc<str>,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
     /// Where it was asked with no answer.
@@ -29,8 +28,7 @@ pub(super) fn settle(link: Arc<Link>, session: &Arc<Session>, ghost: Ghost) {
         while absent < 2 && !is_over(&session, end) {
             let closed = ghost.unanswered.iter().all(|conn| conn.strong_count() == 0);
             let limits = link.limits(PATIENCE);
-            let asker = Asker { link: &link, name: &ghost.name, key: &ghost.key, value: &ghost.value, limits };
-            match asker.leave(0).await {
+            match leave(&link, limits, (&ghost.key, &ghost.value), 0).await {
                 Ok(left) if left.value || !closed => absent = 0,
                 Ok(_) => absent += 1,
                 Err(_) => {}

@@ -8,7 +8,7 @@ use super::error::Fate;
 use super::grant::Held;
 use super::link::{Limits, PATIENCE, Refusal, Unanswered};
 use super::name::{key, value};
-use super::request::{Asker, Line, Seen};
+use super::request::{Asker, Line, Seen, leave};
 use super::session::Session;
 use super::unsettled::{self, Ghost};
 use super::watch::Interest;
@@ -76,7 +76,8 @@ impl Waiter {
             }
             let listens = self.interest.as_ref().is_some_and(Interest::listen);
             let (link, name) = (&self.etcd.link, &*self.claim.terms.name);
-            let asker = Asker { link, name, key: &seat.key, value: &self.value, limits };
+            let floors = &self.etcd.floors;
+            let asker = Asker { link, name, key: &seat.key, value: &self.value, limits, floors };
             let lease = seat.session.id;
             let answer = match seat.rev {
                 0 if self.claim.wait => asker.enter(lease).await,
@@ -121,8 +122,7 @@ impl Waiter {
                 Seen::Foreign(theirs) => {
                     seat.rev = 0;
                     seat.unknown = false;
-                    let (name, key) = (self.claim.terms.name.clone(), seat.key.clone());
-                    let ghost = Ghost { name, key, value: theirs, unanswered: Unanswered::new() };
+                    let ghost = Ghost { key: seat.key.clone(), value: theirs, unanswered: Unanswered::new() };
                     unsettled::settle(self.etcd.link.clone(), &seat.session, ghost);
                     self.etcd.sessions.retire(&seat.session);
                     self.give_up_seat();
@@ -146,7 +146,9 @@ impl Waiter {
             self.seat = None;
         }
         let terms = &self.claim.terms;
-        let session = self.etcd.sessions.pick(terms.ttl, !terms.renew, limits).await?;
+        // As long as with any lease.
+        let size = terms.name.len() + 17;
+        let session = self.etcd.sessions.pick(terms.ttl, !terms.renew, size, limits).await?;
         let key = key(&terms.name, session.id);
         self.interest = self.interest.take().filter(|interest| interest.is_for(&key));
         if self.interest.is_none() && self.claim.wait {
@@ -198,12 +200,8 @@ impl Waiter {
 
     /// What was asked there may still be there, or be done.
     fn haunted(&self, seat: &Seat) {
-        let ghost = Ghost {
-            name: self.claim.terms.name.clone(),
-            key: seat.key.clone(),
-            value: self.value.clone(),
-            unanswered: seat.unanswered.clone(),
-        };
+        let (key, value, unanswered) = (seat.key.clone(), self.value.clone(), seat.unanswered.clone());
+        let ghost = Ghost { key, value, unanswered };
         self.etcd.sessions.retire(&seat.session);
         unsettled::settle(self.etcd.link.clone(), &seat.session, ghost);
     }
@@ -231,10 +229,8 @@ impl Waiter {
             seat.session.revoke(limits).await?;
             return Ok(());
         }
-        let (link, name) = (&self.etcd.link, &*self.claim.terms.name);
         let rev = if doubtful { 0 } else { seat.rev };
-        let asker = Asker { link, name, key: &seat.key, value: &self.value, limits };
-        match asker.leave(rev).await {
+        match leave(&self.etcd.link, limits, (&seat.key, &self.value), rev).await {
             Ok(_) if doubtful => self.haunted(seat),
             Ok(_) => {}
             Err(refusal) if refusal.failure.error.is_temporary() => return Err(refusal.into()),

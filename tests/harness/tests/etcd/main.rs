@@ -10,6 +10,7 @@ mod cost;
 mod crowd;
 mod foreign;
 mod late;
+mod many;
 mod members;
 mod mutants;
 mod taken;

@@ -12,6 +12,8 @@ const CAUGHT: &[(&str, &str)] = &[
     ("etcd-unsettled-forgotten", "late::a_late_put_locks_nobody_out"),
     ("etcd-release-forgets-doubt", "late::a_release_whose_reply_is_lost_is_released"),
     ("hold-from-request", "cost::a_short_hold_is_granted_once_and_lasts"),
+    ("etcd-one-lease-for-all", "many::more_locks_than_one_answer_can_list_are_kept"),
+    ("etcd-longer-names-looked-through", "many::a_pair_beside_ten_thousand_numbers_costs_what_it_costs_alone"),
     ("loss-ignored", "taken::a_deleted_key_is_a_loss_at_the_next_renewal"),
 ];
 
