@@ -14,6 +14,9 @@ pub(crate) const KEY_LIMIT: usize = 512;
 /// The longest token or label, in bytes.
 pub(crate) const TEXT_LIMIT: usize = 1024;
 
+/// How every token begins that isn't the user's.
+const OURS: &str = "dlock:";
+
 /// How a lock is shared. Only exclusive ones are built.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -100,6 +103,13 @@ impl Terms {
                     text.len()
                 )));
             }
+        }
+        if self.token.as_deref().is_some_and(|token| token.starts_with(OURS)) && !mutant!("client-token-of-ours-taken")
+        {
+            return Err(Error::invalid(format!(
+                "a token that begins with `{OURS}`: dlock makes these for itself, and whoever has one could give back \
+                 another's lock; use any other text, or leave it out"
+            )));
         }
         if self.fair == Some(true) && !capability.fifo {
             return Err(unsupported(backend, "fair=true (first come, first served across processes)", |c| c.fifo));
