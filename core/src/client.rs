@@ -90,10 +90,17 @@ impl Client {
         self.call(key, |core, name| async move { core.holders(&name).await })
     }
 
-    /// Takes the lock away from whoever holds it, and says whether anybody did. The holder learns of it at its next
-    /// exchange with the backend, so only its fencing token guards what it does until then.
+    /// Takes the lock away from whoever holds it, and says whether anybody did. A holder in this process is told at
+    /// once, whichever client it is of. Another one learns of it at its next exchange with the backend at the latest, so
+    /// only its fencing token guards what it does until then.
     pub fn break_lock(&self, key: &str) -> Op<bool> {
-        self.call(key, |core, name| async move { core.backend.break_lock(&name).await })
+        self.call(key, |core, name| async move {
+            let broken = core.backend.break_lock(&name).await?;
+            if broken {
+                core.suspect_everywhere(&name);
+            }
+            Ok(broken)
+        })
     }
 
     /// Checks that the backend answers.
@@ -272,6 +279,22 @@ impl Core {
     /// Whether the lease on these terms has no end of its own, because the process is the lease.
     pub(crate) fn endless(&self, terms: &Terms) -> bool {
         self.capability.local && terms.renew
+    }
+
+    /// Has the lease held under this encoded name renewed at once, whichever client of this process has it.
+    fn suspect_everywhere(self: &Arc<Self>, name: &str) {
+        self.suspect(name);
+        if mutant!("client-break-told-to-its-own") {
+            return;
+        }
+        let others = cores().into_iter().filter(|core| core.number != self.number && core.may_share(self));
+        others.for_each(|core| core.suspect(name));
+    }
+
+    /// Whether both may lead to the same locks: of a server there may be many addresses.
+    fn may_share(&self, other: &Self) -> bool {
+        let place = |core: &Self| (core.config.driver().authority)(core.config.values());
+        self.name() == other.name() && (!self.capability.local || place(self) == place(other))
     }
 
     /// Who holds a name and who waits for it, in this process too.

@@ -131,7 +131,7 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// Who holds and who waits for a name, holder first.
     fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>>;
 
-    /// Takes the lock away from whoever holds it. False: nobody did.
+    /// Takes the lock away from whoever holds it. False: nobody did. A holder of this process is told by the core.
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>>;
 
     /// Checks that the backend answers.

@@ -87,7 +87,6 @@ struct Etcd {
     sessions: Sessions,
     watches: Arc<Watches>,
     floors: Floors,
-    alarm: Alarm,
 }
 
 impl Etcd {
@@ -102,8 +101,8 @@ impl Etcd {
             endpoints => endpoints.iter().map(|endpoint| address(endpoint)).collect(),
         };
         let link = Arc::new(Link::new(addresses?, config.clone()));
-        let watches = Arc::new(Watches::new(link.clone(), alarm.clone()));
-        Ok(Self { sessions: Sessions::new(link.clone()), link, watches, floors: Floors::default(), alarm })
+        let watches = Arc::new(Watches::new(link.clone(), alarm));
+        Ok(Self { sessions: Sessions::new(link.clone()), link, watches, floors: Floors::default() })
     }
 }
 
@@ -140,13 +139,7 @@ impl Backend for Etcd {
     }
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let broken = look::break_lock(&self.link, name, self.link.limits(PATIENCE)).await?;
-            if broken {
-                self.alarm.raise(name);
-            }
-            Ok(broken)
-        })
+        Box::pin(async move { Ok(look::break_lock(&self.link, name, self.link.limits(PATIENCE)).await?) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {

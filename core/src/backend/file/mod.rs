@@ -20,9 +20,7 @@ use rustc_hash::FxBuildHasher;
 use self::dir::Dir;
 use self::grant::{Held, LockFile};
 use self::wait::{Waiter, Watcher};
-use super::{
-    Alarm, Attempt, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal, Scheme, Values, Wake,
-};
+use super::{Attempt, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal, Scheme, Values, Wake};
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::config::{Config, Opt, Parts, Value, Want};
@@ -40,7 +38,7 @@ pub static DRIVER: Driver = Driver {
     parts,
     authority: |values| values.text("dir").map(crate::config::encode_path).unwrap_or_default(),
     capability,
-    connect: |config, alarm| Ok(Arc::new(Shared(Arc::new(File::new(config, alarm)?)))),
+    connect: |config, _| Ok(Arc::new(Shared(Arc::new(File::new(config)?)))),
 };
 
 /// How many lock files are kept open for their next use.
@@ -86,7 +84,6 @@ struct File {
     dir: ArcSwapOption<Dir>,
     kept: Mutex<Kept>,
     watcher: Watcher,
-    alarm: Alarm,
 }
 
 /// Lock files kept open, and names given back while other processes wait for them.
@@ -127,7 +124,7 @@ impl Given {
 }
 
 impl File {
-    fn new(config: &Config, alarm: Alarm) -> Result<Self> {
+    fn new(config: &Config) -> Result<Self> {
         let named = config.values().text("dir").map(PathBuf::from);
         if let Some(path) = named.as_ref().filter(|path| !path.is_absolute()) {
             return Err(Error::invalid(format!(
@@ -141,7 +138,6 @@ impl File {
             dir: ArcSwapOption::empty(),
             kept: Mutex::default(),
             watcher: Watcher::default(),
-            alarm,
         })
     }
 
@@ -284,7 +280,6 @@ impl Backend for Shared {
                 return Ok(false);
             }
             grant::replace(Path::new(name), dir.access()).map_err(|errno| error::of(errno, "replace", name))?;
-            self.0.alarm.raise(name);
             Ok(true)
         });
         Box::pin(std::future::ready(broken))

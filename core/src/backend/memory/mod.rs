@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 pub use table::{Table, Taken};
 
-use super::{Alarm, Attempt, Backend, BoxFuture, Capability, Contender, Driver, Due, Grant, Holder, Renewal, Wake};
+use super::{Attempt, Backend, BoxFuture, Capability, Contender, Driver, Due, Grant, Holder, Renewal, Wake};
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::config::{Config, Opt, Parts, Scheme, Value, Values, Want};
@@ -27,7 +27,7 @@ pub static DRIVER: Driver = Driver {
     parts,
     authority: |values| values.text("name").unwrap_or_default().to_owned(),
     capability,
-    connect: |config, alarm| Ok(Arc::new(Memory { table: shared(config), alarm })),
+    connect: |config, _| Ok(Arc::new(Memory { table: shared(config) })),
 };
 
 fn capability() -> Capability {
@@ -74,7 +74,6 @@ fn shared(config: &Config) -> Arc<Locked> {
 #[derive(Debug)]
 struct Memory {
     table: Arc<Locked>,
-    alarm: Alarm,
 }
 
 #[derive(Debug)]
@@ -165,11 +164,7 @@ impl Backend for Memory {
     }
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
-        let broken = open(&self.table).break_lock(Instant::now(), name);
-        if broken {
-            self.alarm.raise(name);
-        }
-        Box::pin(std::future::ready(Ok(broken)))
+        Box::pin(std::future::ready(Ok(open(&self.table).break_lock(Instant::now(), name))))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
