@@ -166,7 +166,7 @@ export class Client {
   breakLock(name: string): Promise<boolean>
   /** Checks that the backend answers. */
   ping(): Promise<void>
-  /** Ends this handle: its waiters get an error, its leases are released. Idempotent. */
+  /** Ends this handle: its waiters get an error, its leases are lost to their holders and released. Idempotent. */
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }

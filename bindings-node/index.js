@@ -16,7 +16,7 @@ function set(name, value) {
 }
 
 async function connect(...given) {
-  if (given.length === 0) return open(native.service())
+  if (given.length === 0) return open(native.connectDefault())
   const [where, options] = given
   set('url', where)
   if (options !== undefined && (typeof where !== 'string' || where.includes('://'))) {

@@ -47,10 +47,11 @@
  * Fork. A child may use the library at once, with the clients of its parent. The parent's leases are not held in the child:
  * DLOCK_NOT_HELD; its acquires in the background go on in the parent only. The child frees its handles as its own.
  *
- * Exit. dlock_shutdown gives everything back and waits until that is confirmed. A process that ends without it frees its
- * memory:// and file:// locks at once; on a server they end by their ttl, so call it, or dlock_release, before exit. Every
- * function also works in atexit handlers, in destructors of static objects and in those of thread-specific data. The library
- * stays loaded after dlclose. */
+ * Exit. exit(), and the return of main, give everything back and wait until that is confirmed, for 1 s at the most; acquires
+ * of other threads don't return any more. dlock_shutdown does it earlier, or with another limit. A process that ends in
+ * another way, as by _exit, frees its memory:// and file:// locks at once; on a server they end by their ttl. Every function
+ * also works in atexit handlers, in destructors of static objects and in those of thread-specific data. The library stays
+ * loaded after dlclose. */
 
 #ifndef DLOCK_H
 #define DLOCK_H
@@ -230,8 +231,11 @@ const char *dlock_strerror(dlock_status status);
 const char *dlock_version(void);
 
 // The client for a URL; for NULL the default one, from DLOCK_* variables and config.yaml, or else files of this user on
-// this host. No I/O: that begins with the first call, or with dlock_ping. Clients of one URL share everything.
-dlock_status dlock_connect(const char *url, dlock_client **client, dlock_error **err);
+// this host. No I/O: that begins with the first call, or with dlock_ping. Clients of one URL share everything. Each call
+// gives a client of its own: to close it ends the leases of no other.
+dlock_status dlock_connect(const char *url,
+                           dlock_client **client,
+                           dlock_error **err);
 
 // The client that a YAML file says, which is read strictly.
 dlock_status dlock_connect_config(const char *path, dlock_client **client, dlock_error **err);
@@ -245,9 +249,9 @@ dlock_status dlock_register(const char *service, dlock_client *client, dlock_err
 // Checks that the backend answers.
 dlock_status dlock_ping(dlock_client *client, dlock_error **err);
 
-// Releases all leases of this client and ends its waiters with DLOCK_INVALID, as it does every later call. The handle
-// stays until dlock_client_free. Other clients of the same URL go on. timeout_ms: for the backend to confirm; -1 without
-// end. DLOCK_BACKEND when it doesn't: the locks end by their ttl.
+// Ends all leases of this client: they are lost to their holders, who are told, and given back. Ends its waiters with
+// DLOCK_INVALID, as it does every later call. The handle stays until dlock_client_free. Other clients of the same URL go
+// on. timeout_ms: for the backend to confirm; -1 without end. DLOCK_BACKEND when it doesn't: the locks end by their ttl.
 dlock_status dlock_client_close(dlock_client *client,
                                 int64_t timeout_ms,
                                 dlock_error **err);
@@ -261,8 +265,9 @@ const char *dlock_backend(dlock_client *client);
 // What the backend can do and promises, into a struct that begins with DLOCK_CAPABILITIES_INIT.
 dlock_status dlock_capability(dlock_client *client, dlock_capabilities *capabilities, dlock_error **err);
 
-// For an orderly exit: gives back all that this process holds, of every client. timeout_ms: for the backends to confirm;
-// -1 without end. DLOCK_TIMEOUT when not all was confirmed: those locks end by their ttl.
+// For an orderly exit: closes every client of this process, for good. All leases are lost to their holders and given
+// back, all waiters and every later acquire end with DLOCK_INVALID. timeout_ms: for the backends to confirm; -1 without
+// end. DLOCK_TIMEOUT when not all was confirmed: those locks end by their ttl. exit() does this by itself, within 1 s.
 dlock_status dlock_shutdown(int64_t timeout_ms);
 
 // Acquires a lock, waiting as the options say; options may be NULL: DLOCK_OPTIONS_INIT. No signal ends the wait: for that

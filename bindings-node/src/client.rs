@@ -103,9 +103,15 @@ fn opened(caller: &Caller, client: dlock::Result<dlock::Client>) -> Result<i64> 
     Ok(caller.half().clients.borrow_mut().insert(client))
 }
 
+/// The client by which all lock who name none, or only a service.
 #[napi(catch_unwind)]
 pub fn service(caller: Caller, name: Option<String>) -> Result<i64> {
-    opened(&caller, registry::client(name.as_deref()))
+    opened(&caller, registry::shared(name.as_deref()))
+}
+
+#[napi(catch_unwind)]
+pub fn connect_default(caller: Caller) -> Result<i64> {
+    opened(&caller, registry::client(None))
 }
 
 #[napi(catch_unwind)]

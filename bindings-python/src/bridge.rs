@@ -125,11 +125,12 @@ pub(crate) fn pool(work: impl FnOnce(Python<'_>) + Send + 'static) {
     runtime::pool(|| inside(|| Python::attach(work)));
 }
 
-/// At exit: gives back what is held, and keeps our threads out of an interpreter that ends.
+/// At exit: gives back what is held, and keeps our threads out of an interpreter that ends. Threads that wait for a lock
+/// stay where they are: to come back they would have to enter it.
 #[pyfunction]
 pub(crate) fn _shutdown(py: Python<'_>) {
     py.detach(|| {
-        dlock::shutdown(EXIT);
+        dlock::exit(EXIT);
         GATE.fetch_or(SHUT, Ordering::AcqRel);
         for _ in 0..EXIT.as_millis() {
             if GATE.load(Ordering::Acquire) & !SHUT == 0 {

@@ -25,7 +25,7 @@ pub(crate) enum Origin {
 impl Origin {
     pub(crate) fn client(&self) -> dlock::Result<dlock::Client> {
         match self {
-            Self::Service(name, _) => dlock::registry::client(name.as_deref()),
+            Self::Service(name, _) => dlock::registry::shared(name.as_deref()),
             Self::Url(url) => dlock::Client::connect(url),
         }
     }

@@ -17,6 +17,7 @@ use crate::lease::Lease;
 use crate::lock::Site;
 use crate::op::{Cancel, Op};
 use crate::runtime;
+use crate::runtime::exit::Entry as Entrance;
 
 /// How long after its deadline an acquire may still clean up before its caller is told.
 const LATE: Duration = Duration::from_millis(100);
@@ -33,6 +34,8 @@ struct Bid {
     begun: Instant,
     deadline: Instant,
     signs: Arc<Signs>,
+    /// Begun when the process was ending.
+    late: bool,
 }
 
 /// What a bid shows of itself while it runs.
@@ -57,9 +60,16 @@ pub(crate) fn start(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>) -> Op
 
 /// Acquires within this time; `None`: without limit; zero: tries once.
 pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>) -> Op<Lease> {
+    match runtime::exit::entry() {
+        Entrance::Silent => Op::new(Cancel::default(), std::future::pending()),
+        entrance => enter(site, client, terms, wait, entrance == Entrance::Late),
+    }
+}
+
+fn enter(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait: Option<Duration>, late: bool) -> Op<Lease> {
     let core = &site.core;
     let claim = Claim::new(core.number, terms.clone(), wait != Some(Duration::ZERO));
-    if let Err(error) = core.attended(terms) {
+    if let Err(error) = client.check_open(late).and_then(|()| core.attended(terms)) {
         return Op::ready(Err(told(error, core, &claim)));
     }
     let slot = &site.slot;
@@ -69,7 +79,10 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
         match core.backend.try_now(&claim) {
             Some(Ok(Attempt::Granted { grant, since, ttl })) => {
                 event::emit(|| What::Granted { wait: Duration::ZERO }.of(core.name(), &claim));
-                return Op::ready(Ok(Lease::new(core, client.id(), claim, grant, since, ttl, turn)));
+                let lease = Lease::new(core, client.id(), claim, grant, since, ttl, turn);
+                // Closed meanwhile, when it wasn't there yet to be ended.
+                let open = client.check_open(late).map_err(|e| e.with_key(terms.key.clone()).with_service(core.name()));
+                return Op::ready(open.map(|()| lease));
             }
             Some(Err(error)) if !error.is_temporary() || !claim.wait => {
                 return Op::ready(Err(told(error, core, &claim)));
@@ -94,13 +107,20 @@ pub(crate) fn begin(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, wait:
         begun,
         deadline,
         signs: Arc::default(),
+        late,
     };
     Op::new(cancel, bid.watched())
 }
 
 /// So many single tries, so far apart, instead of waiting.
 fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, delay: Duration) -> Op<Lease> {
-    let first = begin(site, client, terms, Some(Duration::ZERO));
+    // Asked here, and not where the rest runs.
+    let late = runtime::exit::entry() == Entrance::Late;
+    let once = move |site: &Arc<Site>, client: &Client, terms: &Arc<Terms>| match late {
+        true => enter(site, client, terms, Some(Duration::ZERO), late),
+        false => begin(site, client, terms, Some(Duration::ZERO)),
+    };
+    let first = once(site, client, terms);
     let (site, client, terms) = (site.clone(), client.clone(), terms.clone());
     let cancel = Cancel::default();
     let seen = cancel.clone();
@@ -116,7 +136,7 @@ fn retry(site: &Arc<Site>, client: &Client, terms: &Arc<Terms>, tries: u32, dela
                 () = clock::sleep(delay) => {}
                 () = seen.wished(1) => return Err(cancelled(&terms)),
             }
-            result = followed(begin(&site, &client, &terms, Some(Duration::ZERO)), &seen).await;
+            result = followed(once(&site, &client, &terms), &seen).await;
         }
         result
     };
@@ -136,9 +156,19 @@ async fn followed(mut call: Op<Lease>, cancel: &Cancel) -> Result<Lease> {
 }
 
 impl Bid {
+    async fn watched(self) -> Result<Lease> {
+        let late = self.late;
+        let result = self.answered().await;
+        if !late && runtime::exit::ends_in_silence() {
+            drop(result);
+            return std::future::pending().await;
+        }
+        result
+    }
+
     /// Runs the bid, and answers its caller in time whatever it is doing: what is unfinished goes on in the background
     /// and keeps the turn until it is settled.
-    async fn watched(self) -> Result<Lease> {
+    async fn answered(self) -> Result<Lease> {
         let (core, claim, begun, deadline) = (self.core.clone(), self.claim.clone(), self.begun, self.deadline);
         let (cancel, signs) = (self.cancel.clone(), self.signs.clone());
         let mut work = Box::pin(self.run());
@@ -189,7 +219,9 @@ impl Bid {
                 Entry::Place(place) => Box::pin(self.turn(place)).await?,
                 Entry::Busy => return Err(busy(&self.core, &self.claim, Duration::ZERO, "")),
             };
+            self.client.check_open(self.late).map_err(|error| told(error, &self.core, &self.claim))?;
             turn.contend(&self.claim);
+            let _contending = runtime::exit::Contending::new();
             let mut contender = self.core.backend.clone().contend(self.claim.clone());
             let (grant, since, ttl) = match self.contest(contender.as_mut()).await {
                 Ok(granted) => granted,
@@ -206,9 +238,7 @@ impl Bid {
                 }
             };
             let lease = Lease::new(&self.core, self.client.id(), self.claim.clone(), grant, since, ttl, turn);
-            if self.client.is_closed() {
-                return Err(told(closed(), &self.core, &self.claim));
-            }
+            self.client.check_open(self.late).map_err(|error| told(error, &self.core, &self.claim))?;
             if lease.is_held() || mutant!("late-grant-entered") {
                 event::emit(|| What::Granted { wait: self.waited() }.of(self.core.name(), &self.claim));
                 return Ok(lease);
@@ -255,9 +285,18 @@ impl Bid {
         tokio::select! {
             biased;
             () = self.cancel.wished(1) => cancelled(&self.claim.terms),
-            () = self.client.closed().wished(1) => closed(),
+            () = self.over() => self.client.check_open(self.late).err().unwrap_or_else(|| cancelled(&self.claim.terms)),
             () = clock::sleep_until(self.deadline) => busy(&self.core, &self.claim, self.waited(), ""),
             error = self.core.outage(self.begun) => error,
+        }
+    }
+
+    /// Resolves when nothing is locked by this client any more.
+    async fn over(&self) {
+        tokio::select! {
+            biased;
+            () = self.client.closed().wished(1) => {}
+            () = self.core.ending.wished(1 + u32::from(self.late)) => {}
         }
     }
 
@@ -391,10 +430,6 @@ type Granted = (Arc<dyn crate::backend::Grant>, Instant, Duration);
 
 fn told(error: Error, core: &Core, claim: &Claim) -> Error {
     error.with_key(claim.terms.key.clone()).with_service(core.name())
-}
-
-fn closed() -> Error {
-    Error::new(Kind::Invalid, "the client was closed while the call waited")
 }
 
 fn cancelled(terms: &Terms) -> Error {

@@ -14,7 +14,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Gate;
-use crate::lease;
+use crate::lease::Ending;
 use crate::lock::Lock;
 use crate::op::{Cancel, Op};
 use crate::outage::Outage;
@@ -23,7 +23,8 @@ use crate::watchdog::Watchdog;
 
 /// A handle on one backend. Clients of equal configuration share everything: connection, local queue, watchdog.
 ///
-/// In a child of fork it connects anew on first use.
+/// In a child of fork it connects anew on first use. Dropping the last clone ends nothing: leases and acquires go on.
+/// At the end of the process ([`shutdown`]) all that is held is given back.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) gate: Arc<Gate>,
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) outage: Outage,
+    /// Fires when the process ends.
+    pub(crate) ending: Cancel,
 }
 
 static CORES: PerProcess<Mutex<HashMap<Config, Weak<Core>>>> = PerProcess::new();
@@ -116,8 +119,8 @@ impl Client {
         }
     }
 
-    /// Ends this handle: its waiters get an error, its leases are released. Idempotent. Other clients of the same
-    /// configuration are not concerned.
+    /// Ends this handle: its waiters get an error, its leases are lost to their holders, who are told, and then given
+    /// back. Idempotent. Other handles of the same configuration are not concerned.
     ///
     /// # Errors
     /// `Backend`, temporary, when a release isn't confirmed within the limit; it goes on in the background.
@@ -129,13 +132,13 @@ impl Client {
         }
         let id = self.0.id;
         let leases: Vec<_> = core.gate.holders().into_iter().filter(|lease| lease.handle == id).collect();
-        if leases.is_empty() {
+        let Some(ended) = Ending::begin(leases, true) else {
             return Op::ready(Ok(()));
-        }
+        };
         Op::going(None, async move {
             tokio::select! {
                 biased;
-                () = lease::give_back(leases) => Ok(()),
+                done = ended.confirmed() => done,
                 () = clock::sleep(limit) => Err(Error::unavailable(format!(
                     "not every lock was confirmed as released within {limit:?}; they end by their ttl"
                 ))),
@@ -186,6 +189,22 @@ impl Client {
 
     pub(crate) fn closed(&self) -> &Cancel {
         &self.0.closed
+    }
+
+    /// Another handle on the same; this one where it was closed.
+    pub(crate) fn another(&self) -> Result<Self> {
+        if self.is_closed() { Ok(self.clone()) } else { Ok(Self::of(self.core()?)) }
+    }
+
+    /// Whether anything is locked by this handle any more, also `late`, when the process is ending; else why not.
+    pub(crate) fn check_open(&self, late: bool) -> Result<()> {
+        if !late && runtime::exit::is_ending() {
+            return Err(Error::new(Kind::Invalid, "the process is ending: all clients are closed"));
+        }
+        if self.is_closed() {
+            return Err(Error::new(Kind::Invalid, "the client was closed while the call waited"));
+        }
+        Ok(())
     }
 
     /// What is shared in this process: made anew in a child of fork.
@@ -267,6 +286,7 @@ impl Core {
             gate: Arc::default(),
             watchdog: Arc::new(Watchdog::new()),
             outage: Outage::new(),
+            ending: Cancel::default(),
         });
         alarm.belongs_to(&core);
         Ok(core)
@@ -361,17 +381,47 @@ fn share(config: &Config) -> Result<Arc<Core>> {
     Ok(core)
 }
 
-/// For an orderly exit: gives back everything this process holds, and waits for that as long as the limit allows.
-/// False: not all of it was confirmed; those locks end by their ttl.
+/// The orderly end of this process's part: all clients are closed. Whoever waits for a lock gets an error, holders have
+/// lost theirs and are told, everything is given back and nothing is locked any more. Waits until the backends have
+/// confirmed it, as long as the limit allows. False: not all was confirmed; those locks end by their ttl.
+///
+/// `exit`, and the return of `main`, do this by themselves, within 1 s and without telling anybody. A process that ends
+/// in another way (`_exit`, a signal) leaves its locks to their ttl.
 pub fn shutdown(limit: Duration) -> bool {
-    if let Some(cores) = CORES.peek() {
-        let cores: Vec<_> = {
-            let cores = cores.lock().unwrap_or_else(PoisonError::into_inner);
-            cores.values().filter_map(Weak::upgrade).collect()
-        };
-        cores.iter().flat_map(|core| core.gate.holders()).for_each(|lease| lease.release_at_exit());
+    end(limit, false)
+}
+
+/// The same at the very end of the process: nobody is told, and acquires of other threads stay where they are. Exit
+/// handlers of the calling thread may still lock; what they leave is given back in the same way.
+pub fn exit(limit: Duration) -> bool {
+    end(limit, true)
+}
+
+fn end(limit: Duration, silent: bool) -> bool {
+    let end = Instant::now().plus(limit);
+    runtime::exit::begin(silent);
+    let cores = cores();
+    if runtime::exit::is_ending() {
+        cores.iter().for_each(|core| core.ending.fire());
     }
-    runtime::drain(limit)
+    let leases = cores.iter().flat_map(|core| core.gate.holders()).collect();
+    // Under way, whether or not somebody waits for it.
+    drop(Ending::begin(leases, !silent));
+    // What answers late must not keep the backends from ending all at once.
+    let settled = runtime::exit::drain_until(end.minus(limit / 4));
+    // Where nothing ever ran there is nothing to be ended, and no thread to be started for it.
+    let ended = |_: &Arc<Core>| runtime::exit::ran() && !mutant!("client-exit-keeps-sessions");
+    for core in cores.into_iter().filter(ended) {
+        runtime::spawn_pending(async move { core.backend.close().await });
+    }
+    runtime::exit::drain_until(end) && settled
+}
+
+/// All there are in this process.
+fn cores() -> Vec<Arc<Core>> {
+    let Some(cores) = CORES.peek() else { return Vec::new() };
+    let cores = cores.lock().unwrap_or_else(PoisonError::into_inner);
+    cores.values().filter_map(Weak::upgrade).collect()
 }
 
 /// What every backend of this build can do, by name.

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result, show};
 use crate::event::{self, What};
 use crate::gate::{Slot, Turn};
 use crate::op::Op;
-use crate::runtime;
+use crate::runtime::{self, locked};
 
 /// How long a release may take before its caller is told that it isn't confirmed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
@@ -50,6 +50,7 @@ pub(crate) enum Cause {
     Expired,
     Taken,
     Held,
+    Closed,
 }
 
 /// A lock that is held, until it is released, lost, or dropped, which releases it in the background.
@@ -356,11 +357,6 @@ impl Core {
 }
 
 impl Inner {
-    /// Gives it back at an orderly exit of the process.
-    pub(crate) fn release_at_exit(self: &Arc<Self>) {
-        self.abandon();
-    }
-
     pub(crate) fn slot(&self) -> &Arc<Slot> {
         self.turn.slot()
     }
@@ -435,6 +431,7 @@ impl Inner {
         let text = match self.cause.load(Ordering::Acquire) {
             cause if cause == Cause::Taken as u8 => "the lock was lost: the backend says that it is no longer ours",
             cause if cause == Cause::Held as u8 => "the lock was lost: it was held for longer than max_hold",
+            cause if cause == Cause::Closed as u8 => "the lock was lost: the client that it came from was closed",
             _ => "the lock was lost: it was not renewed before it ended",
         };
         Error::new(Kind::Lost, text).with_key(self.claim.terms.key.clone()).with_service(self.core.name())
@@ -746,13 +743,18 @@ impl Inner {
 
     /// Nobody can use it any more.
     fn abandon(self: &Arc<Self>) {
+        self.let_go();
+        if !mutant!("drop-forgets") {
+            self.settle();
+        }
+    }
+
+    /// `Held` → `Released`, with nobody asking for it.
+    fn let_go(&self) {
         let held = self.state() == HELD;
         if held && self.state.compare_exchange(HELD, RELEASED, Ordering::SeqCst, Ordering::Acquire).is_ok() {
             event::emit(|| What::Released { held: self.age() }.of(self.core.name(), &self.claim));
             drop(self.change());
-        }
-        if !mutant!("drop-forgets") {
-            self.settle();
         }
     }
 }
@@ -779,10 +781,43 @@ impl Drop for Settlement {
     }
 }
 
-/// For [`crate::Client::close`]: releases, and waits for the confirmation.
-pub(crate) async fn give_back(leases: Vec<Arc<Inner>>) {
-    let running: Vec<_> = leases.iter().map(Inner::release).collect();
-    for op in running {
-        let _ = op.await;
+/// How many releases of one [`Ending`] are under way at a time.
+const LANES: usize = 128;
+
+/// Leases that are ended together, and not by their holders.
+pub(crate) struct Ending(Vec<Arc<Inner>>);
+
+impl Ending {
+    /// Ends them, tells their holders if they are to be told, and begins to give them back, which goes on by itself.
+    /// `None`: all that was to be done is done.
+    pub(crate) fn begin(leases: Vec<Arc<Inner>>, told: bool) -> Option<Self> {
+        for lease in &leases {
+            if told && !mutant!("client-closed-in-silence") { lease.lose(Cause::Closed) } else { lease.let_go() }
+        }
+        // After all were told: what is given back others may have at once.
+        let work: Vec<_> = leases.iter().filter_map(Inner::settlement).collect();
+        let lanes = if mutant!("client-releases-one-by-one") { 1 } else { LANES.min(work.len()) };
+        let work = Arc::new(Mutex::new(work.into_iter()));
+        for _ in 0..lanes {
+            let work = work.clone();
+            runtime::spawn_call(async move {
+                let next = || locked(&work).next();
+                while let Some(settlement) = next() {
+                    settlement.await;
+                }
+            });
+        }
+        let open = |lease: &Arc<Inner>| lease.settled.load(Ordering::Acquire) == 0;
+        let open: Vec<_> = leases.into_iter().filter(open).collect();
+        (!open.is_empty()).then_some(Self(open))
+    }
+
+    /// Waits until all are given back.
+    pub(crate) async fn confirmed(self) -> Result<()> {
+        let mut result = Ok(());
+        for lease in self.0 {
+            result = result.and(lease.confirmed().await.map(drop));
+        }
+        result
     }
 }

@@ -40,7 +40,7 @@ mod watchdog;
 
 pub use backend::{Capability, Holder};
 pub use claim::{Claim, Mode, Terms};
-pub use client::{Client, shutdown};
+pub use client::{Client, exit, shutdown};
 pub use config::Config;
 pub use error::{Error, Kind, Result, show};
 pub use lease::{Ended, Lease, State};

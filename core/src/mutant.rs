@@ -41,6 +41,13 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("process-hooks-where-they-are", "the hooks of a lost lease run where its loss is found"),
     ("process-one-pool-for-all", "names are resolved on the pool of the callbacks"),
     ("process-signals-taken", "the library's threads take the program's signals"),
+    ("client-break-told-to-its-own", "a break is told to the leases of the client that broke it only"),
+    ("client-token-of-ours-taken", "a user's token may be one that dlock has made"),
+    ("client-closed-in-silence", "who loses a lease because a client is closed isn't told"),
+    ("client-default-is-shared", "the default client is one handle for all who connect"),
+    ("client-exit-passes-turns-on", "at an exit the next waiter of the process has its turn"),
+    ("client-exit-keeps-sessions", "at an exit what the service keeps for the process is left there"),
+    ("client-releases-one-by-one", "a close gives back one lease after the other"),
     #[cfg(feature = "file")]
     ("file-counter-not-looked-at", "a process goes on with the fences of a counter that was removed"),
     #[cfg(feature = "file")]

@@ -30,13 +30,23 @@ pub fn register(name: &str, client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// The client of this name: a registered one, or what environment and YAML say; with no name the default. One that was
-/// closed is replaced by a new one of the configuration.
+/// A handle of one's own on the client of this name: a registered one, or what environment and YAML say; with no name the
+/// default. To close it ends the leases of no other.
 ///
 /// # Errors
 /// `Invalid` for an empty name, a configuration that can't be used, a name that is not enabled, or several services and no
 /// default.
 pub fn client(service: Option<&str>) -> Result<Client> {
+    let client = shared(service)?;
+    if mutant!("client-default-is-shared") { Ok(client) } else { client.another() }
+}
+
+/// The client by which everybody locks who names none, or only a service. Whoever closes it, closes it for all. One
+/// that was closed is replaced by a new one of the configuration.
+///
+/// # Errors
+/// As [`client`].
+pub fn shared(service: Option<&str>) -> Result<Client> {
     if service == Some("") {
         return Err(nameless());
     }

@@ -155,7 +155,7 @@ impl<T> Drop for Within<T> {
 
 /// Has this run in the process that puts it onto the runtime.
 pub(crate) fn within(work: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
-    let process = PROCESS.with_borrow(Clone::clone);
+    let process = PROCESS.try_with(|process| process.borrow().clone()).ok().flatten();
     async move {
         match process {
             Some(process) => process.run(work).await,
@@ -165,7 +165,8 @@ pub(crate) fn within(work: impl Future<Output = ()> + Send + 'static) -> impl Fu
 }
 
 pub(crate) fn runtime() -> Option<Handle> {
-    RUNTIME.with_borrow(Clone::clone)
+    // Gone where the thread ends the process.
+    RUNTIME.try_with(|runtime| runtime.borrow().clone()).ok().flatten()
 }
 
 pub(crate) fn mutant() -> Option<&'static str> {

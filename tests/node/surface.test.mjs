@@ -179,6 +179,36 @@ test('close ends waiters and leases, and only its own', async () => {
   await two[Symbol.asyncDispose]()
 })
 
+test('close tells the holders of its leases', async () => {
+  const url = memory()
+  const [one, two] = [await dlock.connect(url), await dlock.connect(url)]
+  const lease = await one.acquire('k')
+  const { signal } = lease
+  const block = one.request('k2', (lease) => until(() => lease.signal.aborted))
+  await one.close()
+  await until(() => signal.aborted)
+  assert.equal(signal.reason.code, 'ERR_DLOCK_LOST')
+  assert.throws(() => lease.check(), { code: 'ERR_DLOCK_LOST', message: /closed/ })
+  assert.equal((await failure(block)).code, 'ERR_DLOCK_LOST')
+  assert.deepEqual(await lease.release(), { lost: true })
+  await (await two.tryAcquire('k')).release()
+})
+
+test('the default client is nobody’s to close', async () => {
+  const source = `
+    import * as dlock from 'dlock-rs'
+    process.env.DLOCK_URL = 'memory://default'
+    const lease = await dlock.acquire('k')
+    const [mine, others] = [await dlock.connect(), await dlock.connect()]
+    const [k2, k3] = [await mine.acquire('k2'), await others.acquire('k3')]
+    await mine.close()
+    lease.check()
+    k3.check()
+    console.log(k2.validFor(), await dlock.tryAcquire('k'), (await dlock.acquire('k4')).validFor())`
+  const { code, said, complained } = await run(source)
+  assert.deepEqual([code, said, complained], [0, '0 null Infinity\n', ''])
+})
+
 test('nobody else makes clients and leases', () => {
   assert.throws(() => new dlock.Client(), TypeError)
   assert.throws(() => new dlock.Lease(), TypeError)

@@ -178,6 +178,18 @@ class TestLoss:
 
         asyncio.run(main())
 
+    def test_a_client_that_is_closed(self, url):
+        async def main():
+            client = dlock.connect(url)
+            with pytest.raises(dlock.LockLost, match="closed"):
+                async with client.lock("k") as lease:
+                    await client.aclose()
+                    assert lease.lost.is_set()
+                    await asyncio.sleep(20)
+            assert is_free(dlock.connect(url), "k")
+
+        asyncio.run(main())
+
     def test_an_outer_cancel_wins(self, client):
         async def main():
             async def body():

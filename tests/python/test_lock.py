@@ -361,6 +361,44 @@ def test_closed_client(url):
         client.lock("k").acquire()
 
 
+def test_the_default_client_is_nobodys_to_close(run):
+    run(
+        """
+        import asyncio, threading
+        import dlock
+        with dlock.lock("k") as lease:
+            mine, others = dlock.connect(), dlock.connect()
+            lock, other = mine.lock("k2"), others.lock("k3")
+            lock.acquire()
+            other.acquire()
+            told = []
+            lock.lease.on_lost(lambda lease: told.append("called"))
+            thread = threading.Thread(target=lambda: told.append(lock.lease.lost.wait(20)))
+            thread.start()
+            mine.close()
+            thread.join()
+            while sorted(map(str, told)) != ["True", "called"]:
+                pass
+            try:
+                lock.release()
+            except dlock.LockLost as error:
+                assert "closed" in str(error), error
+            else:
+                raise AssertionError("a lease that somebody else has ended is lost")
+            lease.check()
+            other.lease.check()
+            other.release()
+            async def main():
+                async with dlock.connect() as client, client.lock("k2"):
+                    pass
+            asyncio.run(main())
+            lease.check()
+            assert not dlock.lock("k").acquire(False)
+        """,
+        DLOCK_URL="memory://default",
+    )
+
+
 def test_decorator(client):
     calls = []
 

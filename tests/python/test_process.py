@@ -296,6 +296,52 @@ time.sleep(0.05)
     assert exits("error::ResourceWarning", program, [f"{file_url}-{start}" for start in range(40)]) == []
 
 
+def test_an_exit_with_threads_that_wait(url, run):
+    """Nobody has his turn any more, nothing is left of those who wait, and none of them says a word."""
+    holder = dlock.connect(url).lock("theirs", ttl=60)
+    holder.acquire()
+    done = run(
+        """
+        import sys, threading, time
+        import dlock
+        client = dlock.connect(sys.argv[1])
+        held = client.lock("k", ttl=60)
+        held.acquire()
+        for key in ["k", "k", "k", "k", "theirs", "theirs"]:
+            threading.Thread(target=client.lock(key, ttl=60).acquire, daemon=True).start()
+        while len(client.holders("k")) < 5:
+            time.sleep(0.01)
+        """,
+        url,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    client = dlock.connect(url)
+    assert is_free(client, "k")
+    assert len(client.holders("theirs")) == 1
+    holder.release()
+    assert is_free(client, "theirs")
+
+
+def test_what_exit_handlers_lock_is_given_back_as_well(url, run):
+    run(
+        """
+        import atexit, sys
+        def late():
+            late.lock = dlock.connect(sys.argv[1]).lock("late", ttl=60)
+            assert late.lock.acquire(timeout=20)
+            lock.release()
+        atexit.register(late)
+        import dlock
+        lock = dlock.connect(sys.argv[1]).lock("k", ttl=60)
+        lock.acquire()
+        """,
+        url,
+    )
+    client = dlock.connect(url)
+    assert is_free(client, "k")
+    assert is_free(client, "late")
+
+
 def test_import_brings_little(run):
     """Nothing heavy is imported by the import alone."""
     done = run(

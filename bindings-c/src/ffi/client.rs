@@ -74,7 +74,8 @@ unsafe fn connected(
 }
 
 /// The client for a URL; for NULL the default one, from DLOCK_* variables and config.yaml, or else files of this user on
-/// this host. No I/O: that begins with the first call, or with dlock_ping. Clients of one URL share everything.
+/// this host. No I/O: that begins with the first call, or with dlock_ping. Clients of one URL share everything. Each call
+/// gives a client of its own: to close it ends the leases of no other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_connect(
     url: *const c_char,
@@ -132,9 +133,9 @@ pub unsafe extern "C-unwind" fn dlock_ping(client: *mut Client, err: *mut *mut E
     unsafe { guard(err, || find(client)?.0.ping().wait()) }
 }
 
-/// Releases all leases of this client and ends its waiters with DLOCK_INVALID, as it does every later call. The handle
-/// stays until dlock_client_free. Other clients of the same URL go on. timeout_ms: for the backend to confirm; -1 without
-/// end. DLOCK_BACKEND when it doesn't: the locks end by their ttl.
+/// Ends all leases of this client: they are lost to their holders, who are told, and given back. Ends its waiters with
+/// DLOCK_INVALID, as it does every later call. The handle stays until dlock_client_free. Other clients of the same URL go
+/// on. timeout_ms: for the backend to confirm; -1 without end. DLOCK_BACKEND when it doesn't: the locks end by their ttl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_client_close(
     client: *mut Client,
@@ -194,8 +195,9 @@ pub unsafe extern "C-unwind" fn dlock_capability(
     unsafe { guard(err, tell) }
 }
 
-/// For an orderly exit: gives back all that this process holds, of every client. timeout_ms: for the backends to confirm;
-/// -1 without end. DLOCK_TIMEOUT when not all was confirmed: those locks end by their ttl.
+/// For an orderly exit: closes every client of this process, for good. All leases are lost to their holders and given
+/// back, all waiters and every later acquire end with DLOCK_INVALID. timeout_ms: for the backends to confirm; -1 without
+/// end. DLOCK_TIMEOUT when not all was confirmed: those locks end by their ttl. exit() does this by itself, within 1 s.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_shutdown(timeout_ms: i64) -> Status {
     let shut_down = || {

@@ -157,5 +157,5 @@ pub(crate) fn shutdown() {
     for outbox in &outboxes {
         outbox.quiet(until);
     }
-    dlock::shutdown(until.left());
+    dlock::exit(until.left());
 }

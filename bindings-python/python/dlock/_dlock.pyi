@@ -269,10 +269,10 @@ class Client:
         """Check that the backend answers."""
 
     def close(self) -> None:
-        """End this handle: its waiters get an error, its leases are released. Idempotent."""
+        """End this handle: its waiters get an error, its leases are lost to their holders and released. Idempotent."""
 
     def aclose(self) -> Coroutine[Any, Any, None]:
-        """End this handle: its waiters get an error, its leases are released. Idempotent."""
+        """End this handle: its waiters get an error, its leases are lost to their holders and released. Idempotent."""
 
     @property
     def backend(self) -> str:

@@ -136,6 +136,11 @@ pub trait Backend: Send + Sync + Debug + 'static {
 
     /// Checks that the backend answers.
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// At the end of the process, when nothing is held or waited for any more: ends what the service keeps for it.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// One contender, from its first try to a grant or its withdrawal.

@@ -9,6 +9,7 @@
 #[cfg(unix)]
 pub(crate) mod descriptors;
 mod engine;
+pub(crate) mod exit;
 mod pool;
 pub(crate) mod threads;
 
@@ -114,7 +115,7 @@ static PENDING: AtomicUsize = AtomicUsize::new(0);
 fn engine() -> Result<&'static Engine> {
     ENGINE
         .try_get(|| {
-            PENDING.store(0, Ordering::Release);
+            exit::start();
             Engine::start()
         })
         .copied()
@@ -234,14 +235,7 @@ pub(crate) fn poll_once<F: Future>(work: F) -> Result<Option<F::Output>> {
 
 /// Waits until the releases under way are done, for an orderly exit. False: the limit came first.
 pub fn drain(limit: Duration) -> bool {
-    let end = clock::Instant::now().plus(limit);
-    while ENGINE.peek().is_some() && PENDING.load(Ordering::Acquire) > 0 {
-        if end.passed() {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    true
+    exit::drain_until(clock::Instant::now().plus(limit))
 }
 
 /// Has forks noticed from now on. Called by everything that makes something a child must not share.

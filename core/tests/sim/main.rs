@@ -270,8 +270,10 @@ fn every_mutant_is_caught() {
     let seeds = number("DLOCK_SIM_MUTANT_SEEDS").unwrap_or(10_000);
     let only = std::env::var("DLOCK_SIM_MUTANT").ok();
     let mut survivors = Vec::new();
-    // Those of a real backend are for tests with its server, those of the process for tests with threads and forks.
-    let is_elsewhere = |first: &str| first == "process" || DRIVERS.iter().any(|driver| first == driver.name);
+    // Those of a real backend are for tests with its server, those of the process for tests with threads and forks, those
+    // of clients and their end for tests/close.rs.
+    let is_elsewhere =
+        |first: &str| ["process", "client"].contains(&first) || DRIVERS.iter().any(|driver| first == driver.name);
     let of_the_core = MUTANTS.iter().filter(|(name, _)| !name.split('-').next().is_some_and(is_elsewhere));
     for (name, what) in of_the_core.chain(BACKEND_MUTANTS) {
         if only.as_deref().is_some_and(|only| only != *name) {

@@ -3,6 +3,7 @@
 
 mod resp;
 
+pub mod ending;
 pub mod history;
 pub mod languages;
 pub mod mutants;

@@ -149,4 +149,8 @@ impl Backend for Etcd {
             Ok(request::get(&self.link, self.link.limits(PATIENCE), b"/", &count).await.map(drop)?)
         })
     }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.sessions.close())
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use etcd_client::{Error as Etcd, LeaseGrantOptions};
+use tokio::task::JoinSet;
 
 use super::error::{Failure, Fate};
 use super::link::{Limits, Link, PATIENCE, Refusal};
@@ -39,6 +40,8 @@ pub(super) struct Session {
 pub(super) struct Sessions {
     link: Arc<Link>,
     classes: Mutex<BTreeMap<u64, Arc<Class>>>,
+    /// All that may live.
+    all: Mutex<Vec<Weak<Session>>>,
 }
 
 #[derive(Default)]
@@ -55,7 +58,7 @@ pub(super) fn seconds(ttl: Duration) -> u64 {
 
 impl Sessions {
     pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link, classes: Mutex::default() }
+        Self { link, classes: Mutex::default(), all: Mutex::default() }
     }
 
     /// The session for a claim of this ttl, with at least half of it left, and room for a key of so many bytes; `own`: one
@@ -69,7 +72,7 @@ impl Sessions {
     ) -> Result<Arc<Session>, Refusal> {
         let wanted = seconds(ttl);
         let Some(class) = (if own { None } else { self.class(wanted) }) else {
-            return Box::pin(Session::grant(&self.link, wanted, true, limits)).await.map(Arc::new);
+            return Box::pin(self.grant(wanted, true, limits)).await;
         };
         let (seconds, class) = class;
         loop {
@@ -89,7 +92,7 @@ impl Sessions {
                 if class.usable(size).is_some() {
                     return Ok(None);
                 }
-                let session = Arc::new(Session::grant(&self.link, seconds, false, limits).await?);
+                let session = self.grant(seconds, false, limits).await?;
                 locked(&class.sessions).push(session.clone());
                 Ok(Some(session))
             };
@@ -97,6 +100,28 @@ impl Sessions {
                 return Ok(session);
             }
         }
+    }
+
+    async fn grant(&self, seconds: u64, own: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
+        let session = Arc::new(Session::grant(&self.link, seconds, own, limits).await?);
+        let mut all = locked(&self.all);
+        if all.len() == all.capacity() {
+            all.retain(|session| session.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(&session));
+        Ok(session)
+    }
+
+    /// Ends them all, with whatever still has them.
+    pub(super) async fn close(&self) {
+        let all: Vec<_> = locked(&self.all).drain(..).filter_map(|session| session.upgrade()).collect();
+        let mut ends = JoinSet::new();
+        for session in all.into_iter().filter(|session| !session.is_over()) {
+            let limits = self.link.limits(PATIENCE);
+            // If it isn't done, it ends by its ttl.
+            ends.spawn(async move { drop(session.revoke(limits).await) });
+        }
+        while ends.join_next().await.is_some() {}
     }
 
     /// The class for a ttl, and its seconds. `None`: there are too many, and none is longer.
@@ -244,7 +269,7 @@ async fn revoke(link: &Arc<Link>, id: i64, limits: Limits) -> Result<(), Error> 
 }
 
 fn revoke_later(link: Arc<Link>, id: i64) {
-    runtime::spawn(async move {
+    runtime::spawn_pending(async move {
         // If it isn't done, the lease ends by its ttl.
         let _ = revoke(&link, id, link.limits(PATIENCE)).await;
     });

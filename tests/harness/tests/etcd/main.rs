@@ -8,6 +8,7 @@ mod beside;
 mod common;
 mod cost;
 mod crowd;
+mod exit;
 mod foreign;
 mod late;
 mod many;

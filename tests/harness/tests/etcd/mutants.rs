@@ -14,6 +14,7 @@ const CAUGHT: &[(&str, &str)] = &[
     ("hold-from-request", "cost::a_short_hold_is_granted_once_and_lasts"),
     ("etcd-one-lease-for-all", "many::more_locks_than_one_answer_can_list_are_kept"),
     ("etcd-longer-names-looked-through", "many::a_pair_beside_ten_thousand_numbers_costs_what_it_costs_alone"),
+    ("client-exit-keeps-sessions", "exit::an_exit_leaves_nothing"),
     ("loss-ignored", "taken::a_deleted_key_is_a_loss_at_the_next_renewal"),
 ];
 

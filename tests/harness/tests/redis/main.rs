@@ -8,6 +8,7 @@ mod cancel;
 mod clock;
 mod common;
 mod data;
+mod exit;
 mod foreign;
 mod handover;
 mod late;

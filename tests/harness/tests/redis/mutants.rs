@@ -27,6 +27,7 @@ const CAUGHT: &[(&str, &str)] = &[
     ("renew-after-release", "renewal::nothing_is_renewed_that_is_being_given_back"),
     ("release-once", "replies::a_release_cut_before_the_server_is_repeated"),
     ("loss-ignored", "renewal::a_deleted_key_is_a_loss_at_the_next_renewal"),
+    ("client-exit-passes-turns-on", "exit::an_exit_leaves_nothing"),
     ("drop-forgets", "cancel::a_lease_that_is_dropped_is_given_back"),
 ];
 

@@ -1,0 +1,145 @@
+//! The end of the process: what is not begun any more from then on, what it waits for, and that the C library's `exit`
+//! comes here by itself.
+
+use std::panic::catch_unwind;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::{ENGINE, PENDING, epoch};
+use crate::clock::Instant;
+
+/// How long an exit by itself may take.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// The epoch of the process whose end has begun; 0: none yet. A child of fork begins with no end.
+static ENDING: AtomicU32 = AtomicU32::new(0);
+/// Whether calls that wait for a lock stay where they are: the process is about to stop them anyway.
+static SILENT: AtomicBool = AtomicBool::new(false);
+/// Which thread ends the process: its exit handlers may still lock.
+static THREAD: AtomicUsize = AtomicUsize::new(0);
+/// Whether they have.
+static LATE: AtomicBool = AtomicBool::new(false);
+/// Acquires that stand, or may stand, at a backend.
+static CONTENDING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether an acquire may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Open,
+    /// The process is ending, and this is one of its exit handlers.
+    Late,
+    /// It is ending, and nobody is to hear of it.
+    Silent,
+    /// All clients were closed.
+    Shut,
+}
+
+/// Whether the calling thread may begin an acquire. What a late one leaves behind is given back as well.
+pub(crate) fn entry() -> Entry {
+    if !is_ending() {
+        return Entry::Open;
+    }
+    if !SILENT.load(Ordering::Acquire) {
+        return Entry::Shut;
+    }
+    if THREAD.load(Ordering::Acquire) != this_thread() {
+        return Entry::Silent;
+    }
+    if !LATE.swap(true, Ordering::AcqRel) {
+        register();
+    }
+    Entry::Late
+}
+
+#[cfg(unix)]
+fn this_thread() -> usize {
+    // SAFETY: always allowed; unlike what the standard library knows of a thread, there also at its end.
+    unsafe { libc::pthread_self() as usize }
+}
+
+#[cfg(not(unix))]
+fn this_thread() -> usize {
+    1
+}
+
+/// Whether the end of the process has begun: nothing is locked any more.
+pub(crate) fn is_ending() -> bool {
+    ENDING.load(Ordering::Acquire) == epoch() && !mutant!("client-exit-passes-turns-on")
+}
+
+/// Whether it has begun, and nobody is to hear of it.
+pub(crate) fn ends_in_silence() -> bool {
+    SILENT.load(Ordering::Acquire) && is_ending()
+}
+
+/// Begins it.
+pub(crate) fn begin(silent: bool) {
+    THREAD.store(this_thread(), Ordering::Release);
+    LATE.store(false, Ordering::Release);
+    SILENT.store(silent, Ordering::Release);
+    ENDING.store(epoch(), Ordering::Release);
+}
+
+/// Has an exit wait for the end of an acquire that stands at a backend.
+pub(crate) struct Contending {
+    epoch: u32,
+}
+
+impl Contending {
+    pub(crate) fn new() -> Self {
+        CONTENDING.fetch_add(1, Ordering::AcqRel);
+        Self { epoch: epoch() }
+    }
+}
+
+impl Drop for Contending {
+    fn drop(&mut self) {
+        if self.epoch == epoch() {
+            CONTENDING.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// For this process's first work: nothing is left of its parent's.
+pub(super) fn start() {
+    PENDING.store(0, Ordering::Release);
+    CONTENDING.store(0, Ordering::Release);
+    static ONCE: Once = Once::new();
+    ONCE.call_once(register);
+}
+
+/// Has the end of the process come here. While it ends: next.
+fn register() {
+    #[cfg(unix)]
+    // SAFETY: an `extern "C"` function that never unwinds. The library is never unmapped before the process ends.
+    unsafe {
+        libc::atexit(at_exit)
+    };
+}
+
+/// What `exit`, and the return of `main`, do by themselves.
+#[cfg(unix)]
+extern "C" fn at_exit() {
+    if !is_ending() || LATE.load(Ordering::Acquire) {
+        let _ = catch_unwind(|| crate::client::exit(LIMIT));
+    }
+}
+
+/// Whether anything was ever run in the background.
+pub(crate) fn ran() -> bool {
+    ENGINE.peek().is_some()
+}
+
+/// Waits until the releases under way are done, and once the end has begun also until no acquire stands anywhere.
+/// False: the limit came first.
+pub(crate) fn drain_until(end: Instant) -> bool {
+    let left = || PENDING.load(Ordering::Acquire) > 0 || is_ending() && CONTENDING.load(Ordering::Acquire) > 0;
+    while ran() && left() {
+        if end.passed() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}

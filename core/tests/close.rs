@@ -1,0 +1,204 @@
+//! The end of a client and of what it holds: told before it is given back, all at once, and nobody else's. Each with the
+//! deliberate defect that it is there for.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dlock::backend::{Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, memory};
+use dlock::clock::{self, Instant};
+use dlock::mutant::MUTANTS;
+use dlock::{Claim, Client, Config, Ended, Kind, Result, registry, testing};
+
+/// How many leases a client has that is closed.
+const MANY: usize = 300;
+/// How long the service takes to answer a release.
+const ANSWER: Duration = Duration::from_millis(10);
+
+/// Plays this as it is, and under the defect, which must show.
+fn shows<T: std::fmt::Debug + PartialEq>(defect: &'static str, play: impl AsyncFn() -> T, whole: &T) {
+    assert!(MUTANTS.iter().any(|(name, _)| *name == defect), "there is no {defect}");
+    assert_eq!(testing::simulate(1, None, play()), *whole);
+    assert_ne!(testing::simulate(1, Some(defect), play()), *whole, "{defect} shows");
+}
+
+/// A service that takes its time to answer a release, and notes what it is asked.
+#[derive(Debug, Default)]
+struct Slow {
+    told: AtomicUsize,
+    going: AtomicUsize,
+    /// At each release: how many were told by then, and how many releases were under way.
+    released: Mutex<Vec<(usize, usize)>>,
+}
+
+#[derive(Debug)]
+struct Pass(Arc<Slow>);
+
+struct Bid(Arc<Slow>, Claim);
+
+impl Backend for Slow {
+    fn capability(&self) -> Capability {
+        let mut capability = (memory::DRIVER.capability)();
+        capability.local = false;
+        capability
+    }
+    fn encode(&self, key: &str) -> Result<String> {
+        Ok(key.to_owned())
+    }
+    fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
+        Box::new(Bid(self, claim))
+    }
+    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+        let since = Instant::now();
+        let kept = due.iter().map(|due| Ok(Renewal::Kept { since, ttl: due.ttl })).collect();
+        Box::pin(std::future::ready(kept))
+    }
+    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Contender for Bid {
+    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
+        let granted =
+            Attempt::Granted { grant: Arc::new(Pass(self.0.clone())), since: Instant::now(), ttl: self.1.terms.ttl };
+        Box::pin(std::future::ready(Ok(granted)))
+    }
+    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Grant for Pass {
+    fn fences(&self) -> Option<Range<u64>> {
+        None
+    }
+    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+        Box::pin(async {
+            let slow = &self.0;
+            let going = slow.going.fetch_add(1, Ordering::SeqCst) + 1;
+            slow.released.lock().unwrap().push((slow.told.load(Ordering::SeqCst), going));
+            clock::sleep(ANSWER).await;
+            slow.going.fetch_sub(1, Ordering::SeqCst);
+            Ok(Renewal::Kept { since: Instant::now(), ttl: Duration::ZERO })
+        })
+    }
+}
+
+/// How a close of many leases went: how many holders were told before the first was given back, how many were given back,
+/// whether several at a time and whether not all at once, and whether it took far less than one after the other.
+async fn closed() -> (usize, usize, bool, bool, bool) {
+    let slow = Arc::new(Slow::default());
+    let client = testing::client(Config::from_url("memory://slow").unwrap(), |_| Ok(slow.clone())).unwrap();
+    let mut leases = Vec::new();
+    for i in 0..MANY {
+        let lease = client.lock(&format!("k{i}")).acquire().await.unwrap();
+        let slow = slow.clone();
+        lease.on_lost_here(move || _ = slow.told.fetch_add(1, Ordering::SeqCst));
+        leases.push(lease);
+    }
+    let begun = Instant::now();
+    client.close(Duration::from_secs(5)).await.unwrap();
+    let took = Instant::now() - begun;
+    for lease in &leases {
+        assert!(!lease.is_held());
+        lease.release().await.unwrap();
+    }
+    let released = slow.released.lock().unwrap();
+    let most = released.iter().map(|(_, going)| *going).max().unwrap();
+    (released[0].0, released.len(), most > 1, most < MANY, took < ANSWER * 30)
+}
+
+#[test]
+fn all_are_told_and_then_given_back_at_once() {
+    let whole = (MANY, MANY, true, true, true);
+    shows("client-closed-in-silence", closed, &whole);
+    shows("client-releases-one-by-one", closed, &whole);
+}
+
+#[test]
+fn a_close_that_nobody_waits_for_gives_all_back() {
+    testing::simulate(1, None, async {
+        let slow = Arc::new(Slow::default());
+        let client = testing::client(Config::from_url("memory://slow").unwrap(), |_| Ok(slow.clone())).unwrap();
+        let lease = client.lock("k").acquire().await.unwrap();
+        drop(client.close(Duration::from_secs(5)));
+        assert_eq!(lease.check().unwrap_err().kind(), Kind::Lost);
+        clock::sleep(ANSWER * 2).await;
+        assert_eq!(slow.released.lock().unwrap().len(), 1);
+    });
+}
+
+/// One that connects, and closes, does nothing to those who lock by the same name.
+#[test]
+fn a_handle_of_ones_own() {
+    let play = async || {
+        let client = Client::connect("memory://handles").unwrap();
+        registry::register("handles", &client).unwrap();
+        let everybodys = registry::shared(Some("handles")).unwrap();
+        let lease = everybodys.lock("k").acquire().await.unwrap();
+        let (mine, others) = (registry::client(Some("handles")).unwrap(), registry::client(Some("handles")).unwrap());
+        let (k2, k3) = (mine.lock("k2").acquire().await.unwrap(), others.lock("k3").acquire().await.unwrap());
+        mine.close(Duration::from_secs(1)).await.unwrap();
+        let held = [lease.is_held(), k2.is_held(), k3.is_held()];
+        (held, everybodys.lock("k4").try_acquire().await.is_ok(), mine.lock("k4").try_acquire().await.is_ok())
+    };
+    shows("client-default-is-shared", play, &([true, false, true], true, false));
+}
+
+#[test]
+fn a_break_is_told_whichever_client_breaks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = ["memory://breaks".to_owned(), format!("file://{}", folder.path().display())];
+    for place in places {
+        let play = async || {
+            let one = Client::connect(&format!("{place}?prefix=a-")).unwrap();
+            let two = Client::connect(&format!("{place}?connect_timeout=4s")).unwrap();
+            let lease = one.lock("k").acquire().await.unwrap();
+            let other = one.lock("k2").acquire().await.unwrap();
+            let called = Arc::new(AtomicUsize::new(0));
+            let counter = called.clone();
+            lease.on_lost_here(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+            let waiting = two.lock("a-k").acquire();
+            assert!(two.break_lock("a-k").await.unwrap());
+            let next = waiting.await.unwrap();
+            assert!(next.fence() > lease.fence());
+            // No renewal is due by then.
+            clock::sleep(Duration::from_millis(100)).await;
+            let told = called.load(Ordering::SeqCst);
+            assert_eq!(lease.release().await.unwrap(), Ended::Lost);
+            (told, next.is_held(), other.is_held())
+        };
+        shows("client-break-told-to-its-own", play, &(1, true, true));
+    }
+}
+
+#[test]
+fn a_token_that_dlock_has_made_is_nobody_elses() {
+    let play = async || {
+        let client = Client::connect("memory://tokens").unwrap();
+        let lease = client.lock("k").acquire().await.unwrap();
+        let other = client.lock("k2").token(&lease.token());
+        let error = other.try_acquire().await.err()?;
+        assert!(!error.to_string().contains(&lease.token()), "{error}");
+        Some((error.kind(), error.to_string().contains("`dlock:`"), client.lock("k").token("dlock").check().is_ok()))
+    };
+    shows("client-token-of-ours-taken", play, &Some((Kind::Invalid, true, true)));
+}
+
+/// All defects of this kind have their test: here, or of an exit in the tests with a server.
+#[test]
+fn every_defect_has_its_test() {
+    let source = [include_str!("close.rs"), include_str!("../../tests/harness/tests/redis/mutants.rs")];
+    let source = source.concat() + include_str!("../../tests/harness/tests/etcd/mutants.rs");
+    let ours = MUTANTS.iter().map(|(name, _)| name).filter(|name| name.starts_with("client-"));
+    let missing: Vec<_> = ours.filter(|name| !source.contains(&format!("\"{name}\""))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
