@@ -380,7 +380,7 @@ impl Default for Wish {
 
 impl Wish {
     fn notify(&self) -> &Notify {
-        if self.epoch == runtime::epoch() { &self.notify } else { self.inherited.get(Notify::new) }
+        if elsewhere(self.epoch) { self.inherited.get(Notify::new) } else { &self.notify }
     }
 }
 
