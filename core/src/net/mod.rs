@@ -1,12 +1,15 @@
 //! Connections to servers: addresses, sockets that no child of fork keeps open, and the one TLS stack.
 
 pub(crate) mod current;
+mod dial;
 mod resolve;
+mod tls;
 
-use std::io::{Error, ErrorKind, Result};
+use std::io::Result;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 #[cfg(unix)]
@@ -17,13 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(not(unix))]
 use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::config::{Config, Values, host_port};
+use self::tls::Tls;
+use crate::config::{Config, host_port};
 use crate::error;
 #[cfg(unix)]
 use crate::runtime::descriptors::Unshared;
@@ -41,7 +40,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub(crate) struct Address {
     host: String,
     port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Arc<Tls>>,
+    reached: AtomicBool,
 }
 
 impl Address {
@@ -52,18 +52,14 @@ impl Address {
     pub(crate) fn new(text: &str, default_port: u16, config: &Config) -> error::Result<Self> {
         let (host, port) = host_port(text)?;
         let values = config.values();
-        let tls = if values.flag("tls") == Some(true) { Some(tls(&host, values)?) } else { None };
-        Ok(Self { host, port: port.unwrap_or(default_port), tls })
+        let tls = if values.flag("tls") == Some(true) { Some(Arc::new(Tls::new(&host, values)?)) } else { None };
+        Ok(Self { host, port: port.unwrap_or(default_port), tls, reached: AtomicBool::new(false) })
     }
 
     /// The same server, asked by TLS for this protocol: some serve it only to those who name it.
     #[cfg(feature = "etcd")]
     pub(crate) fn speaking(mut self, protocol: &[u8]) -> Self {
-        if let Some((tls, _)) = &mut self.tls {
-            let mut config = ClientConfig::clone(tls.config());
-            config.alpn_protocols = vec![protocol.to_vec()];
-            *tls = TlsConnector::from(Arc::new(config));
-        }
+        self.tls = self.tls.map(|tls| Arc::new(Tls::clone(&tls).speaking(protocol)));
         self
     }
 
@@ -78,21 +74,23 @@ impl Address {
         if self.tls.is_some() { ", and has it TLS on this port" } else { "" }
     }
 
-    /// Connects. The caller bounds the time.
+    /// The server behind it has been used: what it can't agree on by TLS from now on may be a rotation of certificates
+    /// that isn't complete yet.
+    pub(crate) fn was_reached(&self) {
+        self.reached.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its certificates were good once.
+    pub(crate) fn reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    /// Connects: the name is resolved and the certificates are read for each connection anew. The caller bounds the time.
     pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>> {
-        let mut failed = Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in resolve::resolve(&self.host, self.port).await? {
-            match socket(address).await {
-                Ok(socket) => {
-                    return Ok(match &self.tls {
-                        Some((tls, name)) => Box::new(tls.connect(name.clone(), socket).await?),
-                        None => Box::new(socket),
-                    });
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        let addresses = resolve::resolve(&self.host, self.port).await?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(dial::dial(addresses).await?)) };
+        let (tls, name) = tls.clone().read_anew().await?;
+        Ok(Box::new(tls.connect(name, dial::dial(addresses).await?).await?))
     }
 }
 
@@ -124,46 +122,6 @@ async fn socket(address: SocketAddr) -> Result<Socket> {
     socket.set_nodelay(true)?;
     socket.set_keepalive(true)?;
     socket.connect(address).await
-}
-
-/// The TLS options `ca`, `cert`, `key` and `sni`; without `ca` the system's certificates count.
-fn tls(host: &str, values: &Values) -> error::Result<(TlsConnector, ServerName<'static>)> {
-    let unusable = |option: &str, path: &str, why: &dyn std::fmt::Display| {
-        error::Error::invalid(format!("{option} {path}: {why}; name a readable PEM file"))
-    };
-    let certificates = |option, path: &str| -> error::Result<Vec<CertificateDer<'static>>> {
-        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        let read: Vec<_> = read.map_err(|why| unusable(option, path, &why))?;
-        if read.is_empty() { Err(unusable(option, path, &"no certificate in it")) } else { Ok(read) }
-    };
-    let mut roots = RootCertStore::empty();
-    match values.text("ca") {
-        Some(path) => {
-            for certificate in certificates("ca", path)? {
-                roots.add(certificate).map_err(|why| unusable("ca", path, &why))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|why| error::Error::invalid(format!("TLS can't be used: {why}")))?
-        .with_root_certificates(roots);
-    let config = match (values.text("cert"), values.text("key")) {
-        (Some(cert), Some(key)) => {
-            let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable("key", key, &why))?;
-            let chain = certificates("cert", cert)?;
-            config.with_client_auth_cert(chain, secret).map_err(|why| unusable("cert", cert, &why))?
-        }
-        (None, None) => config.with_no_client_auth(),
-        _ => return Err(error::Error::invalid("cert and key belong together: give both, or neither")),
-    };
-    let name = values.text("sni").unwrap_or(host).to_owned();
-    let name = ServerName::try_from(name.clone())
-        .map_err(|_| error::Error::invalid(format!("{name} is no name that a certificate can be checked for")))?;
-    Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
 #[cfg(unix)]

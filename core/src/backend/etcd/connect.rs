@@ -55,7 +55,7 @@ pub(super) async fn connect(link: &Link, number: u64) -> Result<Conn> {
 async fn made(link: &Link, at: usize) -> Result<Client> {
     let address = &link.addresses[at];
     let name = address.to_string();
-    let stream = address.connect().await.map_err(|error| of_io(&error, &name))?;
+    let stream = address.connect().await.map_err(|error| of_io(&error, address))?;
     let unusable = |why: &dyn std::fmt::Display| Error::invalid(format!("etcd at {name} has no usable address: {why}"));
     let (send, conn) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -72,7 +72,9 @@ async fn made(link: &Link, at: usize) -> Result<Client> {
         authority: name.parse().map_err(|why: InvalidUri| unusable(&why))?,
     };
     let client = Client::from_channel(Channel::Custom(BoxCloneSyncService::new(requests)), Some(options(link))).await;
-    client.map_err(|error| of_request(&error, &name).error)
+    let client = client.map_err(|error| of_request(&error, &name).error)?;
+    address.was_reached();
+    Ok(client)
 }
 
 fn options(link: &Link) -> ConnectOptions {

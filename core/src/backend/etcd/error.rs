@@ -7,6 +7,7 @@ use etcd_client::Error as Etcd;
 use tonic::{Code, Status};
 
 use crate::error::Error;
+use crate::net::Address;
 
 /// What is known of a request that was not answered as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +128,7 @@ fn meaning(code: Code, said: &str) -> Option<(Fate, bool, &'static str)> {
 }
 
 /// What reaching a server failed with.
-pub(super) fn of_io(error: &std::io::Error, address: &str) -> Error {
+pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
     use std::io::ErrorKind as Io;
     let text = match error.kind() {
         Io::ConnectionRefused => {
@@ -138,7 +139,9 @@ pub(super) fn of_io(error: &std::io::Error, address: &str) -> Error {
             return Error::backend(format!(
                 "etcd at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
                  server has TLS on this port"
-            ));
+            ))
+            // Where it worked before, files that are being replaced don't fit for a moment.
+            .temporary(address.reached());
         }
         _ => format!("etcd at {address} can't be reached: {error}"),
     };

@@ -65,7 +65,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
     let refused = |error: &RedisError| match error.kind() {
         ErrorKind::RESP3NotSupported => Refused::Protocol,
         _ if push && no_hello(error) => Refused::Protocol,
-        _ => Refused::Error(of_connect(error, &address)),
+        _ => Refused::Error(of_connect(error, &link.address)),
     };
     let (mux, driver) =
         MultiplexedConnection::new_with_config(&info, stream(link).await?, config).await.map_err(|e| refused(&e))?;
@@ -106,6 +106,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         tasks,
     };
     conn.set_clock(facts.server_ms);
+    link.address.was_reached();
     Ok(Arc::new(conn))
 }
 
@@ -116,7 +117,7 @@ fn no_hello(error: &RedisError) -> bool {
 }
 
 async fn stream(link: &Link) -> Result<Box<dyn Stream>, Refused> {
-    link.address.connect().await.map_err(|error| Refused::Error(of_io(&error, &link.address.to_string())))
+    link.address.connect().await.map_err(|error| Refused::Error(of_io(&error, &link.address)))
 }
 
 fn info(link: &Link, protocol: ProtocolVersion) -> RedisConnectionInfo {

@@ -7,6 +7,7 @@ use redis::{ErrorKind, RedisError};
 
 use super::link::Sent;
 use crate::error::Error;
+use crate::net::Address;
 
 /// A request that wasn't answered with a value.
 #[derive(Debug, Clone)]
@@ -38,10 +39,10 @@ pub(super) fn of_request(error: &RedisError, address: &str) -> (Error, bool) {
 }
 
 /// What connecting failed with.
-pub(super) fn of_connect(error: &RedisError, address: &str) -> Error {
+pub(super) fn of_connect(error: &RedisError, address: &Address) -> Error {
     match error.kind() {
-        ErrorKind::AuthenticationFailed => refused_login(address, error),
-        ErrorKind::Server(_) | ErrorKind::Extension => of_server(error, address),
+        ErrorKind::AuthenticationFailed => refused_login(&address.to_string(), error),
+        ErrorKind::Server(_) | ErrorKind::Extension => of_server(error, &address.to_string()),
         _ => match cause(error) {
             // The certificate that a server asks for is missed only after the handshake.
             Some(io) if io.kind() == std::io::ErrorKind::InvalidData => of_io(io, address),
@@ -60,7 +61,7 @@ fn cause(error: &RedisError) -> Option<&std::io::Error> {
 }
 
 /// What reaching the server failed with.
-pub(super) fn of_io(error: &std::io::Error, address: &str) -> Error {
+pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
     use std::io::ErrorKind as Io;
     let text = match error.kind() {
         Io::ConnectionRefused => {
@@ -71,7 +72,9 @@ pub(super) fn of_io(error: &std::io::Error, address: &str) -> Error {
             return Error::backend(format!(
                 "Redis at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
                  server has TLS on this port"
-            ));
+            ))
+            // Where it worked before, files that are being replaced don't fit for a moment.
+            .temporary(address.reached());
         }
         _ => format!("Redis at {address} can't be reached: {error}"),
     };

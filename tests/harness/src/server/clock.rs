@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+use super::preload::compile;
 
 /// The clock of one program.
 #[derive(Debug)]
@@ -59,20 +61,5 @@ impl Clock {
 /// The library, compiled once in this process.
 fn library() -> Result<&'static [u8], String> {
     static LIBRARY: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
-    LIBRARY.get_or_init(compile).as_deref().map_err(Clone::clone)
-}
-
-fn compile() -> Result<Vec<u8>, String> {
-    let folder = TempDir::new().map_err(|error| error.to_string())?;
-    let path = |name: &str| folder.path().join(name);
-    let run = |source: &Path, library: &Path| {
-        std::fs::write(source, include_str!("clock.c"))?;
-        let flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"];
-        Command::new("cc").args(flags).arg(library).arg(source).output()
-    };
-    let done = run(&path("clock.c"), &path("clock.so")).map_err(|error| format!("cc: {error}"))?;
-    if !done.status.success() {
-        return Err(format!("cc can't compile clock.c: {}", String::from_utf8_lossy(&done.stderr)));
-    }
-    std::fs::read(path("clock.so")).map_err(|error| error.to_string())
+    LIBRARY.get_or_init(|| compile("clock", include_str!("clock.c"))).as_deref().map_err(Clone::clone)
 }

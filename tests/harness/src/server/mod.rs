@@ -19,7 +19,11 @@ mod clock;
 mod cluster;
 mod etcd;
 mod etcdctl;
+#[cfg(target_os = "linux")]
+mod names;
 mod options;
+#[cfg(target_os = "linux")]
+mod preload;
 mod process;
 mod redis;
 
@@ -29,5 +33,7 @@ pub use self::certs::Certs;
 pub use self::clock::Clock;
 pub use self::cluster::Cluster;
 pub use self::etcd::Etcd;
+#[cfg(target_os = "linux")]
+pub use self::names::Name;
 pub use self::options::{EtcdOptions, RedisOptions};
 pub use self::redis::Redis;

@@ -1,7 +1,7 @@
 //! Logins, permissions, TLS, limits: what is refused, and what is said of it.
 
 use dlock::{Client, Kind};
-use dlock_harness::server::{Etcd, EtcdOptions};
+use dlock_harness::server::{Certs, Etcd, EtcdOptions};
 
 use crate::common::{LONG, acquired, begin, lock, ms, next, released, server};
 
@@ -71,6 +71,29 @@ fn by_tls() {
     let error = clear.lock("k").wait(LONG).acquire().wait().unwrap_err();
     println!("in clear to a port with TLS: {error}");
     assert_eq!(error.kind(), Kind::Backend);
+}
+
+#[test]
+fn certificates_are_read_for_each_connection() {
+    let mut server = Etcd::start(&EtcdOptions::new().tls()).unwrap();
+    let ca = server.certs().ca.clone();
+    let url = format!("{}?ca={}&connect_timeout=5.{:06}", server.url(), ca.display(), next());
+    let client = Client::connect(&url).unwrap();
+    released(&acquired(&client, "k"));
+    // Of another authority, and in the middle of being written when they are needed first.
+    Certs::make(ca.parent().unwrap()).unwrap();
+    let whole = std::fs::read(&ca).unwrap();
+    std::fs::write(&ca, "").unwrap();
+    server.restart().unwrap();
+    let _ = client.ping().wait();
+    let error = client.lock("other").try_acquire().wait().unwrap_err();
+    assert!(error.kind() == Kind::Backend && error.is_temporary(), "{error:?}");
+    assert!(error.message().contains(&ca.display().to_string()), "{error}");
+    let mut waiting = client.lock("k").wait(LONG).acquire();
+    assert!(waiting.wait_for(ms(50)).is_none(), "a file that is being replaced ends no wait");
+    std::fs::write(&ca, whole).unwrap();
+    released(&waiting.wait().unwrap());
+    released(&acquired(&Client::connect(&url).unwrap(), "k"));
 }
 
 #[test]

@@ -22,5 +22,6 @@ mod process;
 mod refusals;
 mod renewal;
 mod replies;
+mod rotation;
 mod storm;
 mod wire;
