@@ -1,7 +1,7 @@
 //! The way to a lease, and the only wait loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -45,6 +45,8 @@ struct Signs {
     mute: Notify,
     /// Whether anybody has said that the lock is busy.
     busy: AtomicBool,
+    /// Why the last attempt failed that is being repeated.
+    trouble: Mutex<Option<Error>>,
     /// Why it failed, told when only the withdrawal is left to do.
     failed: OnceLock<Error>,
     failing: Notify,
@@ -199,7 +201,9 @@ impl Bid {
             if signs.busy.load(Ordering::Relaxed) {
                 busy(&core, &claim, Instant::now() - begun, "")
             } else {
-                told(Error::unavailable("the backend gave no answer in time; try again"), &core, &claim)
+                let trouble = runtime::locked(&signs.trouble).take();
+                let none = || Error::unavailable("the backend gave no answer in time; try again");
+                told(trouble.unwrap_or_else(none), &core, &claim)
             }
         };
         let error = tokio::select! {
@@ -346,6 +350,7 @@ impl Bid {
                     if Instant::now() - *since >= outage {
                         return Err(error);
                     }
+                    *runtime::locked(&self.signs.trouble) = Some(error);
                     pause = (pause * 2).min(Duration::from_secs(1));
                     Wake { after: pause.mul_f64(0.75 + fastrand::f64() / 2.0), on: None }
                 }

@@ -1,7 +1,7 @@
 //! How a connection is made: login, messages, tracking, the server's clock, the scripts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
@@ -77,7 +77,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
             if push {
                 return mux.clone().subscribe(&channel).await.is_ok();
             }
-            match listen(link, &info, &channel).await {
+            match listen(link, &info, &channel, number).await {
                 Some(task) => {
                     tasks.push(task);
                     true
@@ -95,8 +95,16 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         );
         event::warn(super::DRIVER.name, &note);
     }
+    if !messages && !link.deaf.swap(true, Ordering::Relaxed) {
+        let note = format!(
+            "Redis at {address} sends no messages to this user: waiting acquires ask again every 10 to 250 ms instead of \
+             being woken; allow the user SUBSCRIBE and PUBLISH on dlock:c:* (ACL SETUSER … &dlock:c:* +subscribe +publish)"
+        );
+        event::warn(super::DRIVER.name, &note);
+    }
     let conn = Conn {
         number,
+        made: clock::Instant::now(),
         mux,
         offset: AtomicI64::new(0),
         hashes: facts.hashes,
@@ -145,7 +153,12 @@ fn pushed(link: &WeakLink, number: u64, push: &PushInfo) {
 }
 
 /// Without RESP3 messages come on a connection of their own.
-async fn listen(link: &Arc<Link>, info: &RedisConnectionInfo, channel: &str) -> Option<tokio::task::AbortHandle> {
+async fn listen(
+    link: &Arc<Link>,
+    info: &RedisConnectionInfo,
+    channel: &str,
+    number: u64,
+) -> Option<tokio::task::AbortHandle> {
     let stream = stream(link).await.ok()?;
     let (mut sink, mut messages) = PubSub::new(info, stream).await.ok()?.split();
     sink.subscribe(channel).await.ok()?;
@@ -158,8 +171,9 @@ async fn listen(link: &Arc<Link>, info: &RedisConnectionInfo, channel: &str) -> 
             let Some(link) = weak.upgrade() else { return };
             link.receive(link.post.message(&String::from_utf8_lossy(message.get_payload_bytes())));
         }
+        // The next one listens anew.
         if let Some(link) = weak.upgrade() {
-            link.post.ring_all();
+            link.gone(number);
         }
     });
     Some(task.abort_handle())

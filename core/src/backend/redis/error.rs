@@ -16,12 +16,25 @@ pub(super) struct Failure {
     pub(super) error: Error,
     /// The sendings that the server may have done all the same.
     pub(super) unanswered: Vec<Sent>,
+    /// Whether it was asked of a server that doesn't do it now: another one may.
+    pub(super) elsewhere: bool,
+}
+
+/// What became of a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Not done.
+    Refused,
+    /// Not done here, but perhaps by the server that the address leads to now.
+    Elsewhere,
+    /// It may have been done.
+    Unknown,
 }
 
 impl Failure {
     /// It was not sent, or was refused.
     pub(super) fn refused(error: Error) -> Self {
-        Self { error, unanswered: Vec::new() }
+        Self { error, unanswered: Vec::new(), elsewhere: false }
     }
 }
 
@@ -30,12 +43,25 @@ pub(super) fn no_script(error: &RedisError) -> bool {
     error.code() == Some("NOSCRIPT")
 }
 
-/// What a request failed with, and whether it may have been done all the same.
-pub(super) fn of_request(error: &RedisError, address: &str) -> (Error, bool) {
+/// What a request failed with, and what became of it.
+pub(super) fn of_request(error: &RedisError, address: &str) -> (Error, Fate) {
     if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
-        return (of_server(error, address), false);
+        let fate = match code(error) {
+            "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "NOREPLICAS" => Fate::Elsewhere,
+            _ => Fate::Refused,
+        };
+        return (of_server(error, address), fate);
     }
-    (Error::unavailable(format!("the connection to Redis at {address} failed: {error}")), true)
+    (Error::unavailable(format!("the connection to Redis at {address} failed: {error}")), Fate::Unknown)
+}
+
+/// The code of a server's answer; where a script failed, that of the command in it. Before version 7 a server puts that
+/// one into the text.
+fn code(error: &RedisError) -> &str {
+    let code = error.code().unwrap_or("ERR");
+    let inner = error.detail().filter(|said| code == "ERR" && said.starts_with("Error running script"));
+    let inner = inner.and_then(|said| said.split_once(": -")?.1.split_once(' '));
+    inner.map_or(code, |(code, _)| code)
 }
 
 /// What connecting failed with.
@@ -83,9 +109,8 @@ pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
 
 /// What the server answered instead of a value.
 fn of_server(error: &RedisError, address: &str) -> Error {
-    let code = error.code().unwrap_or("ERR").to_owned();
-    let said = format!("{code} {}", error.detail().unwrap_or_default());
-    let (temporary, remedy) = match &*code {
+    let said = format!("{} {}", error.code().unwrap_or("ERR"), error.detail().unwrap_or_default());
+    let (temporary, remedy) = match code(error) {
         "NOAUTH" | "WRONGPASS" => return refused_login(address, error),
         "NOPERM" => (
             false,
@@ -94,6 +119,7 @@ fn of_server(error: &RedisError, address: &str) -> Error {
         ),
         "LOADING" => (true, "it still loads its data"),
         "READONLY" => (true, "it is a replica: connect to the master"),
+        "NOREPLICAS" => (true, "it has fewer replicas than min-replicas-to-write asks for"),
         "OOM" => (true, "it has no memory left: raise maxmemory or remove keys"),
         "MISCONF" => (true, "it can't write its data to disk and refuses writes"),
         "BUSY" => (true, "a script has been running there for too long"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 
-use super::error::{Failure, no_script, of_request};
+use super::error::{Failure, Fate, no_script, of_request};
 use super::post::Post;
 use super::script::{COUNT, Script};
 use crate::clock::{self, Instant};
@@ -20,6 +20,9 @@ use crate::runtime::{self, locked};
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a connection is kept at least though its server doesn't do what it is asked.
+const TRIED: Duration = Duration::from_millis(100);
+
 /// A client's connection, as there is one.
 pub(super) struct Link {
     pub(super) address: Address,
@@ -27,11 +30,14 @@ pub(super) struct Link {
     pub(super) post: Arc<Post>,
     current: Arc<Current<Conn>>,
     probing: AtomicBool,
+    /// Whether it was told that messages don't arrive.
+    pub(super) deaf: AtomicBool,
 }
 
 /// One connection to the server. Closed when nobody waits for an answer on it any more.
 pub(super) struct Conn {
     pub(super) number: u64,
+    pub(super) made: Instant,
     pub(super) mux: MultiplexedConnection,
     /// The server's clock less ours, in milliseconds.
     pub(super) offset: AtomicI64,
@@ -53,6 +59,8 @@ pub(super) struct Sent {
     pub(super) server_ms: i64,
     /// The number of the connection.
     pub(super) conn: u64,
+    /// Whether messages arrive on it.
+    pub(super) messages: bool,
 }
 
 /// What a request was answered with.
@@ -79,7 +87,8 @@ impl Link {
     }
 
     pub(super) fn new(address: Address, config: Config, post: Arc<Post>) -> Self {
-        Self { address, config, post, current: Current::new(), probing: AtomicBool::new(false) }
+        let (probing, deaf) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { address, config, post, current: Current::new(), probing, deaf }
     }
 
     /// Runs a script. `args` adds keys and arguments each time it is sent: a request without an answer is sent again on
@@ -102,24 +111,77 @@ impl Link {
         .await
     }
 
-    /// Sends what `make` makes, and again on another connection when there is no answer for the patience.
+    /// Sends what `make` makes, and again on another connection when there is no answer for the patience, or when this
+    /// server doesn't do it now: a name may lead to another one after a failover.
     pub(super) async fn ask(
         self: &Arc<Self>,
         limits: Limits,
         make: impl Fn(&Conn, &Sent, bool) -> Cmd + Sync,
     ) -> Result<Answer, Failure> {
         let end = Instant::now().plus(limits.budget);
+        match self.ask_once(limits, end, &make).await {
+            Err(failure) if failure.elsewhere => Box::pin(self.ask_elsewhere(limits, end, &make, failure)).await,
+            other => other,
+        }
+    }
+
+    /// Asks again where the address leads now, until there is no time left for it.
+    async fn ask_elsewhere(
+        self: &Arc<Self>,
+        limits: Limits,
+        end: Instant,
+        make: &(impl Fn(&Conn, &Sent, bool) -> Cmd + Sync),
+        mut last: Failure,
+    ) -> Result<Answer, Failure> {
+        // Over before the caller has given up, who would not learn why.
+        let end = end.minus(limits.budget / 8);
+        let mut pause = Duration::from_millis(10);
+        while end.left() > pause {
+            clock::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(250));
+            if self.current.live().is_none()
+                && let Err(failure) = self.connected(end).await
+            {
+                if !failure.error.is_temporary() {
+                    return Err(Failure { error: failure.error, ..last });
+                }
+                continue;
+            }
+            let before = std::mem::take(&mut last.unanswered);
+            match self.ask_once(limits, end, make).await {
+                Ok(mut answer) => {
+                    answer.unanswered.extend(before);
+                    return Ok(answer);
+                }
+                // What was said before tells more than that there was no time left for an answer.
+                Err(failure) if end.passed() => last.unanswered = failure.unanswered,
+                Err(failure) => last = failure,
+            }
+            last.unanswered.extend(before);
+            if !last.elsewhere {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_once(
+        self: &Arc<Self>,
+        limits: Limits,
+        end: Instant,
+        make: &(impl Fn(&Conn, &Sent, bool) -> Cmd + Sync),
+    ) -> Result<Answer, Failure> {
         let conn = match self.current.live() {
             Some(conn) => conn,
             // In a box, like all that is rare: every call would have to make room for it.
             None => Box::pin(self.connected(end)).await?,
         };
         let under_way = Mutex::new(Vec::new());
-        let mut first = std::pin::pin!(exchange(conn.clone(), &make, &under_way));
+        let mut first = std::pin::pin!(exchange(conn.clone(), make, &under_way));
         let answered = tokio::select! {
             biased;
             answered = &mut first => Some(answered),
-            () = clock::sleep(limits.patience.min(limits.budget)) => None,
+            () = clock::sleep(limits.patience.min(end.left())) => None,
         };
         let answered = match answered {
             None if limits.budget <= limits.patience => {
@@ -130,7 +192,7 @@ impl Link {
             None => {
                 let other = Box::pin(async {
                     let fresh = self.conn(Some(conn.number)).await.ok()?;
-                    let answered = exchange(fresh, &make, &under_way).await;
+                    let answered = exchange(fresh, make, &under_way).await;
                     conn.dead.store(true, Ordering::Release);
                     Some(answered)
                 });
@@ -145,18 +207,24 @@ impl Link {
         };
         let mut unanswered = std::mem::take(&mut *locked(&under_way));
         let Some(Exchanged { value, conn, sent }) = answered else {
-            return Err(Failure { error: self.silent("no answer came in time"), unanswered });
+            return Err(Failure { error: self.silent("no answer came in time"), unanswered, elsewhere: false });
         };
         unanswered.retain(|other: &Sent| other.at != sent.at || other.conn != sent.conn);
         match value {
             Ok(value) => Ok(Answer { value, conn, sent, unanswered }),
             Err(error) => {
-                let (error, unknown) = of_request(&error, &self.address.to_string());
-                if unknown {
-                    self.lost(&conn);
-                    unanswered.push(sent);
+                let (error, fate) = of_request(&error, &self.address.to_string());
+                match fate {
+                    Fate::Refused => {}
+                    Fate::Unknown => {
+                        self.lost(&conn);
+                        unanswered.push(sent);
+                    }
+                    // Not at once again where it was made just now: all who ask would make connections one after another.
+                    Fate::Elsewhere if conn.made.plus(TRIED).passed() => self.lost(&conn),
+                    Fate::Elsewhere => {}
                 }
-                Err(Failure { error, unanswered })
+                Err(Failure { error, unanswered, elsewhere: fate == Fate::Elsewhere })
             }
         }
     }
@@ -238,7 +306,8 @@ async fn exchange(
     let mut full = false;
     loop {
         let at = Instant::now();
-        let sent = Sent { at, server_ms: ms(at) + conn.offset.load(Ordering::Acquire), conn: conn.number };
+        let server_ms = ms(at) + conn.offset.load(Ordering::Acquire);
+        let sent = Sent { at, server_ms, conn: conn.number, messages: conn.messages };
         let cmd = make(&conn, &sent, full);
         locked(under_way).push(sent);
         let value = mux.send_packed_command(&cmd).await.and_then(Value::extract_error);
