@@ -79,6 +79,16 @@ pub const MUTANTS: &[(&str, &str)] = &[
     #[cfg(feature = "redis")]
     ("redis-renew-without-owner-check", "a renewal prolongs whatever is there"),
     #[cfg(feature = "redis")]
+    ("redis-message-believed", "a message tells from when the lock counts that it grants"),
+    #[cfg(feature = "redis")]
+    ("redis-messages-replicated", "a replica's listeners hear of grants that were taken back"),
+    #[cfg(feature = "redis")]
+    ("redis-break-deletes-anything", "breaking a lock deletes what is none"),
+    #[cfg(feature = "redis")]
+    ("redis-renewals-forget-the-fence", "a renewal doesn't keep what the lease needs beside its key"),
+    #[cfg(feature = "redis")]
+    ("redis-polling-head-overtaken", "the turn of a waiter that no message reaches isn't kept"),
+    #[cfg(feature = "redis")]
     ("redis-fence-not-floored", "fences begin anew when the server has lost its data"),
     #[cfg(feature = "etcd")]
     ("etcd-own-key-not-checked", "a waiter with none before it doesn't look whether its own key is there"),

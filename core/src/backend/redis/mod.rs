@@ -27,7 +27,7 @@ use self::script::Script;
 use super::{Alarm, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal};
 use crate::claim::Claim;
 use crate::config::{Config, Opt, Parts, Scheme, Values, Want, read_servers, write_servers};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, show};
 use crate::net::Address;
 
 const PORT: u16 = 6379;
@@ -127,6 +127,27 @@ fn read<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     })
 }
 
+/// The error for a script's answer `T type key`: another program keeps something of its own there.
+fn no_lock(value: &Value) -> Option<Error> {
+    let Value::Array(parts) = value else { return None };
+    let [Value::BulkString(what), kind, key] = parts.as_slice() else { return None };
+    let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap_or_default();
+    let (kind, key) = (text(kind), text(key));
+    (what == b"T").then(|| {
+        Error::backend(match name::check(&key) {
+            Ok(()) => format!(
+                "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
+                show(&key)
+            ),
+            Err(_) => format!(
+                "the key {}, which dlock keeps beside the lock, holds a {kind} of another program: rename or delete \
+                 that, or use another key for the lock",
+                show(&key)
+            ),
+        })
+    })
+}
+
 impl Backend for Redis {
     fn capability(&self) -> Capability {
         capability()
@@ -154,6 +175,9 @@ impl Backend for Redis {
     fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
         Box::pin(async move {
             let answer = self.run_on(Script::Look, name).await?;
+            if let Some(error) = no_lock(&answer.value) {
+                return Err(error);
+            }
             look::holders(answer.value).map_err(|failure| failure.error)
         })
     }
@@ -161,6 +185,9 @@ impl Backend for Redis {
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let answer = self.run_on(Script::Force, name).await?;
+            if let Some(error) = no_lock(&answer.value) {
+                return Err(error);
+            }
             Ok(read::<i64>(answer.value).map_err(|failure| failure.error)? == 1)
         })
     }

@@ -1,11 +1,14 @@
 //! Messages from the server: who they are for, and what they say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
+use super::name::Names;
 use super::reaper::Ghost;
 use crate::backend::Alarm;
 use crate::clock::Instant;
@@ -14,16 +17,33 @@ use crate::runtime::locked;
 /// Every claim of this client that may still get a message.
 #[derive(Debug)]
 pub(super) struct Post {
-    claims: Mutex<HashMap<u64, Arc<Mail>, rustc_hash::FxBuildHasher>>,
+    claims: Mutex<Claims>,
     /// Who waits for a key that a client other than dlock holds.
     watched: Mutex<HashMap<String, Arc<Mail>>>,
     contender: String,
     alarm: Alarm,
 }
 
-/// What came for one claim.
 #[derive(Debug, Default)]
+struct Claims {
+    live: HashMap<u64, Arc<Mail>, rustc_hash::FxBuildHasher>,
+    /// Those that stood in a queue and have ended, in the order in which they did. What is handed to one of them is given
+    /// back; nothing is given back for a claim that never was.
+    ended: VecDeque<(u64, Arc<Mail>, Instant)>,
+}
+
+/// How long a claim that has ended is remembered: longer than a place in the queue lives without it.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// How many of them.
+const REMEMBERED_COUNT: usize = 1_000;
+
+/// What came for one claim, and what of it can be true.
+#[derive(Debug)]
 pub(super) struct Mail {
+    names: Arc<Names>,
+    /// When its requests were sent, each until what is granted by it would be over.
+    sent: Mutex<Vec<Instant>>,
+    queued: AtomicBool,
     handed: Mutex<Option<Handed>>,
     bell: Notify,
 }
@@ -36,8 +56,7 @@ pub(super) struct Handed {
     pub(super) since: Instant,
 }
 
-/// A claim's place in the post. From its first request to its very end: a message for a claim that is not in the post
-/// is for one that has ended, and what it grants is given back.
+/// A claim's place in the post, from its first request to its very end.
 #[derive(Debug)]
 pub(super) struct Entry {
     post: Arc<Post>,
@@ -46,6 +65,32 @@ pub(super) struct Entry {
 }
 
 impl Mail {
+    fn new(names: Arc<Names>) -> Self {
+        let (sent, handed, bell) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self { names, sent, queued: AtomicBool::new(false), handed, bell }
+    }
+
+    /// A request is being sent by which it may be handed the lock, for so long from now on.
+    pub(super) fn sends(&self, at: Instant, life: Duration) {
+        let mut sent = locked(&self.sent);
+        sent.retain(|sent| !sent.plus(life).passed());
+        sent.push(at);
+    }
+
+    /// It may stand in the queue.
+    pub(super) fn queues(&self) {
+        self.queued.store(true, Ordering::Relaxed);
+    }
+
+    /// When the request with this stamp was sent: known here, and not believed of a message. No two grants come of one
+    /// request, so each is told of once.
+    fn was_sent(&self, stamp: Instant) -> Option<Instant> {
+        let mut sent = locked(&self.sent);
+        let at = sent.iter().copied().find(|at| *at == stamp)?;
+        sent.retain(|other| *other > at);
+        Some(at)
+    }
+
     /// The grant, if one has come.
     pub(super) fn take(&self) -> Option<Handed> {
         locked(&self.handed).take()
@@ -71,9 +116,9 @@ impl Post {
         &self.contender
     }
 
-    pub(super) fn enter(self: &Arc<Self>, nonce: u64) -> Entry {
-        let mail = Arc::<Mail>::default();
-        locked(&self.claims).insert(nonce, mail.clone());
+    pub(super) fn enter(self: &Arc<Self>, nonce: u64, names: &Arc<Names>) -> Entry {
+        let mail = Arc::new(Mail::new(names.clone()));
+        locked(&self.claims).live.insert(nonce, mail.clone());
         Entry { post: self.clone(), nonce, mail }
     }
 
@@ -84,7 +129,7 @@ impl Post {
 
     /// Wakes every claim: whoever waits asks again.
     pub(super) fn ring_all(&self) {
-        locked(&self.claims).values().for_each(|mail| mail.bell.notify_one());
+        locked(&self.claims).live.values().for_each(|mail| mail.bell.notify_one());
     }
 
     /// Takes in what the server pushed.
@@ -107,8 +152,9 @@ impl Post {
         }
     }
 
-    /// `G claim fence stamp key`: granted; `W claim key`: look again; `X claim key`: taken away. Answers what was
-    /// granted to a claim that has ended.
+    /// `G claim fence stamp key`: granted; `W claim key`: look again; `X claim key`: taken away. Anybody may write to the
+    /// channel, so only the stamp of a request that this claim has sent for this key counts; all else has it look again at
+    /// the most. Answers what was granted to a claim that has ended.
     pub(super) fn message(&self, text: &str) -> Option<Ghost> {
         let (what, rest) = text.split_once(' ')?;
         let (claim, rest) = rest.split_once(' ')?;
@@ -117,30 +163,56 @@ impl Post {
         if contender != self.contender {
             return None;
         }
-        let mail = locked(&self.claims).get(&nonce).cloned();
-        match (what, mail) {
-            ("G", mail) => {
+        let (mail, lives) = locked(&self.claims).find(nonce)?;
+        match what {
+            "G" => {
                 let mut parts = rest.splitn(3, ' ');
                 let mut number = || parts.next()?.parse::<u64>().ok();
-                let (fence, since) = (number()?, Instant::from_nanos(number()?));
-                let key = parts.next()?;
-                let Some(mail) = mail else {
-                    return (!mutant!("redis-unwanted-grant-kept")).then(|| Ghost::new(key, claim));
-                };
-                *locked(&mail.handed) = Some(Handed { fence, since });
+                let (fence, stamp) = (number().filter(|fence| i64::try_from(*fence).is_ok()), number());
+                let ours = parts.next() == Some(&*mail.names.key);
+                let stamp = stamp.map(Instant::from_nanos).filter(|_| ours);
+                let since =
+                    if mutant!("redis-message-believed") { stamp } else { stamp.and_then(|s| mail.was_sent(s)) };
+                if !lives {
+                    since.filter(|_| !mutant!("redis-unwanted-grant-kept"))?;
+                    return Some(Ghost::new(mail.names.clone(), claim));
+                }
+                if let Some((fence, since)) = fence.zip(since) {
+                    *locked(&mail.handed) = Some(Handed { fence, since });
+                }
                 mail.bell.notify_one();
             }
-            ("W", Some(mail)) => mail.bell.notify_one(),
-            ("X", Some(_)) => self.alarm.raise(rest),
+            "W" => mail.bell.notify_one(),
+            "X" if lives && rest == mail.names.key => self.alarm.raise(rest),
             _ => {}
         }
         None
     }
 }
 
+impl Claims {
+    /// A claim of ours, and whether it still lives.
+    fn find(&self, nonce: u64) -> Option<(Arc<Mail>, bool)> {
+        if let Some(mail) = self.live.get(&nonce) {
+            return Some((mail.clone(), true));
+        }
+        self.ended.iter().find(|(ended, ..)| *ended == nonce).map(|(_, mail, _)| (mail.clone(), false))
+    }
+
+    fn end(&mut self, nonce: u64) {
+        let Some(mail) = self.live.remove(&nonce).filter(|mail| mail.queued.load(Ordering::Relaxed)) else { return };
+        self.ended.push_back((nonce, mail, Instant::now()));
+        while self.ended.len() > REMEMBERED_COUNT
+            || self.ended.front().is_some_and(|(_, _, at)| at.plus(REMEMBERED).passed())
+        {
+            self.ended.pop_front();
+        }
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
-        locked(&self.post.claims).remove(&self.nonce);
+        locked(&self.post.claims).end(self.nonce);
         let mut watched = locked(&self.post.watched);
         if !watched.is_empty() {
             watched.retain(|_, mail| !Arc::ptr_eq(mail, &self.mail));

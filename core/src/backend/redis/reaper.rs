@@ -21,8 +21,8 @@ pub(super) struct Ghost {
 
 impl Ghost {
     /// One whose grant came when nobody wanted it any longer.
-    pub(super) fn new(key: &str, claim: &str) -> Self {
-        Self { names: Arc::new(Names::new(key)), claim: claim.into(), user: None, till: 0 }
+    pub(super) fn new(names: Arc<Names>, claim: &str) -> Self {
+        Self { names, claim: claim.into(), user: None, till: 0 }
     }
 }
 

@@ -34,15 +34,18 @@ impl Script {
 
     fn build(self) -> String {
         const COMMON: &str = include_str!("scripts/common.lua");
+        const STRANGE: &str = include_str!("scripts/strange.lua");
         let parts: &[&str] = match self {
-            Self::Take => &[include_str!("scripts/take_first.lua"), COMMON, include_str!("scripts/take.lua")],
+            Self::Take => &[include_str!("scripts/take_first.lua"), COMMON, STRANGE, include_str!("scripts/take.lua")],
             Self::Give => &[include_str!("scripts/give_first.lua"), COMMON, include_str!("scripts/give.lua")],
             Self::Leave => &[COMMON, include_str!("scripts/leave.lua")],
-            Self::Force => &[COMMON, include_str!("scripts/force.lua")],
+            Self::Force => &[COMMON, STRANGE, include_str!("scripts/force.lua")],
             Self::Renew => &[include_str!("scripts/renew.lua")],
-            Self::Look => &[include_str!("scripts/look.lua")],
+            Self::Look => &[STRANGE, include_str!("scripts/look.lua")],
         };
-        broken(parts.concat())
+        // Each connection loads them all.
+        let lines = parts.iter().flat_map(|part| part.lines()).filter(|line| !line.trim_start().starts_with("--"));
+        broken(lines.map(|line| format!("{line}\n")).collect())
     }
 }
 
@@ -63,6 +66,10 @@ fn broken(mut text: String) -> String {
     change(mutant!("redis-release-without-owner-check"), "redis.pcall('GET', KEYS[1]) == ARGV[2]", "true");
     change(mutant!("redis-release-without-owner-check"), "if v ~= token then return false, v end", "");
     change(mutant!("redis-renew-without-owner-check"), "local ours = redis", "local ours = true or redis");
+    change(mutant!("redis-messages-replicated"), "redis.set_repl(redis.REPL_NONE)", "");
+    change(mutant!("redis-renewals-forget-the-fence"), "left < FKEEP / 2", "false");
+    change(mutant!("redis-break-deletes-anything"), "if odd then return odd end\nlocal _, claim", "local _, claim");
+    change(mutant!("redis-polling-head-overtaken"), "if not heard then", "if false then");
     change(mutant!("redis-fence-not-floored"), "t[1] * 1000000 + t[2]", "t[1] * 0 + 1");
     change(mutant!("redis-fence-not-floored"), "'%010d%06d', t[1], t[2]", "'%016d', 1");
     text

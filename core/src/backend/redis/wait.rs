@@ -14,12 +14,14 @@ use super::script::Script;
 use crate::backend::{Attempt, BoxFuture, Contender, Wake};
 use crate::claim::Claim;
 use crate::clock::Instant;
-use crate::error::{Error, Result, show};
+use crate::error::{Error, Result};
 
 /// The least time for which a request may be accepted, so that a clock that is not quite known refuses none.
 const LEAST_LIFE: Duration = Duration::from_millis(250);
 /// The longest.
 const LIFE: Duration = Duration::from_secs(5);
+/// How long the turn of a waiter that no message reaches is kept for it: it asks again after 250 ms at the latest.
+const TURN_KEPT: Duration = Duration::from_secs(2);
 
 pub(super) struct Waiter {
     link: Arc<Link>,
@@ -58,7 +60,7 @@ impl Waiter {
 
     async fn try_once(&mut self, budget: Duration) -> Result<Attempt> {
         let link = self.link.clone();
-        let entry = self.entry.get_or_insert_with(|| link.post.enter(self.claim.nonce));
+        let entry = self.entry.get_or_insert_with(|| link.post.enter(self.claim.nonce, &self.names));
         if let Some(handed) = entry.mail.take() {
             let since = if mutant!("redis-handed-over-from-receipt") { Instant::now() } else { handed.since };
             // Later than that it may have ended, and been granted to this very claim again with another fence: asked for.
@@ -90,7 +92,8 @@ impl Waiter {
         let terms = &self.claim.terms;
         let life = i64::try_from(budget.clamp(LEAST_LIFE, LIFE).as_millis()).unwrap_or(i64::MAX);
         let limits = Limits { patience: patience(terms.ttl), budget };
-        let (names, keep) = (&self.names, millis(refresh(terms.ttl) * 3));
+        let (names, keep) = (&self.names, refresh(terms.ttl) * 3);
+        let mail = self.entry.as_ref().map(|entry| entry.mail.clone());
         let (user, label) = (terms.token.as_deref().unwrap_or_default(), terms.label.as_deref().unwrap_or_default());
         let token = terms.token.as_deref().unwrap_or(&self.id);
         let (id, contender, wait, ticket) = (&self.id, self.link.post.contender(), self.claim.wait, self.ticket);
@@ -98,7 +101,15 @@ impl Waiter {
         let answer = self.link.run(Script::Take, limits, |sent, cmd| {
             let till = format!("{:016}", (sent.server_ms + life) * 1000);
             let stamp = sent.at.nanos();
-            let rest = format!("{} {contender} {id} {} {keep} {stamp} {ticket}", u8::from(wait), user.len());
+            let (how, keep) = match (wait, sent.messages) {
+                (false, _) => ('0', keep),
+                (true, true) => ('x', keep),
+                (true, false) => ('a', TURN_KEPT),
+            };
+            if let Some(mail) = mail.as_ref().filter(|_| wait) {
+                mail.sends(sent.at, terms.ttl.max(keep));
+            }
+            let rest = format!("{how} {contender} {id} {} {} {stamp} {ticket}", user.len(), millis(keep));
             names.add_to(cmd);
             cmd.arg(token).arg(millis(terms.ttl)).arg(till).arg(&tail).arg(rest);
         });
@@ -110,6 +121,9 @@ impl Waiter {
             }
             Err(failure) => {
                 failure.unanswered.iter().for_each(|sent| self.doubt.add(sent, life));
+                if let Some(entry) = self.entry.as_ref().filter(|_| wait && !failure.unanswered.is_empty()) {
+                    entry.mail.queues();
+                }
                 Err(failure.error)
             }
         }
@@ -122,25 +136,24 @@ impl Waiter {
                 conn.set_clock(*now);
                 Ok(None)
             }
-            [Value::BulkString(what), kind] if what == b"T" => {
-                let kind: String = redis::from_redis_value(kind.clone()).unwrap_or_default();
-                Err(Error::backend(format!(
-                    "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
-                    show(&self.names.key)
-                )))
-            }
             [Value::BulkString(what), Value::Int(left), Value::Int(foreign), ticket, Value::Int(now)]
                 if what == b"B" =>
             {
                 conn.set_clock(*now);
-                self.queued |= self.claim.wait;
+                if let Some(entry) = self.entry.as_ref().filter(|_| self.claim.wait) {
+                    entry.mail.queues();
+                    self.queued = true;
+                }
                 self.ticket = redis::from_redis_value(ticket.clone()).unwrap_or(0);
                 if self.claim.wait && *foreign == 1 && conn.tracking && Box::pin(self.watch(conn)).await {
                     return Ok(None);
                 }
                 Ok(Some(Attempt::Busy(self.wake(conn, *left, *foreign == 1))))
             }
-            other => Err(unexpected(&Value::Array(other.to_vec()))),
+            _ => {
+                let value = Value::Array(parts);
+                Err(super::no_lock(&value).unwrap_or_else(|| unexpected(&value)))
+            }
         }
     }
 

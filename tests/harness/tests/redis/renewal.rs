@@ -41,6 +41,27 @@ fn a_lease_counts_from_when_its_request_was_sent() {
 }
 
 #[test]
+fn a_lease_keeps_what_is_kept_beside_its_key() {
+    let server = server();
+    let client = client(server.addr());
+    for lock in [lock(&client, "k", ms(600)), lock(&client, "k", ms(600)).token("mine")] {
+        let lease = lock.acquire().wait().unwrap();
+        // As after a week, less so long.
+        server.command(&["PEXPIRE", "dlock:f:{k}", "5000"]);
+        until("it lives on with the lease", ms(4000), || server.get::<i64>(&["PTTL", "dlock:f:{k}"]) > 5000);
+        lease.renew(None).wait().unwrap();
+        assert_eq!(client.holders("k").wait().unwrap()[0].fence, lease.fence());
+        released(&lease);
+    }
+    // Another program's is left alone.
+    let lease = lock(&client, "other", ms(600)).acquire().wait().unwrap();
+    server.command(&["SET", "dlock:f:{other}", "1 somebody 0 ", "PX", "5000"]);
+    lease.renew(None).wait().unwrap();
+    assert!(server.get::<i64>(&["PTTL", "dlock:f:{other}"]) <= 5000);
+    released(&lease);
+}
+
+#[test]
 fn an_acquire_answered_after_its_time_is_not_entered() {
     let server = server();
     let proxy = proxy(&server);

@@ -14,15 +14,19 @@ end
 -- tostring() of a number this large loses its last digits
 local function int(n) return string.format('%.0f', n) end
 
+-- How many heard it; nil: this user may not publish. It is not replicated: whoever still listens at a replica, such as the
+-- primary before a failover, would hear of a grant that is taken back since nobody heard of it here.
 local function tell(cid, text)
+  redis.set_repl(redis.REPL_NONE)
   local heard = redis.pcall('PUBLISH', 'dlock:c:' .. cid, text)
-  return type(heard) == 'number' and heard > 0
+  redis.set_repl(redis.REPL_ALL)
+  return type(heard) == 'number' and heard or nil
 end
 
 -- the last grant: its fence, its claim, and its token where that is the user's
 local function last()
-  local f = redis.call('GET', F)
-  if not f then return nil end
+  local f = redis.pcall('GET', F)
+  if type(f) ~= 'string' then return nil end
   local fence, claim, n, rest = string.match(f, '^(%d+) (%S+) (%d+) (.*)$')
   return fence, claim, rest and string.sub(rest, 1, tonumber(n))
 end
@@ -36,10 +40,11 @@ local function mine(token, claim)
   return granted == claim, v
 end
 
--- the next fence, and what F is to tell of its grant
+-- the next fence, and what F is to tell of its grant; nil and the error where F can't be written
 local function step(now, tail)
   local f = string.format('%016.0f', now)
-  local old = redis.call('SET', F, f .. tail, 'PX', FKEEP, 'GET')
+  local old = redis.pcall('SET', F, f .. tail, 'PX', FKEEP, 'GET')
+  if type(old) == 'table' then return nil, old end
   if old and old >= f then
     local next = tonumber(string.match(old, '^%d+')) + 1
     f = string.format('%016.0f', next)
@@ -67,53 +72,56 @@ end
 
 -- Names the next owner. `self`: the caller's claim, whose grant is the reply and not a message. `giving`: the key is
 -- the caller's to give, else it is free. Answers the claim and its fence; or nil and how long nobody is to be named.
+-- A key of another program's among the side keys counts as a queue without anybody.
 local function promote(now, self, giving)
   local ms = math.floor(now / 1000)
   while true do
-    local first = redis.call('ZPOPMIN', Q)
+    local first = redis.pcall('ZPOPMIN', Q)
     local cid = first[1]
     if not cid then return nil end
-    local noted = redis.call('HMGET', D, cid, '*')
+    local noted = redis.pcall('HMGET', D, cid, '*')
     local d = noted[1]
     local free = d and pause(now, noted[2], giving)
-    if free and (not giving or tell(cid, 'W ' .. string.match(d, '^(%S+)') .. ' ' .. K)) then
+    if free and (not giving or (tell(cid, 'W ' .. string.match(d, '^(%S+)') .. ' ' .. K) or 0) > 0) then
       redis.call('ZADD', Q, first[2], cid)
       return nil, free
     end
-    redis.call('HDEL', D, cid)
     if d then
-      local claim, sent, dead, ttl, n, rest = string.match(d, '^(%S+) x (%d+) (%d+) (%d+) 1 (%d+) (.*)$')
+      local claim, how, sent, dead, ttl, n, rest = string.match(d, '^(%S+) ([ax]) (%d+) (%d+) (%d+) 1 (%d+) (.*)$')
       if tonumber(dead) >= ms then
-        local f = step(now, table.concat({'', claim, n, rest}, ' '))
-        redis.call('SET', K, n == '0' and claim or string.sub(rest, 1, tonumber(n)), 'PX', ttl)
-        if claim == self then return claim, f end
-        if tell(cid, table.concat({'G', claim, f, sent, K}, ' ')) then return claim, f end
-        redis.call('DEL', K)
+        -- Whom no message reaches is not passed over: the key is kept free for it, until it looks or counts as dead.
+        local heard, f
+        if how ~= 'a' or claim == self then
+          f = step(now, table.concat({'', claim, n, rest}, ' '))
+          if not f then
+            redis.call('ZADD', Q, first[2], cid)
+            return nil
+          end
+          redis.call('SET', K, n == '0' and claim or string.sub(rest, 1, tonumber(n)), 'PX', ttl)
+          heard = claim == self and 1 or tell(cid, table.concat({'G', claim, f, sent, K}, ' '))
+          if (heard or 0) > 0 then
+            redis.call('HDEL', D, cid)
+            return claim, f
+          end
+          redis.call('DEL', K)
+        end
+        if not heard then
+          redis.call('ZADD', Q, first[2], cid)
+          return nil, tonumber(dead) - ms + 1
+        end
       end
     end
+    redis.pcall('HDEL', D, cid)
   end
 end
 
 -- leaves the queue, if this claim stands there
 local function drop(cid, claim)
-  local d = redis.call('HGET', D, cid)
-  if not d or string.match(d, '^(%S+)') ~= claim then return false end
-  redis.call('ZREM', Q, cid)
+  local d = redis.pcall('HGET', D, cid)
+  if type(d) == 'string' and string.match(d, '^(%S+)') ~= claim or not d then return false end
+  redis.pcall('ZREM', Q, cid)
+  if type(d) == 'table' then return false end
   redis.call('HDEL', D, cid)
-  return true
-end
-
--- at least so long from now; never shorter than what was promised
-local function extend(ttl)
-  if redis.call('PTTL', K) < tonumber(ttl) then redis.call('PEXPIRE', K, ttl) end
-end
-
--- a lock of Redisson's: a hash of `<uuid>:<thread>` and counts
-local function redisson()
-  if redis.call('TYPE', K).ok ~= 'hash' or redis.call('HLEN', K) > 1000 then return false end
-  for _, field in ipairs(redis.call('HKEYS', K)) do
-    if field ~= 'mode' and not string.match(field, '^%x+%-%x+%-%x+%-%x+%-%x+:%d+') then return false end
-  end
   return true
 end
 

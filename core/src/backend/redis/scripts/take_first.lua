@@ -4,7 +4,13 @@ local t = redis.call('TIME')
 local f = string.format('%010d%06d', t[1], t[2])
 if f <= ARGV[3] and redis.call('EXISTS', KEYS[3]) == 0
   and redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
-  local old = redis.call('SET', KEYS[2], f .. ARGV[4], 'PX', '604800000', 'GET')
+  local old = redis.pcall('SET', KEYS[2], f .. ARGV[4], 'PX', '604800000', 'GET')
+  if type(old) == 'table' then
+    -- no fence without F, and no lock without a fence
+    redis.call('DEL', KEYS[1])
+    local found = redis.call('TYPE', KEYS[2]).ok
+    return (found == 'string' or found == 'none') and old or {'T', found, KEYS[2]}
+  end
   if old and old >= f then
     -- the clock went back, or two grants in one microsecond
     local next = tonumber(string.match(old, '^%d+')) + 1
