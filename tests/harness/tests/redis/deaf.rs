@@ -100,7 +100,8 @@ fn that_no_messages_come_is_told_once() {
         {
             let _ = tell.send(note);
         }
-    });
+    })
+    .unwrap();
     let deaf = deaf(server.port(), 30);
     for _ in 0..3 {
         released(&lock(&deaf, "k", LONG).acquire().wait().unwrap());
