@@ -47,6 +47,10 @@
  * Fork. A child may use the library at once, with the clients of its parent. The parent's leases are not held in the child:
  * DLOCK_NOT_HELD; its acquires in the background go on in the parent only. The child frees its handles as its own.
  *
+ * Descriptors. The library's are closed on exec and in a child of fork. Use closefrom and its like before the first call, or
+ * in a child of fork. Afterwards every call that has to wait gives DLOCK_BACKEND, locks on files are lost, and acquires in the
+ * background may never end.
+ *
  * Exit. exit(), and the return of main, give everything back and wait until that is confirmed, for 1 s at the most; acquires
  * of other threads don't return any more. dlock_shutdown does it earlier, or with another limit. A process that ends in
  * another way, as by _exit, frees its memory:// and file:// locks at once; on a server they end by their ttl. Every function

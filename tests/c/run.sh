@@ -62,7 +62,7 @@ fi
 links "$lib" "$work/lib"
 
 # ---- as it is
-for program in "${PROGRAMS[@]}" limits signals flat; do
+for program in "${PROGRAMS[@]}" limits signals closefrom flat; do
     check "$program" played "$program"
 done
 check 'load' played load "$work/lib/libdlock.so.0"

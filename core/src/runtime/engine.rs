@@ -13,12 +13,18 @@ use std::task::{Context, Poll, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
+#[cfg(unix)]
+use rustix::fs::{Stat, fstat};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
 use crate::backend::BoxFuture;
 use crate::error::Result;
+#[cfg(unix)]
+use crate::error::{Error, Kind};
 
+#[cfg(unix)]
+use super::descriptors::Unshared;
 use super::{locked, threads};
 
 /// For how long nobody may have driven before the background thread does. A thread that makes one call after the other
@@ -31,6 +37,8 @@ const STAY: Duration = Duration::from_millis(1);
 pub(super) struct Engine {
     pub(super) runtime: Runtime,
     shared: Arc<Shared>,
+    #[cfg(unix)]
+    mark: Mark,
 }
 
 #[derive(Default)]
@@ -69,6 +77,8 @@ impl Engine {
             .build();
         let failed = |error| threads::exhausted("the runtime can't be started", &error);
         let runtime = built.map_err(failed)?;
+        #[cfg(unix)]
+        let mark = Mark::new().map_err(failed)?;
         let (give, given) = sync_channel::<&'static Self>(1);
         let thread = threads::start("dlock", move || given.into_iter().for_each(Self::background));
         let thread = match thread {
@@ -81,10 +91,37 @@ impl Engine {
         };
         let _ = shared.thread.set(thread);
         // Never dropped: a thread may be in it until the process ends.
-        let engine: &'static Self = Box::leak(Box::new(Self { runtime, shared }));
+        let engine: &'static Self = Box::leak(Box::new(Self {
+            runtime,
+            shared,
+            #[cfg(unix)]
+            mark,
+        }));
         engine.runtime.spawn(engine.begin());
         let _ = give.send(engine);
         Ok(engine)
+    }
+
+    /// Whether its descriptors are there. Without them it neither waits nor wakes, and says so by panics.
+    ///
+    /// # Errors
+    /// `Backend`, for good, when the program has closed them.
+    #[cfg(unix)]
+    pub(super) fn whole(&self) -> Result<()> {
+        if self.mark.is_there() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Backend,
+            "the program has closed the descriptors that dlock works with: call closefrom and its like before the first \
+             use of dlock, or in a child of fork before anything else",
+        ))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn whole(&self) -> Result<()> {
+        let _: &Self = self;
+        Ok(())
     }
 
     /// Drives this, and everything else meanwhile, on the calling thread.
@@ -191,5 +228,25 @@ impl Shared {
 impl Drop for Detached {
     fn drop(&mut self) {
         self.0.detached.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A descriptor like those of the runtime: closed when they are, and told from one that has got its number.
+#[cfg(unix)]
+struct Mark {
+    fd: Unshared,
+    is: Stat,
+}
+
+#[cfg(unix)]
+impl Mark {
+    fn new() -> std::io::Result<Self> {
+        let fd = Unshared::open(|| std::io::pipe().map(|(read, _)| read.into()))?;
+        let is = fstat(&fd)?;
+        Ok(Self { fd, is })
+    }
+
+    fn is_there(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|found| (found.st_dev, found.st_ino) == (self.is.st_dev, self.is.st_ino))
     }
 }

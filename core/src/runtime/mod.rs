@@ -124,9 +124,14 @@ fn engine() -> Result<&'static Engine> {
 /// Starts the runtime and its one thread, unless that has been done.
 ///
 /// # Errors
-/// `Backend`, temporary, when there is no thread or descriptor left for it. Nothing of the attempt is left behind.
+/// `Backend`, temporary, when there is no thread or descriptor left for it. Nothing of the attempt is left behind. `Backend`,
+/// for good, when the program has closed its descriptors.
 pub(crate) fn started() -> Result<()> {
-    handle().map(drop)
+    #[cfg(feature = "testing")]
+    if crate::testing::runtime().is_some() {
+        return Ok(());
+    }
+    engine()?.whole()
 }
 
 /// The runtime's handle. Starts its one thread on first use.
@@ -217,7 +222,9 @@ pub(crate) fn block_on<F: Future>(work: F) -> Result<F::Output> {
     if let Some(handle) = crate::testing::runtime() {
         return Ok(handle.block_on(work));
     }
-    Ok(engine()?.block_on(work))
+    let engine = engine()?;
+    engine.whole()?;
+    Ok(engine.block_on(work))
 }
 
 /// Polls this once on the calling thread, within the runtime, and drives nothing.
@@ -225,6 +232,7 @@ pub(crate) fn block_on<F: Future>(work: F) -> Result<F::Output> {
 /// # Errors
 /// As [`started`].
 pub(crate) fn poll_once<F: Future>(work: F) -> Result<Option<F::Output>> {
+    started()?;
     let handle = handle()?;
     let _within = handle.enter();
     match std::pin::pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
