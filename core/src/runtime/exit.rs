@@ -105,6 +105,18 @@ impl Drop for Contending {
 pub(super) fn start() {
     PENDING.store(0, Ordering::Release);
     CONTENDING.store(0, Ordering::Release);
+    registered();
+}
+
+/// Where a program is loaded with the library, this is noted before all that the program itself notes for its end, and so
+/// comes after it: its exit handlers and the destructors of its static objects find their locks as they left them.
+#[cfg(unix)]
+#[used]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+static LOADED: extern "C" fn() = registered;
+
+extern "C" fn registered() {
     static ONCE: Once = Once::new();
     ONCE.call_once(register);
 }
