@@ -184,12 +184,12 @@ test('close tells the holders of its leases', async () => {
   const [one, two] = [await dlock.connect(url), await dlock.connect(url)]
   const lease = await one.acquire('k')
   const { signal } = lease
-  const block = one.request('k2', (lease) => until(() => lease.signal.aborted))
+  const block = failure(one.request('k2', (lease) => until(() => lease.signal.aborted)))
   await one.close()
   await until(() => signal.aborted)
   assert.equal(signal.reason.code, 'ERR_DLOCK_LOST')
   assert.throws(() => lease.check(), { code: 'ERR_DLOCK_LOST', message: /closed/ })
-  assert.equal((await failure(block)).code, 'ERR_DLOCK_LOST')
+  assert.equal((await block).code, 'ERR_DLOCK_LOST')
   assert.deepEqual(await lease.release(), { lost: true })
   await (await two.tryAcquire('k')).release()
 })
