@@ -736,8 +736,9 @@ impl Inner {
         if settled == 2 && self.state() == RELEASED {
             self.cause.store(Cause::Taken as u8, Ordering::Release);
         }
-        self.settled.store(settled, Ordering::SeqCst);
+        // Before anybody can see that it is settled: who sees that may try the lock again.
         self.turn.pass();
+        self.settled.store(settled, Ordering::SeqCst);
         drop(self.change());
     }
 

@@ -1,6 +1,6 @@
 //! The one connection of a client: made when it is needed, replaced when it is silent, asked by scripts.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -20,8 +20,10 @@ use crate::runtime::{self, locked};
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a connection is kept at least though its server doesn't do what it is asked.
+/// How long a connection is kept at least though its server doesn't do what it is asked. Doubled up to `TRIED_DOUBLED` times while
+/// the next server doesn't do it either, as during the minutes in which one loads its data.
 const TRIED: Duration = Duration::from_millis(100);
+const TRIED_DOUBLED: u32 = 3;
 
 /// A client's connection, as there is one.
 pub(super) struct Link {
@@ -30,6 +32,8 @@ pub(super) struct Link {
     pub(super) post: Arc<Post>,
     current: Arc<Current<Conn>>,
     probing: AtomicBool,
+    /// How many connections in a row were left because their server didn't do what it was asked.
+    left: AtomicU32,
     /// Whether it was told that messages don't arrive.
     pub(super) deaf: AtomicBool,
 }
@@ -88,7 +92,7 @@ impl Link {
 
     pub(super) fn new(address: Address, config: Config, post: Arc<Post>) -> Self {
         let (probing, deaf) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { address, config, post, current: Current::new(), probing, deaf }
+        Self { address, config, post, current: Current::new(), probing, left: AtomicU32::new(0), deaf }
     }
 
     /// Runs a script. `args` adds keys and arguments each time it is sent: a request without an answer is sent again on
@@ -137,7 +141,8 @@ impl Link {
         let end = end.minus(limits.budget / 8);
         let mut pause = Duration::from_millis(10);
         while end.left() > pause {
-            clock::sleep(pause).await;
+            // Not all who wait at the same moments.
+            clock::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(Duration::from_millis(250));
             if self.current.live().is_none()
                 && let Err(failure) = self.connected(end).await
@@ -211,7 +216,12 @@ impl Link {
         };
         unanswered.retain(|other: &Sent| other.at != sent.at || other.conn != sent.conn);
         match value {
-            Ok(value) => Ok(Answer { value, conn, sent, unanswered }),
+            Ok(value) => {
+                if self.left.load(Ordering::Relaxed) != 0 {
+                    self.left.store(0, Ordering::Relaxed);
+                }
+                Ok(Answer { value, conn, sent, unanswered })
+            }
             Err(error) => {
                 let (error, fate) = of_request(&error, &self.address.to_string());
                 match fate {
@@ -220,9 +230,7 @@ impl Link {
                         self.lost(&conn);
                         unanswered.push(sent);
                     }
-                    // Not at once again where it was made just now: all who ask would make connections one after another.
-                    Fate::Elsewhere if conn.made.plus(TRIED).passed() => self.lost(&conn),
-                    Fate::Elsewhere => {}
+                    Fate::Elsewhere => self.leave(&conn),
                 }
                 Err(Failure { error, unanswered, elsewhere: fate == Fate::Elsewhere })
             }
@@ -273,6 +281,17 @@ impl Link {
         };
         let made = self.current.get(other, make).await;
         made.unwrap_or_else(|| Err(self.silent("connecting was given up")))
+    }
+
+    /// Leaves a connection whose server doesn't do what it is asked. Not one that was made just now: all who ask would make
+    /// connections one after another.
+    fn leave(&self, conn: &Conn) {
+        let left = self.left.load(Ordering::Relaxed);
+        let kept = TRIED * 2_u32.pow(left.min(TRIED_DOUBLED));
+        if conn.made.plus(kept).passed() && !conn.dead.swap(true, Ordering::AcqRel) {
+            self.left.store(left.saturating_add(1), Ordering::Relaxed);
+            self.gone(conn.number);
+        }
     }
 
     /// This connection is gone.

@@ -44,6 +44,22 @@ fn a_primary_that_became_a_replica_is_left() {
 }
 
 #[test]
+fn a_server_that_does_not_serve_for_long_is_not_asked_for_ever_more_connections() {
+    let server = server();
+    let a = client(server.addr());
+    released(&lock(&a, "k", LONG).acquire().wait().unwrap());
+    server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let made = || server.info("stats", "total_connections_received").unwrap().parse::<u32>().unwrap();
+    let before = made();
+    let call = |n| lock(&a, &format!("k{n}"), LONG).wait(ms(4000)).acquire();
+    let waiting: Vec<_> = (0..20).map(call).map(|op| std::thread::spawn(move || op.wait().unwrap_err())).collect();
+    waiting.into_iter().for_each(|waiting| drop(waiting.join().unwrap()));
+    // 0.1, 0.2, 0.4 and then 0.8 s each was kept; with 0.1 s each there are 30 and more.
+    let made = made() - before;
+    assert!((2..=15).contains(&made), "{made} connections in 4 s");
+}
+
+#[test]
 fn what_reached_nobody_is_not_heard_of_at_a_replica() {
     let (old, new) = (server(), server());
     let (a, b) = (client(old.addr()), client(old.addr()));
