@@ -1,5 +1,8 @@
 //! Where the keys of longer names are among those of a lock's contenders: up to which revision they were looked through, so
 //! that however many there are, each is looked at once.
+//!
+//! What is known ends with the connection that it was heard on: behind the next one there may be a cluster that was restored
+//! and has gone back, and on again past all that was seen before.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -12,19 +15,34 @@ const NAMES: usize = 1024;
 /// For each name that has longer ones beside it: no contender has a key that was made before this revision, and none
 /// will have.
 #[derive(Debug, Default)]
-pub(super) struct Floors(Mutex<HashMap<String, i64>>);
+pub(super) struct Floors(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// How many connections had been made when it was learnt.
+    made: u64,
+    floors: HashMap<String, i64>,
+}
 
 impl Floors {
-    /// 0: nothing is known.
-    pub(super) fn of(&self, name: &str) -> i64 {
-        locked(&self.0).get(name).copied().unwrap_or(0)
+    /// What is known after so many connections; 0: nothing.
+    pub(super) fn of(&self, made: u64, name: &str) -> i64 {
+        let known = locked(&self.0);
+        if known.made == made { known.floors.get(name).copied().unwrap_or(0) } else { 0 }
     }
 
-    pub(super) fn raise(&self, name: &str, rev: i64) {
+    pub(super) fn raise(&self, made: u64, name: &str, rev: i64) {
         if mutant!("etcd-longer-names-looked-through") {
             return;
         }
-        let mut floors = locked(&self.0);
+        let mut known = locked(&self.0);
+        if known.made > made {
+            return;
+        }
+        if known.made < made {
+            *known = Known { made, ..Known::default() };
+        }
+        let floors = &mut known.floors;
         if let Some(floor) = floors.get_mut(name) {
             *floor = rev.max(*floor);
             return;
@@ -36,7 +54,7 @@ impl Floors {
     }
 
     pub(super) fn forget(&self, name: &str) {
-        locked(&self.0).remove(name);
+        locked(&self.0).floors.remove(name);
     }
 }
 
@@ -47,14 +65,24 @@ mod tests {
     #[test]
     fn a_floor_never_falls_and_they_are_bounded() {
         let floors = Floors::default();
-        floors.raise("a", 7);
-        floors.raise("a", 5);
-        assert_eq!((floors.of("a"), floors.of("b")), (7, 0));
+        floors.raise(1, "a", 7);
+        floors.raise(1, "a", 5);
+        assert_eq!((floors.of(1, "a"), floors.of(1, "b")), (7, 0));
         for n in 0..3 * NAMES {
-            floors.raise(&format!("k{n}"), 1);
-            assert!(floors.0.lock().unwrap().len() <= NAMES);
+            floors.raise(1, &format!("k{n}"), 1);
+            assert!(floors.0.lock().unwrap().floors.len() <= NAMES);
         }
         floors.forget("k0");
-        assert_eq!(floors.of("k0"), 0);
+        assert_eq!(floors.of(1, "k0"), 0);
+    }
+
+    #[test]
+    fn what_an_earlier_connection_told_is_not_known_any_more() {
+        let floors = Floors::default();
+        floors.raise(1, "a", 7);
+        assert_eq!(floors.of(2, "a"), 0);
+        floors.raise(2, "b", 5);
+        floors.raise(1, "a", 7);
+        assert_eq!((floors.of(2, "a"), floors.of(1, "a"), floors.of(2, "b")), (0, 0, 5));
     }
 }

@@ -1,7 +1,7 @@
 //! The one connection of a client: made when it is needed, replaced when it is silent, lost or of no use.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -26,6 +26,7 @@ pub(super) struct Link {
     pub(super) addresses: Vec<Address>,
     pub(super) config: Config,
     current: Arc<Current<Conn>>,
+    made: AtomicU64,
 }
 
 /// One connection to one server. Closed when nobody waits for an answer on it any more.
@@ -77,7 +78,12 @@ impl Refusal {
 
 impl Link {
     pub(super) fn new(addresses: Vec<Address>, config: Config) -> Self {
-        Self { addresses, config, current: Current::new() }
+        Self { addresses, config, current: Current::new(), made: AtomicU64::new(0) }
+    }
+
+    /// How many connections have been made. While it stays the same, all answers are of one cluster's one history.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Acquire)
     }
 
     /// For a request that is asked elsewhere as well after so long.
@@ -231,7 +237,11 @@ impl Link {
     pub(super) async fn conn(self: &Arc<Self>, other: Option<u64>) -> Result<Arc<Conn>> {
         let make = |number| {
             let link = self.clone();
-            async move { super::connect::connect(&link, number).await.map(Arc::new) }
+            async move {
+                let made = super::connect::connect(&link, number).await;
+                link.made.fetch_add(1, Ordering::AcqRel);
+                made.map(Arc::new)
+            }
         };
         let made = self.current.get(other, make).await;
         made.unwrap_or_else(|| Err(self.silent("connecting was given up")))

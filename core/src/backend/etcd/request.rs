@@ -54,6 +54,8 @@ pub(super) struct Asker<'a> {
     pub(super) value: &'a [u8],
     pub(super) limits: Limits,
     pub(super) floors: &'a Floors,
+    /// How many connections had been made when it began: what was known of the floors then counts while there is no other.
+    pub(super) made: u64,
 }
 
 pub(super) async fn txn(link: &Arc<Link>, limits: Limits, txn: &Txn) -> Result<Answer<TxnResponse>, Refusal> {
@@ -124,7 +126,7 @@ impl Asker<'_> {
         let (from, to) = range(self.name);
         let mut unanswered = Unanswered::new();
         for _ in 0..TRIES {
-            let floor = self.floors.of(self.name);
+            let floor = self.floor();
             let free = match floor {
                 0 => Compare::create_revision(from.clone(), CompareOp::Equal, 0),
                 // Of what is older nothing is in the way.
@@ -156,7 +158,7 @@ impl Asker<'_> {
 
     /// Takes the lock, or a place in the queue.
     pub(super) async fn enter(&self, lease: i64) -> Result<(Seen, Unanswered), Refusal> {
-        let floor = self.floors.of(self.name);
+        let floor = self.floor();
         let absent = Compare::create_revision(self.key, CompareOp::Equal, 0);
         let request = Txn::new()
             .when([absent])
@@ -182,8 +184,8 @@ impl Asker<'_> {
     /// Looks where the key of this revision stands. One read, which has both keys as of one moment, and no transaction: servers
     /// of 3.5 before 3.5.5 end when the client of one that only reads goes away.
     pub(super) async fn look(&self, rev: i64) -> Result<Seen, Refusal> {
-        let floor = self.floors.of(self.name).min(rev);
-        let answer = self.read(self.newest(AHEAD + 1, floor).with_max_create_revision(rev)).await?;
+        let floor = self.floor().min(rev);
+        let answer = self.read(AHEAD + 1, floor, |options| options.with_max_create_revision(rev)).await?;
         let at = answer.header().map(etcd_client::ResponseHeader::revision).ok_or_else(unexpected)?;
         let own = answer.kvs().iter().any(|own| own.key() == self.key && own.create_revision() == rev);
         if !own && !mutant!("etcd-own-key-not-checked") {
@@ -198,8 +200,28 @@ impl Asker<'_> {
         options.with_sort(SortTarget::Create, SortOrder::Descend).with_min_create_revision(floor)
     }
 
-    async fn read(&self, options: GetOptions) -> Result<GetResponse, Refusal> {
-        Ok(get(self.link, self.limits, &range(self.name).0, &options).await?.value)
+    /// Reads these; without the floor where the answer may be that of a cluster for which it isn't known.
+    async fn read(
+        &self,
+        limit: i64,
+        floor: i64,
+        of: impl Fn(GetOptions) -> GetOptions,
+    ) -> Result<GetResponse, Refusal> {
+        let from = range(self.name).0;
+        let found = get(self.link, self.limits, &from, &of(self.newest(limit, floor))).await?.value;
+        if floor == 0 || self.is_connected_as_before() {
+            return Ok(found);
+        }
+        Ok(get(self.link, self.limits, &from, &of(self.newest(limit, 0))).await?.value)
+    }
+
+    fn is_connected_as_before(&self) -> bool {
+        self.link.made() == self.made
+    }
+
+    /// No contender's key is older; 0: nothing is known.
+    fn floor(&self) -> i64 {
+        if self.is_connected_as_before() { self.floors.of(self.made, self.name) } else { 0 }
     }
 
     fn put(&self, lease: i64) -> TxnOp {
@@ -216,9 +238,9 @@ impl Asker<'_> {
     }
 
     /// Who is before our key of this revision though a floor says that nobody is older: a cluster that was restored has
-    /// gone back behind it.
+    /// gone back behind it, and has perhaps gone on past it.
     async fn believed(&self, floor: i64, rev: i64) -> Result<Option<Line>, Refusal> {
-        if floor <= rev {
+        if floor == 0 || floor <= rev && self.is_connected_as_before() {
             return Ok(None);
         }
         self.floors.forget(self.name);
@@ -227,8 +249,8 @@ impl Asker<'_> {
 
     /// The contenders older than `below`, as of this revision.
     async fn older(&self, below: i64, at: i64) -> Result<Option<Line>, Refusal> {
-        let options = self.newest(AHEAD, self.floors.of(self.name)).with_max_create_revision(below - 1);
-        let answer = self.read(options.with_revision(at)).await?;
+        let of = |options: GetOptions| options.with_max_create_revision(below - 1).with_revision(at);
+        let answer = self.read(AHEAD, self.floor(), of).await?;
         self.line(&answer, below, at).await
     }
 
@@ -242,7 +264,7 @@ impl Asker<'_> {
         let line = if found.more() { Box::pin(self.scan(below, at)).await? } else { None };
         if line.is_none() && others.count() > 0 {
             // What is there belongs to longer names, and whoever comes later is not older.
-            self.floors.raise(self.name, below);
+            self.floors.raise(self.made, self.name, below);
         }
         Ok(line)
     }

@@ -76,8 +76,8 @@ impl Waiter {
             }
             let listens = self.interest.as_ref().is_some_and(Interest::listen);
             let (link, name) = (&self.etcd.link, &*self.claim.terms.name);
-            let floors = &self.etcd.floors;
-            let asker = Asker { link, name, key: &seat.key, value: &self.value, limits, floors };
+            let (floors, made) = (&self.etcd.floors, link.made());
+            let asker = Asker { link, name, key: &seat.key, value: &self.value, limits, floors, made };
             let lease = seat.session.id;
             let answer = match seat.rev {
                 0 if self.claim.wait => asker.enter(lease).await,

@@ -130,6 +130,16 @@ impl Etcd {
         self.served()
     }
 
+    /// Starts it again with nothing in it, as one that was restored from a backup of its beginning.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn restart_empty(&mut self) -> Result<(), String> {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.path().join("data")).map_err(|error| error.to_string())?;
+        self.restart()
+    }
+
     fn launch(&mut self) -> Result<(), String> {
         self.process = Some(Process::start(self.line()).map_err(|error| format!("etcd: {error}"))?);
         Ok(())

@@ -117,6 +117,26 @@ fn a_contender_among_longer_names_is_seen() {
     }
 }
 
+/// A cluster that was restored has gone back behind what a client has seen of the longer names, and on past that before the
+/// client asks again.
+#[test]
+fn what_was_seen_before_a_restore_is_looked_at_again() {
+    let mut server = server();
+    let client = client(server.addr());
+    plant(&server, (0..50).map(|n| format!("tree/{n:x}/7d2c81f5a9b3{n:04x}")), "");
+    pairs(&client);
+    server.restart_empty().unwrap();
+    plant(&server, ["tree/694d8d9f0a3c1e00".to_owned()].into_iter(), "");
+    raw(&server, async |client| {
+        for _ in 0..50 {
+            client.kv_client().put("on", "", None).await.unwrap();
+        }
+    });
+    assert!(client.lock("tree").try_acquire().wait().unwrap().is_none());
+    let error = lock(&client, "tree", ms(30_000)).wait(ms(50)).acquire().wait().unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout, "{error}");
+}
+
 /// A setting below the name is no contender.
 #[test]
 fn what_is_no_lease_blocks_nothing() {
