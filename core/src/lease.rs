@@ -22,6 +22,9 @@ use crate::runtime::{self, locked};
 /// How long a release may take before its caller is told that it isn't confirmed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The least ttl that a backend is asked for with a lease that is only looked at.
+const LOOKED_AT: Duration = Duration::from_millis(100);
+
 /// What became of a lease. `Held` turns into one of the others, which are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -282,7 +285,7 @@ impl Lease {
             let answer = inner.core.backend.renew(&due).await.pop();
             let answer = answer.unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer")));
             inner.core.heard(asked, &answer);
-            let renewed = inner.renewed(answer);
+            let renewed = inner.renewed(answer, true);
             inner.core.enroll(&inner);
             renewed
         })
@@ -571,16 +574,30 @@ impl Inner {
         self.renew_at.store(Instant::START.nanos(), Ordering::Release);
     }
 
+    /// What to ask the backend for. With no ttl, as the watchdog asks: for a lease that isn't renewed no more than what is
+    /// left of it.
     pub(crate) fn due(&self, ttl: Option<Duration>) -> Due {
-        Due { grant: self.grant.clone(), ttl: ttl.unwrap_or_else(|| self.ttl()) }
+        let usual = || match self.claim.terms.renew {
+            true => self.ttl(),
+            false => {
+                let left = Instant::from_nanos(self.expires.load(Ordering::Acquire)).left();
+                left.max(LOOKED_AT).min(self.ttl())
+            }
+        };
+        Due { grant: self.grant.clone(), ttl: ttl.unwrap_or_else(usual) }
     }
 
     /// Takes in what a renewal said. Only time and the backend's word end a lease: "don't know" is asked again.
-    pub(crate) fn renewed(&self, answer: Result<Renewal>) -> Result<()> {
+    pub(crate) fn renewed(&self, answer: Result<Renewal>, by_hand: bool) -> Result<()> {
         let now = Instant::now();
         let automatic = self.claim.terms.renew && self.core.backend.renews();
         let result = match answer {
             Ok(Renewal::Lost) if mutant!("loss-ignored") => Ok(()),
+            // Looked at, it ends when it would.
+            Ok(Renewal::Kept { .. }) if !by_hand && !self.claim.terms.renew => {
+                self.renew_by(Instant::NEVER);
+                Ok(())
+            }
             Ok(Renewal::Kept { since, ttl }) => {
                 let since = self.core.not_in_the_future(since, now);
                 let (expires, valid_until) = ends(self.core.endless(&self.claim.terms), since, ttl);

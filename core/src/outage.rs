@@ -73,7 +73,9 @@ impl Outage {
 
     /// When a call that began then is to be told of the outage; `NEVER`: there is none.
     pub(crate) fn end(&self, begun: Instant, limit: Duration) -> Instant {
-        Instant::from_nanos(self.since.load(Ordering::SeqCst)).max(begun).plus(limit)
+        let since = Instant::from_nanos(self.since.load(Ordering::SeqCst));
+        // A request that failed meanwhile may have begun it before the latest answer.
+        since.max(begun).max(Instant::from_nanos(self.answered.load(Ordering::Acquire))).plus(limit)
     }
 
     fn is_on(&self) -> bool {

@@ -118,8 +118,14 @@ impl Core {
     /// # Errors
     /// `Backend`, temporary, when the runtime can't be started.
     pub(crate) fn attended(&self, terms: &Terms) -> Result<()> {
-        let renewed = terms.renew && self.backend.renews();
-        if self.endless(terms) && terms.max_hold.is_none() && !renewed { Ok(()) } else { runtime::started() }
+        let ends = !self.endless(terms) || terms.max_hold.is_some();
+        match (ends, self.capability.local) {
+            // Nothing else of its acquire asks the runtime.
+            (true, true) => runtime::started(),
+            (false, _) if !(terms.renew && self.backend.renews()) => Ok(()),
+            // Without a system call, which would cost a file's lock a quarter more.
+            _ => runtime::handle().map(drop),
+        }
     }
 
     /// Sees to it that the watchdog looks at this lease when it needs something.
@@ -216,7 +222,7 @@ async fn renew(core: Arc<Core>, leases: Vec<Arc<Inner>>) {
     for lease in &leases {
         let answer = answers.next().unwrap_or_else(|| Err(Error::unavailable("the backend gave no answer")));
         // A failure is in the events, and asked again; the lease knows what it means.
-        let _ = lease.renewed(answer);
+        let _ = lease.renewed(answer, false);
         core.enroll(lease);
     }
 }

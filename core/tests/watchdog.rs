@@ -23,6 +23,8 @@ struct Script {
     silent: AtomicBool,
     gone: AtomicBool,
     slow: AtomicU64,
+    /// The longest ttl that was asked for last, in ms.
+    longest: AtomicU64,
     /// How much before its grant a countdown began, in ms.
     aged: AtomicU64,
     /// How far in the future its answers are dated, in ms.
@@ -57,6 +59,8 @@ impl Backend for Script {
         Box::pin(async move {
             let since = self.since();
             self.batches.lock().unwrap().push((Instant::now(), due.len()));
+            let longest = due.iter().map(|due| u64::try_from(due.ttl.as_millis()).unwrap()).max();
+            self.longest.store(longest.unwrap_or(0), Ordering::Relaxed);
             assert!(due.iter().all(|due| (&*due.grant as &dyn Any).is::<Pass>()));
             clock::sleep(ms(self.slow.load(Ordering::Relaxed))).await;
             let answer = |due: &Due| {
@@ -282,6 +286,31 @@ fn an_alarm_is_followed_at_once() {
         script.gone.store(true, Ordering::Relaxed);
         clock::sleep(ms(100)).await;
         assert_eq!(script.batches.lock().unwrap().len(), 3, "asked again after the answer to the earlier");
+        assert_eq!(lease.state(), State::Lost);
+    });
+}
+
+/// A lease that isn't renewed is looked at as well, and ends when it would.
+#[test]
+fn an_alarm_prolongs_nothing() {
+    testing::simulate(2, None, async {
+        let (client, script, alarm) = scripted();
+        let lease = client.lock("k").ttl(ms(1_000)).renew(false).acquire().await.unwrap();
+        let until = lease.valid_until();
+        for looks in 1..=3 {
+            clock::sleep(ms(200)).await;
+            alarm.raise("k");
+            clock::sleep(ms(5)).await;
+            assert_eq!(script.batches.lock().unwrap().len(), looks);
+            assert!(script.longest.load(Ordering::Relaxed) <= 1_000 - 200 * looks as u64);
+            assert!(lease.is_held());
+        }
+        assert_eq!((lease.valid_until(), lease.ttl()), (until, ms(1_000)));
+        lease.renew(None).await.unwrap();
+        assert!(lease.valid_until() > until, "by hand it is prolonged");
+        script.gone.store(true, Ordering::Relaxed);
+        alarm.raise("k");
+        clock::sleep(ms(5)).await;
         assert_eq!(lease.state(), State::Lost);
     });
 }

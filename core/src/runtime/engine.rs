@@ -43,8 +43,6 @@ pub(super) struct Engine {
 
 #[derive(Default)]
 struct Shared {
-    /// Threads that wait for a call of theirs, and drive.
-    waiting: AtomicUsize,
     /// Steps as the runtime's driver goes to sleep, and as it wakes: odd while somebody sleeps in it. That it moves, or is
     /// odd, is how the background thread knows that somebody drives; that somebody calls doesn't mean it.
     steps: AtomicUsize,
@@ -126,12 +124,6 @@ impl Engine {
 
     /// Drives this, and everything else meanwhile, on the calling thread.
     pub(super) fn block_on<F: Future>(&self, work: F) -> F::Output {
-        struct Waiting<'a>(&'a Shared);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
         let shared = &*self.shared;
         let mut work = pin!(work);
         if mutant!("process-calls-count-as-driving") {
@@ -143,8 +135,6 @@ impl Engine {
                 return result;
             }
         }
-        shared.waiting.fetch_add(1, Ordering::SeqCst);
-        let _waiting = Waiting(shared);
         if shared.background.load(Ordering::SeqCst) && shared.detached.load(Ordering::SeqCst) == 0 {
             shared.leave.notify_one();
         }
