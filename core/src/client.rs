@@ -311,10 +311,10 @@ impl Core {
         others.for_each(|core| core.suspect(name));
     }
 
-    /// Whether both may lead to the same locks: of a server there may be many addresses.
+    /// Whether both may lead to the same locks: of a server there may be many addresses, of a directory many names.
     fn may_share(&self, other: &Self) -> bool {
         let place = |core: &Self| (core.config.driver().authority)(core.config.values());
-        self.name() == other.name() && (!self.capability.local || place(self) == place(other))
+        self.name() == other.name() && (self.capability.processes || place(self) == place(other))
     }
 
     /// Who holds a name and who waits for it, in this process too.
