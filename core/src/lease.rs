@@ -298,7 +298,7 @@ impl Lease {
     /// lease is over for this process all the same, and the release goes on in the background until the ttl has passed.
     ///
     /// # Cancel safety
-    /// Once called it goes on by itself; dropping the call only stops waiting.
+    /// Once it has been polled, or dropped, it goes on by itself; dropping the call only stops waiting.
     pub fn release(&self) -> Op<Ended> {
         self.0.release()
     }

@@ -152,7 +152,7 @@ pub(crate) fn drives() -> bool {
     Handle::try_current().is_ok_and(|current| current.id() == engine.runtime.handle().id())
 }
 
-/// Runs this in the background. Whoever begins something that needs the background has made sure of it by [`started`].
+/// Runs this in the background. Whoever begins something that needs the background has made sure that the runtime runs.
 pub fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     #[cfg(feature = "testing")]
     let work = crate::testing::within(work);

@@ -31,7 +31,7 @@ fn a_call_that_is_ready_drives_nothing() {
     }
     let (client, asked) = client();
     asked.grants.store(1, Ordering::SeqCst);
-    let lease = client.lock("k").ttl(ms(900)).acquire().wait().unwrap();
+    let lease = client.lock("k").ttl(ms(2400)).acquire().wait().unwrap();
     let calls: [&dyn Fn(); 4] = [
         &|| assert!(!lease.lost_within(Some(Duration::ZERO)).wait().unwrap()),
         &|| assert!(lease.lost().wait_for(Duration::ZERO).is_none()),
