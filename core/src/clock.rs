@@ -23,6 +23,22 @@ impl Instant {
         Self(boot_time())
     }
 
+    /// As the machine's clock has it, also in a test that has a clock of its own: for what other processes see too.
+    #[cfg(all(unix, feature = "file"))]
+    pub(crate) fn real() -> Self {
+        Self(boot_time())
+    }
+
+    /// What [`now`](Self::now) says, where this is what [`real`](Self::real) has just said.
+    #[cfg(all(unix, feature = "file"))]
+    pub(crate) fn as_now(self) -> Self {
+        #[cfg(feature = "testing")]
+        if let Some(virtual_now) = virtual_time::now() {
+            return Self(virtual_now);
+        }
+        self
+    }
+
     /// The time left until then, from now; zero once it has passed.
     pub fn left(self) -> Duration {
         if self == Self::NEVER { Duration::MAX } else { self - Self::now() }

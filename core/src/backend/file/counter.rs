@@ -131,10 +131,10 @@ impl Counter {
 
     /// The next fence, and the time from which it counts. The caller has locked its lock file before.
     pub(super) fn step(&self) -> Result<(u64, Instant)> {
-        let locked = Instant::now();
+        let locked = Instant::real();
         let mut rounds = 0;
         loop {
-            let now = Instant::now();
+            let now = Instant::real();
             // Not the tick in which the lock was had, where a clock is so coarse that another's grant may be in it.
             if now == locked {
                 std::hint::spin_loop();
@@ -142,7 +142,7 @@ impl Counter {
             }
             let seen = self.seen.load();
             if now >= seen.from && now - seen.at <= LOOK || mutant!("file-counter-not-looked-at") {
-                return Ok((seen.base.saturating_add(now.nanos()), locked));
+                return Ok((seen.base.saturating_add(now.nanos()), locked.as_now()));
             }
             rounds += 1;
             if rounds > ROUNDS {
@@ -175,7 +175,7 @@ impl Counter {
     /// Writes for all processes that this one waits for a lock of the directory, for a little while. Whether all that
     /// hold one know it by now.
     pub(super) fn announce(&self) -> Result<bool> {
-        let now = Instant::now();
+        let now = Instant::real();
         let age = now - Instant::from_nanos(self.announced.load(Ordering::Acquire));
         if age < WAITING / 2 {
             return Ok(age > LOOK);
@@ -184,7 +184,7 @@ impl Counter {
         let fail = |errno| failed(&self.path, errno);
         let (file, _) = open(&self.path, self.access).map_err(fail)?;
         io::pwrite(&file, &now.plus(WAITING).nanos().to_le_bytes(), AWAITED).map_err(fail)?;
-        self.announced.fetch_max(Instant::now().nanos(), Ordering::AcqRel);
+        self.announced.fetch_max(Instant::real().nanos(), Ordering::AcqRel);
         Ok(false)
     }
 
@@ -196,7 +196,7 @@ impl Counter {
     /// Reads the file anew, unless that was done just now.
     fn look(&self) -> Result<Arc<Seen>> {
         let _one = locked(&self.looking);
-        let (at, seen) = (Instant::now(), self.seen.load_full());
+        let (at, seen) = (Instant::real(), self.seen.load_full());
         if at - seen.at <= LOOK / 2 {
             return Ok(seen);
         }
@@ -242,9 +242,9 @@ fn open(path: &Path, access: Access) -> io::Result<(OwnedFd, (u64, u64))> {
 /// Agrees with all others on the base: the greater of theirs and what this process knows.
 fn join(path: &Path, access: Access, boot: u128, known: u64, patience: Duration) -> Result<Seen> {
     let fail = |errno| failed(path, errno);
-    let end = Instant::now().plus(patience);
+    let end = Instant::real().plus(patience);
     loop {
-        let at = Instant::now();
+        let at = Instant::real();
         let mut inode = (0, 0);
         let writer = Unshared::open(|| {
             open(path, access).map(|(file, number)| {
@@ -260,7 +260,7 @@ fn join(path: &Path, access: Access, boot: u128, known: u64, patience: Duration)
             Err(errno) => return Err(fail(errno)),
         };
         let Some((file, _)) = kept else {
-            if end.passed() {
+            if Instant::real() >= end {
                 return Err(Error::unavailable(format!(
                     "the fence counter {path:?} was locked or replaced by somebody all the time for {PATIENCE:?}: end the \
                      program that does it"
@@ -271,13 +271,13 @@ fn join(path: &Path, access: Access, boot: u128, known: u64, patience: Duration)
             continue;
         };
         let stored = Stored::read(&file).map_err(fail)?;
-        let agreed = agree(stored, boot, known, Instant::now());
+        let agreed = agree(stored, boot, known, Instant::real());
         if stored != Some(agreed) {
             io::pwrite(&file, &agreed.bytes(), 0).map_err(fail)?;
         }
         drop(writer);
         // Whoever has read another base before this moment grants by it for no longer than `LOOK`.
-        let now = Instant::now();
+        let now = Instant::real();
         let changed = agreed.base != known || stored.is_none_or(|stored| stored.base != agreed.base);
         let fresh = changed && now - Instant::from_nanos(agreed.since) < KNOWN;
         let from = if fresh { now.plus(LOOK) } else { Instant::START };
@@ -312,11 +312,11 @@ fn agree(stored: Option<Stored>, boot: u128, known: u64, now: Instant) -> Stored
 fn offset() -> u64 {
     let mut offset = 0;
     for _ in 0..16 {
-        let before = Instant::now();
+        let before = Instant::real();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = u64::try_from(wall.as_nanos()).unwrap_or(0);
         offset = wall.saturating_sub(before.nanos()).min(LIMIT - 1);
-        if Instant::now() - before < Duration::from_micros(10) {
+        if Instant::real() - before < Duration::from_micros(10) {
             break;
         }
     }

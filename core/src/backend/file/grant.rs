@@ -125,11 +125,12 @@ impl Held {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(file) = file else { return Renewal::Lost };
         // Looked up when it was locked: not again for a hold of a moment, where it would cost as much as the lock.
-        let now = Instant::now();
+        let real = Instant::real();
+        let now = real.as_now();
         let ours = now - self.since < BRIEF || file.has_name();
         file.unlock();
         // After unlocking: who announces itself later than this look finds the lock free.
-        if self.dir.counter().awaited(now) {
+        if self.dir.counter().awaited(real) {
             // Closing is what wakes those who watch the file.
             drop(file);
             self.backend.kept().given.insert(&self.name, now);
