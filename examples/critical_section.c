@@ -1,7 +1,7 @@
-/* A critical section: one at a time, among all threads and processes of this user on this host.
+/* A critical section with a distributed lock: one at a time, among all threads and processes of this user.
  *
- * Four processes of four threads each deposit into one account. A deposit reads the balance, works a little and writes
- * the balance back: without the lock most deposits would be lost. */
+ * Four processes with four threads each deposit into one account. A deposit reads the balance, works a little and
+ * writes the balance back. Without the lock most deposits would get lost. */
 #define _XOPEN_SOURCE 700
 #include <pthread.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 // @ts-check
-/** A critical section: one at a time, among all tasks, worker threads and processes of this user on this host. */
+/** A critical section with a distributed lock: one at a time, among all tasks, threads and processes of this user. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'

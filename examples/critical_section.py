@@ -1,4 +1,4 @@
-"""A critical section: one at a time, among all threads, tasks and processes of this user on this host."""
+"""A critical section with a distributed lock: one at a time, among all threads, tasks and processes of this user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-//! A critical section: one at a time, among the threads and tasks here and all other processes of this user.
+//! A critical section with a distributed lock: one at a time, among all threads, tasks and processes of this user.
 
 #![allow(clippy::print_stdout)]
 

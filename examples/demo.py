@@ -1,7 +1,8 @@
-"""Four processes count in one file: first as they like, then one at a time.
+"""Four processes increment one counter in a file, first without a lock, then with the lock.
 
-Needs no server. `make demo` builds everything and runs this; `python examples/demo.py` does, where dlock is installed.
-Ends with 1 if the locked count is off, or if counting without the lock lost nothing in several tries.
+The demo needs no server. `make demo` builds everything and runs it. If dlock is installed, `python examples/demo.py`
+runs it too.
+It exits with 1 if the count with the lock is wrong, or if several runs without the lock lost no update.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-/* A fenced write: the database refuses whoever comes late, however late.
+/* A write with a fencing token: the database rejects the write of a former holder, however late it comes.
  *
- * No lock can stop a process that sleeps between its last look at the lock and its write. The store can: it keeps the
- * greatest fencing token it has seen and refuses a write with a smaller one. */
+ * No lock can stop a process that sleeps between its last check of the lock and its write. The database can. It stores
+ * the greatest fencing token it has seen and rejects a write with a smaller one. */
 // libraries: sqlite3
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
@@ -51,7 +51,7 @@ int main(void)
     int cents, failed = 1;
 
     brief.ttl_ms = 200;
-    brief.renew = 0;
+    brief.auto_renew = 0;
     patient.wait_ms = 5000;
     if (sqlite3_open(":memory:", &store) != SQLITE_OK ||
         sqlite3_exec(store, "CREATE TABLE price (item TEXT PRIMARY KEY, cents INTEGER, fence INTEGER NOT NULL);"

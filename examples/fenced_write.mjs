@@ -1,9 +1,9 @@
 // @ts-check
 /**
- * A fenced write: the database refuses whoever comes late, however late.
+ * A write with a fencing token: the database rejects the write of a former holder, however late it comes.
  *
- * No lock can stop a process that sleeps between its last look at the lock and its write. The store can: it keeps the
- * greatest fencing token it has seen and refuses a write with a smaller one.
+ * No lock can stop a process that sleeps between its last check of the lock and its write. The database can. It stores
+ * the greatest fencing token it has seen and rejects a write with a smaller one.
  */
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -31,7 +31,7 @@ function write(lease, cents) {
 }
 
 // A worker without renewal that sleeps past its ttl, as a paused virtual machine would …
-const sleepy = await client.acquire('price:tea', { ttl: 200, renew: false })
+const sleepy = await client.acquire('price:tea', { ttl: 200, autoRenew: false })
 await sleep(300)
 
 // … so that another one has the lock, and writes.

@@ -1,7 +1,7 @@
-"""A fenced write: the database refuses whoever comes late, however late.
+"""A write with a fencing token: the database rejects the write of a former holder, however late it comes.
 
-No lock can stop a process that sleeps between its last look at the lock and its write. The store can: it keeps the
-greatest fencing token it has seen and refuses a write with a smaller one.
+No lock can stop a process that sleeps between its last check of the lock and its write. The database can. It stores the
+greatest fencing token it has seen and rejects a write with a smaller one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write(lease: dlock.Lease, cents: int) -> bool:
 
 
 # A worker without renewal that sleeps past its ttl, as a paused virtual machine would …
-with client.lock("price:tea", ttl=0.2, renew=False, loss="signal") as sleepy:
+with client.lock("price:tea", ttl=0.2, auto_renew=False, on_loss="notify") as sleepy:
     time.sleep(0.3)
 
     # … so that another one has the lock, and writes.

@@ -1,7 +1,7 @@
-//! A fenced write: the store refuses whoever comes late, however late.
+//! A write with a fencing token: the store rejects the write of a former holder, however late it comes.
 //!
-//! No lock can stop a process that sleeps between its last look at the lock and its write. The store can: it keeps the
-//! greatest fencing token it has seen and refuses a write with a smaller one. `fenced_write.py` does it in SQL.
+//! No lock can stop a process that sleeps between its last check of the lock and its write. The store can. It keeps the
+//! greatest fencing token it has seen and rejects a write with a smaller one. `fenced_write.py` does this in SQL.
 
 #![allow(clippy::print_stdout)]
 
@@ -33,7 +33,7 @@ async fn main() -> Result<()> {
     let store = Mutex::new(Price { cents: 250, fence: 0 });
 
     // A worker without renewal that sleeps past its ttl, as a paused virtual machine would …
-    let lock = client.lock("price:tea").ttl(Duration::from_millis(200)).renew(false);
+    let lock = client.lock("price:tea").ttl(Duration::from_millis(200)).auto_renew(false);
     let sleepy = lock.acquire().await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
 

@@ -2,8 +2,8 @@
 /**
  * A lost lock stops the work.
  *
- * A lease can end under its holder: somebody breaks it, the machine sleeps, the backend goes away. Here an operator's
- * limit ends it, `maxHold`: a job that hangs must not keep the others waiting for ever.
+ * You can lose a lock while you hold it, for example by `breakLock`, a suspended machine or a dead server. In this
+ * example the limit `maxHold` ends the lease, so a job that hangs doesn't block the other workers for ever.
  */
 'use strict'
 

@@ -1,7 +1,7 @@
 """A lost lock stops the work.
 
-A lease can end under its holder: somebody breaks it, the machine sleeps, the backend goes away. Here an operator's
-limit ends it, `max_hold`: a job that hangs must not keep the others waiting for ever.
+You can lose a lock while you hold it, for example by `break_lock`, a suspended machine or a dead server. In this
+example the limit `max_hold` ends the lease, so a job that hangs doesn't block the other workers for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except dlock.LockLost as error:
 assert 0 < done < 100
 
 # To be told rather than to ask: an Event-like object, or a callback.
-with client.lock("import", max_hold=0.2, loss="signal") as lease:
+with client.lock("import", max_hold=0.2, on_loss="notify") as lease:
     lease.on_lost(lambda *_: print("told by the callback"))
     assert lease.lost.wait(5)
     assert lease.valid_for() == 0.0

@@ -1,7 +1,7 @@
 //! A lost lock stops the work.
 //!
-//! A lease can end under its holder: somebody breaks it, the machine sleeps, the backend goes away. Here a limit ends
-//! it, `max_hold`: a job that hangs must not keep the others waiting for ever.
+//! You can lose a lock while you hold it, for example by `break_lock`, a suspended machine or a dead server. In this
+//! example the limit `max_hold` ends the lease, so a job that hangs doesn't block the other workers for ever.
 
 #![allow(clippy::print_stdout)]
 

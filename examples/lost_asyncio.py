@@ -1,4 +1,4 @@
-"""A lost lock cancels the work: in `async with`, the body is cancelled where it waits (Python 3.11 and newer)."""
+"""A lost lock cancels the body of an `async with` block at its current await (Python 3.11 and newer)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-/* Tries, waits a little, and gives up: the ways not to wait for ever. */
+/* Try once, wait with a timeout, or cancel: ways to limit the wait for a lock. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <time.h>
@@ -27,7 +27,7 @@ int main(void)
 {
     dlock_client *client = NULL;
     dlock_lease *other = NULL, *lease = NULL;
-    dlock_list *holders = NULL;
+    dlock_list *contenders = NULL;
     dlock_error *err = NULL;
     dlock_options options = DLOCK_OPTIONS_INIT;
     dlock_op *op = NULL;
@@ -58,11 +58,11 @@ int main(void)
     printf("gave up after %.1f s: %s\n", now() - began, dlock_error_message(err));
 
     /* Who has it? */
-    if (dlock_holders(client, "nightly-report", &holders, &err) != DLOCK_OK)
+    if (dlock_contenders(client, "nightly-report", &contenders, &err) != DLOCK_OK)
         goto end;
-    for (size_t i = 0; i < dlock_list_count(holders); i++) {
-        const dlock_holder *holder = dlock_list_at(holders, i);
-        printf("held by '%s', process %ld\n", holder->label ? holder->label : "?", (long)holder->pid);
+    for (size_t i = 0; i < dlock_list_count(contenders); i++) {
+        const dlock_contender *contender = dlock_list_at(contenders, i);
+        printf("held by '%s', process %ld\n", contender->label ? contender->label : "?", (long)contender->pid);
     }
 
     /* A wait that somebody ends: the pipe would be one of those that the loop of this program polls. */
@@ -84,7 +84,7 @@ end:
     if (failed)
         fprintf(stderr, "failed: %s\n", err ? dlock_error_message(err) : "not what was to be expected");
     dlock_error_free(err);
-    dlock_list_free(holders);
+    dlock_list_free(contenders);
     dlock_lease_free(lease);
     dlock_lease_free(other);
     dlock_client_free(client);

@@ -1,5 +1,5 @@
 // @ts-check
-/** Tries, waits a little, and gives up: the ways not to wait for ever. */
+/** Try once, wait with a timeout, or cancel: ways to limit the wait for a lock. */
 import assert from 'node:assert/strict'
 
 import * as dlock from 'dlock-rs'
@@ -27,7 +27,7 @@ await client.request('nightly-report', { label: 'the other worker' }, async () =
   console.log('not needed any more')
 
   // Who has it?
-  const [holder] = await client.holders('nightly-report')
+  const [holder] = await client.contenders('nightly-report')
   assert.equal(holder?.label, 'the other worker')
   console.log(`held by ${holder.label}, process ${holder.pid}`)
 })

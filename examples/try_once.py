@@ -1,4 +1,4 @@
-"""Tries, waits a little, and gives up: the three ways not to wait for ever."""
+"""Try once, wait with a timeout, or give up: ways to limit the wait for a lock."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ with client.lock("nightly-report", label="the other worker"):
         print(f"gave up after {time.monotonic() - began:.1f} s: {error}")
 
     # Who has it?
-    for holder in client.holders("nightly-report"):
-        print(f"held by {holder.label!r}, process {holder.pid}")
+    for contender in client.contenders("nightly-report"):
+        print(f"held by {contender.label!r}, process {contender.pid}")
 
 with client.lock("nightly-report", wait=0):
     print("free again")

@@ -1,4 +1,4 @@
-//! Tries, waits a little, and gives up: the ways not to wait for ever.
+//! Try once, wait with a timeout, or cancel: ways to limit the wait for a lock.
 
 #![allow(clippy::print_stdout)]
 
