@@ -39,7 +39,7 @@ pub struct Holder {
 
 /// What a backend can do and promises.
 #[napi(object, object_from_js = false)]
-pub struct Capability {
+pub struct Capabilities {
     pub fence: bool,
     pub ttl: bool,
     pub fifo: bool,
@@ -66,8 +66,8 @@ pub struct Snapshot {
     pub all: Vec<Entry>,
 }
 
-impl From<dlock::Holder> for Holder {
-    fn from(holder: dlock::Holder) -> Self {
+impl From<dlock::ContenderInfo> for Holder {
+    fn from(holder: dlock::ContenderInfo) -> Self {
         Self {
             held: holder.held,
             token: holder.token,
@@ -81,8 +81,8 @@ impl From<dlock::Holder> for Holder {
     }
 }
 
-impl From<dlock::Capability> for Capability {
-    fn from(can: dlock::Capability) -> Self {
+impl From<dlock::Capabilities> for Capabilities {
+    fn from(can: dlock::Capabilities) -> Self {
         Self {
             fence: can.fence,
             ttl: can.ttl,
@@ -211,7 +211,7 @@ pub fn holders(caller: Caller, client: i64, name: String) -> Result<Unknown<'sta
     call(
         &caller,
         client,
-        |client| client.holders(&name),
+        |client| client.contenders(&name),
         |_, all| all.into_iter().map(Holder::from).collect::<Vec<_>>(),
     )
 }
@@ -248,8 +248,8 @@ pub fn url(caller: Caller, client: i64) -> Result<String> {
 }
 
 #[napi(catch_unwind)]
-pub fn capability(caller: Caller, client: i64) -> Result<Capability> {
-    with(&caller, client, |client| Ok(client.capability().into()))
+pub fn capability(caller: Caller, client: i64) -> Result<Capabilities> {
+    with(&caller, client, |client| Ok(client.capabilities().into()))
 }
 
 /// The error of a lease that was released.
@@ -257,5 +257,5 @@ pub fn capability(caller: Caller, client: i64) -> Result<Capability> {
 pub fn released(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
     let backend = with(&caller, client, |client| Ok(client.backend()))?;
     let error = dlock::Error::new(Kind::NotHeld, "the lease was released before");
-    caller.error(&error.with_key(name).with_service(backend))
+    caller.error(&error.with_key(name).with_backend(backend))
 }

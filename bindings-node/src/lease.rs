@@ -1,6 +1,6 @@
 //! What JavaScript asks of a lease.
 
-use dlock::{Ended, Lease, Op, State};
+use dlock::{Lease, Op, ReleaseOutcome, State};
 use napi::bindgen_prelude::{BigInt, Result, ToNapiValue, Unknown};
 use napi_derive::napi;
 
@@ -46,7 +46,12 @@ fn call<T: Send + 'static, V: ToNapiValue>(
 /// Gives it back, and then forgets it. Not when that fails: then `free` does.
 #[napi(catch_unwind)]
 pub fn release(caller: Caller, lease: i64) -> Result<Unknown<'static>> {
-    call(&caller, lease, |lease| Ok(lease.release()), move |caller, ended| over(caller, lease, ended == Ended::Lost))
+    call(
+        &caller,
+        lease,
+        |lease| Ok(lease.release()),
+        move |caller, ended| over(caller, lease, ended == ReleaseOutcome::Lost),
+    )
 }
 
 #[napi(catch_unwind)]

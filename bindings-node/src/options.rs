@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlock::config::{Config, Value, Want};
+use dlock::config::{Config, Value, ValueKind};
 use dlock::{Error, Lock, Result};
 use napi::bindgen_prelude::Either4;
 use napi_derive::napi;
@@ -60,7 +60,7 @@ impl Terms {
             lock = lock.retry((count("retry: tries", *tries)?, millis("retry: delay", *delay)?));
         }
         if let Some(renew) = self.renew {
-            lock = lock.renew(renew);
+            lock = lock.auto_renew(renew);
         }
         if let Some(hold) = self.max_hold {
             lock = lock.max_hold(millis("maxHold", hold)?);
@@ -93,7 +93,7 @@ pub(crate) fn connection(backend: &str, given: Vec<Given>) -> Result<Vec<(String
     let read = |Given { name, value }| {
         let value = match value {
             Either4::A(flag) => Value::Flag(flag),
-            Either4::B(number) if Config::want(backend, &name) == Some(Want::Time) => {
+            Either4::B(number) if Config::value_kind(backend, &name) == Some(ValueKind::Time) => {
                 Value::Time(millis(&name, number)?)
             }
             Either4::B(number) => Value::Count(count(&name, number)?.into()),

@@ -122,7 +122,7 @@ pub(crate) fn aside(work: impl FnOnce(Python<'_>)) {
 
 /// Runs code of the user's on the core's pool, unless the interpreter is ending.
 pub(crate) fn pool(work: impl FnOnce(Python<'_>) + Send + 'static) {
-    runtime::pool(|| inside(|| Python::attach(work)));
+    dlock::callbacks::pool(|| inside(|| Python::attach(work)));
 }
 
 /// At exit: gives back what is held, and keeps our threads out of an interpreter that ends. Threads that wait for a lock

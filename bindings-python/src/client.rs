@@ -35,7 +35,7 @@ impl Origin {
 #[pyclass(frozen, weakref, module = "dlock", name = "Client")]
 pub(crate) struct Client(pub(crate) dlock::Client);
 
-fn list(py: Python<'_>, holders: Vec<dlock::Holder>) -> PyResult<Py<PyAny>> {
+fn list(py: Python<'_>, holders: Vec<dlock::ContenderInfo>) -> PyResult<Py<PyAny>> {
     let holders: Vec<_> = holders.into_iter().map(Holder::from).collect();
     Ok(holders.into_pyobject(py)?.unbind())
 }
@@ -63,12 +63,12 @@ impl Client {
     }
 
     fn holders(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        list(py, bridge::wait(py, self.0.holders(&text("key", key)?))?)
+        list(py, bridge::wait(py, self.0.contenders(&text("key", key)?))?)
     }
 
     fn aholders(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Call> {
         let key = text("key", key)?;
-        Ok(Self::call(slf, move |client| client.holders(&key), list))
+        Ok(Self::call(slf, move |client| client.contenders(&key), list))
     }
 
     fn break_lock(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -121,8 +121,8 @@ impl Client {
     }
 
     #[getter]
-    fn capability(&self) -> Capability {
-        self.0.capability().into()
+    fn capability(&self) -> Capabilities {
+        self.0.capabilities().into()
     }
 
     fn __repr__(&self) -> String {
@@ -143,8 +143,8 @@ pub(crate) struct Holder {
     ttl: Option<f64>,
 }
 
-impl From<dlock::Holder> for Holder {
-    fn from(holder: dlock::Holder) -> Self {
+impl From<dlock::ContenderInfo> for Holder {
+    fn from(holder: dlock::ContenderInfo) -> Self {
         Self {
             held: holder.held,
             token: holder.token,
@@ -181,7 +181,7 @@ impl Holder {
 
 /// What a backend can do and promises.
 #[pyclass(frozen, get_all, module = "dlock")]
-pub(crate) struct Capability {
+pub(crate) struct Capabilities {
     fence: bool,
     ttl: bool,
     fifo: bool,
@@ -194,8 +194,8 @@ pub(crate) struct Capability {
     guarantee: &'static str,
 }
 
-impl From<dlock::Capability> for Capability {
-    fn from(capability: dlock::Capability) -> Self {
+impl From<dlock::Capabilities> for Capabilities {
+    fn from(capability: dlock::Capabilities) -> Self {
         Self {
             fence: capability.fence,
             ttl: capability.ttl,
@@ -212,10 +212,10 @@ impl From<dlock::Capability> for Capability {
 }
 
 #[pymethods]
-impl Capability {
+impl Capabilities {
     fn __repr__(&self) -> String {
         format!(
-            "<dlock.Capability fence={} ttl={} fifo={} processes={} fork={} min_ttl={}>",
+            "<dlock.Capabilities fence={} ttl={} fifo={} processes={} fork={} min_ttl={}>",
             self.fence, self.ttl, self.fifo, self.processes, self.fork, self.min_ttl
         )
     }

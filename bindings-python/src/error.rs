@@ -101,7 +101,7 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let value = class.bind(py).call1((error.to_string(),))?;
     value.setattr("temporary", error.is_temporary())?;
     value.setattr("key", error.key())?;
-    value.setattr("service", error.service())?;
+    value.setattr("service", error.backend())?;
     Ok(PyErr::from_value(value))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use dlock::{Ended, Kind, Op, State};
+use dlock::{Kind, Op, ReleaseOutcome, State};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -103,7 +103,7 @@ impl Entry {
     }
 
     /// Begins the end of the hold: from here on a loss cancels nothing.
-    pub(crate) fn end(&mut self) -> Op<Ended> {
+    pub(crate) fn end(&mut self) -> Op<ReleaseOutcome> {
         if let Some(guard) = &self.guard {
             guard.over.store(true, Ordering::Release);
         }

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dlock::{Ended, Op, State};
+use dlock::{Op, ReleaseOutcome, State};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyResourceWarning;
 use pyo3::gc::PyVisit;
@@ -41,7 +41,7 @@ impl Lease {
     }
 
     /// Begins to give it back.
-    pub(crate) fn give(&self) -> Op<Ended> {
+    pub(crate) fn give(&self) -> Op<ReleaseOutcome> {
         self.lease.release()
     }
 
@@ -62,8 +62,8 @@ impl Lease {
         }
     }
 
-    fn released(loss: Loss, lease: &dlock::Lease, ended: Ended, py: Python<'_>) -> PyResult<()> {
-        if ended == Ended::Lost && loss == Loss::Raise { Err(raised(py, &lease.loss())) } else { Ok(()) }
+    fn released(loss: Loss, lease: &dlock::Lease, ended: ReleaseOutcome, py: Python<'_>) -> PyResult<()> {
+        if ended == ReleaseOutcome::Lost && loss == Loss::Raise { Err(raised(py, &lease.loss())) } else { Ok(()) }
     }
 
     fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<Option<Py<PyAny>>>> {

@@ -32,7 +32,7 @@ mod _engine {
     #[pymodule_export]
     use crate::bridge::_shutdown;
     #[pymodule_export]
-    use crate::client::{_restore, Capability, Client, Holder};
+    use crate::client::{_restore, Capabilities, Client, Holder};
     #[pymodule_export]
     use crate::lease::{Lease, Lost};
     #[pymodule_export]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dlock::{Ended, Kind, Op};
+use dlock::{Kind, Op, ReleaseOutcome};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::gc::PyVisit;
@@ -35,8 +35,8 @@ pub(crate) struct Lock {
 /// What `pickle` makes a lock of.
 type Reduced<'py> = (Py<PyAny>, (Origin, String, Bound<'py, PyDict>));
 
-fn ended(ended: Ended) -> bool {
-    ended == Ended::Released
+fn ended(ended: ReleaseOutcome) -> bool {
+    ended == ReleaseOutcome::Released
 }
 
 impl Lock {
@@ -58,7 +58,7 @@ impl Lock {
     /// Remembers a lease that somebody has obtained.
     fn hold(slf: &Bound<'_, Self>, lease: &Py<Lease>, who: Who<'_>, scoped: bool, guarded: bool) -> PyResult<()> {
         let py = slf.py();
-        lease.get().core().set_tag(who.tag);
+        lease.get().core().set_user_data(who.tag);
         let place = match &who.task {
             Some((task, port)) => {
                 let weak = slf.get().weak.get_or_try_init(py, || PyWeakrefReference::new(slf).map(Bound::unbind))?;
@@ -96,7 +96,7 @@ impl Lock {
         };
         let lease = Lease::new(py, lease, lock.loss)?;
         if let Some(number) = who::plain() {
-            lease.get().core().set_tag(number);
+            lease.get().core().set_user_data(number);
             let mut held = lock.held();
             // With nobody else here nobody has to be told from others.
             if held.is_empty() {
@@ -110,7 +110,7 @@ impl Lock {
 
     /// A thread that waits for its own event loop waits for ever.
     fn refuse_deadlock(&self, py: Python<'_>, own: [u64; 2]) -> PyResult<()> {
-        if !self.lock.holder_tag().is_some_and(|tag| own.contains(&tag)) {
+        if !self.lock.holder_data().is_some_and(|tag| own.contains(&tag)) {
             return Ok(());
         }
         let error = dlock::Error::new(
@@ -118,7 +118,7 @@ impl Lock {
             "it is held in the event loop that this thread runs, so waiting for it here would never end: use `async \
              with`, or `await lock.aacquire()`",
         );
-        Err(raised(py, &error.with_key(self.lock.key()).with_service(self.lock.client().backend())))
+        Err(raised(py, &error.with_key(self.lock.key()).with_backend(self.lock.client().backend())))
     }
 
     /// Gives back what a task holds whose loop is gone.
@@ -144,7 +144,7 @@ impl Lock {
 
     /// Whether such an acquire doesn't wait.
     fn once(&self, wait: Option<Option<Duration>>) -> bool {
-        wait.unwrap_or(self.lock.terms().wait) == Some(Duration::ZERO)
+        wait.unwrap_or(self.lock.options().wait) == Some(Duration::ZERO)
     }
 
     fn begin(&self, wait: Option<Option<Duration>>) -> Op<dlock::Lease> {
@@ -163,7 +163,7 @@ impl Lock {
             },
             None => dlock::Error::new(Kind::NotHeld, "release of an unlocked lock: it is not held through this object"),
         };
-        Err(raised(py, &error.with_key(self.lock.key()).with_service(self.lock.client().backend())))
+        Err(raised(py, &error.with_key(self.lock.key()).with_backend(self.lock.client().backend())))
     }
 
     fn acquiring(slf: &Bound<'_, Self>, wait: Option<Option<Duration>>, scoped: bool) -> Call {
@@ -185,7 +185,7 @@ impl Lock {
                     let (loss, port) = (lock.loss, aio::port(py)?);
                     let tag = port.number();
                     // Seen by a thread that waits here, although its loop can't go on to see it.
-                    let note = move |lease: &dlock::Lease| lease.set_tag(tag);
+                    let note = move |lease: &dlock::Lease| lease.set_user_data(tag);
                     let give = move |py: Python<'_>, lease| Ok(Lease::new(py, lease, loss)?.into_any());
                     let pending = aio::noted(py, port, op, note, give)?;
                     Ok(Outcome::Later(if scoped {

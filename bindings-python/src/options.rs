@@ -54,7 +54,7 @@ pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyRe
             "ttl" => lock.ttl(seconds("ttl", &value)?),
             "wait" => lock.wait(seconds("wait", &value)?),
             "max_hold" => lock.max_hold(seconds("max_hold", &value)?),
-            "renew" => lock.renew(value.extract()?),
+            "renew" => lock.auto_renew(value.extract()?),
             "token" => lock.token(&text("token", &value)?),
             "label" => lock.label(&text("label", &value)?),
             "fair" => lock.fair(value.extract()?),
@@ -115,12 +115,12 @@ pub(crate) fn text(what: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
 
 /// The lock's options, to make an equal one elsewhere.
 pub(crate) fn describe<'py>(py: Python<'py>, lock: &Lock, loss: Loss) -> PyResult<Bound<'py, PyDict>> {
-    let terms = lock.terms();
+    let terms = lock.options();
     let options = PyDict::new(py);
     options.set_item("ttl", terms.ttl.as_secs_f64())?;
     options.set_item("wait", terms.wait.map(|wait| wait.as_secs_f64()))?;
     options.set_item("retry", terms.retry.map(|(tries, delay)| (tries, delay.as_secs_f64())))?;
-    options.set_item("renew", terms.renew)?;
+    options.set_item("renew", terms.auto_renew)?;
     options.set_item("max_hold", terms.max_hold.map(|hold| hold.as_secs_f64()))?;
     options.set_item("token", terms.token.as_deref())?;
     options.set_item("label", terms.label.as_deref())?;

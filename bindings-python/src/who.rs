@@ -34,7 +34,7 @@ thread_local! {
 pub(crate) struct Who<'py> {
     /// What no other living thread, greenlet or task has.
     pub(crate) owner: usize,
-    /// For [`dlock::Lease::set_tag`]: the event loop's number, else the thread's.
+    /// For [`dlock::Lease::set_user_data`]: the event loop's number, else the thread's.
     pub(crate) tag: u64,
     /// The running task, and the port of its loop.
     pub(crate) task: Option<(Bound<'py, PyAny>, Port)>,

@@ -73,7 +73,7 @@ struct Inner {
     temporary: bool,
     message: String,
     key: Option<Arc<str>>,
-    service: Option<Arc<str>>,
+    backend: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -85,7 +85,7 @@ impl Error {
             temporary: false,
             message: message.into(),
             key: None,
-            service: None,
+            backend: None,
             source: None,
         }))
     }
@@ -96,7 +96,7 @@ impl Error {
     }
 
     /// The backend failed; trying again doesn't help.
-    pub fn backend(message: impl Into<String>) -> Self {
+    pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Kind::Backend, message)
     }
 
@@ -125,10 +125,10 @@ impl Error {
         self
     }
 
-    /// Names the service (backend) concerned.
+    /// Names the backend concerned.
     #[must_use]
-    pub fn with_service(mut self, service: impl Into<Arc<str>>) -> Self {
-        Arc::make_mut(&mut self.0).service = Some(service.into());
+    pub fn with_backend(mut self, backend: impl Into<Arc<str>>) -> Self {
+        Arc::make_mut(&mut self.0).backend = Some(backend.into());
         self
     }
 
@@ -159,18 +159,18 @@ impl Error {
         self.0.key.as_deref()
     }
 
-    /// The service (backend) concerned.
-    pub fn service(&self) -> Option<&str> {
-        self.0.service.as_deref()
+    /// The name of the backend concerned.
+    pub fn backend(&self) -> Option<&str> {
+        self.0.backend.as_deref()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.0.key, &self.0.service) {
-            (Some(key), Some(service)) => write!(f, "{} on {service}: {}", show(key), self.0.message)?,
+        match (&self.0.key, &self.0.backend) {
+            (Some(key), Some(backend)) => write!(f, "{} on {backend}: {}", show(key), self.0.message)?,
             (Some(key), None) => write!(f, "{}: {}", show(key), self.0.message)?,
-            (None, Some(service)) => write!(f, "{service}: {}", self.0.message)?,
+            (None, Some(backend)) => write!(f, "{backend}: {}", self.0.message)?,
             (None, None) => f.write_str(&self.0.message)?,
         }
         match &self.0.source {

@@ -17,35 +17,33 @@
 #[macro_use]
 pub mod mutant;
 
-mod acquire;
+mod api;
 pub mod backend;
-mod claim;
-mod client;
 pub mod clock;
 pub mod config;
+pub mod contract;
+pub mod drivers;
+mod engine;
 mod error;
-pub mod event;
-mod gate;
-mod lease;
-mod lock;
 #[cfg(feature = "tls")]
 mod net;
-mod op;
-mod outage;
-pub mod registry;
+mod observe;
 pub mod runtime;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod watchdog;
+mod timing;
 
-pub use backend::{Capability, Holder};
-pub use claim::{Claim, Mode, Terms};
-pub use client::{Client, exit, shutdown};
+pub use api::client::Client;
+pub use api::lock::Lock;
+pub use api::registry;
 pub use config::Config;
+pub use contract::{AcquireOptions, Capabilities, Claim, ContenderInfo, Mode};
+pub use engine::release::ReleaseOutcome;
+pub use engine::tenure::{Lease, State};
+pub use engine::{exit, shutdown};
 pub use error::{Error, Kind, Result, show};
-pub use lease::{Ended, Lease, State};
-pub use lock::Lock;
-pub use op::{Canceller, Op};
+pub use observe::{callbacks, event};
+pub use runtime::op::{Canceller, Op};
 
 /// The Rust blocks of the README compile and run.
 #[cfg(doctest)]

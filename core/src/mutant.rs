@@ -108,12 +108,22 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("etcd-longer-names-looked-through", "what was seen of the keys of longer names is forgotten"),
 ];
 
+#[cfg(feature = "mutants")]
+thread_local! {
+    static SIMULATED: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
+/// Sets the deliberate defect of the simulation that runs on this thread.
+#[cfg(feature = "testing")]
+pub(crate) fn choose(name: Option<&'static str>) {
+    SIMULATED.set(name);
+}
+
 /// What the processes of a test are started with.
 #[cfg(feature = "mutants")]
 pub(crate) fn is(name: &str) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    #[cfg(feature = "testing")]
-    if let Some(simulated) = crate::testing::mutant() {
+    if let Some(simulated) = SIMULATED.get() {
         return simulated == name;
     }
     let chosen = CHOSEN.get_or_init(|| {

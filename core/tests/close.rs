@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::{Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, memory};
+use dlock::backend::memory;
 use dlock::clock::{self, Instant};
+use dlock::contract::{Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal};
 use dlock::mutant::MUTANTS;
-use dlock::{Claim, Client, Config, Ended, Kind, Result, registry, testing};
+use dlock::runtime::BoxFuture;
+use dlock::{Claim, Client, Config, Kind, ReleaseOutcome, Result, registry, testing};
 
 /// How many leases a client has that is closed.
 const MANY: usize = 300;
@@ -38,23 +40,23 @@ struct Pass(Arc<Slow>);
 struct Bid(Arc<Slow>, Claim);
 
 impl Backend for Slow {
-    fn capability(&self) -> Capability {
-        let mut capability = (memory::DRIVER.capability)();
+    fn capabilities(&self) -> Capabilities {
+        let mut capability = (memory::DRIVER.capabilities)();
         capability.local = false;
         capability
     }
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
         Box::new(Bid(self, claim))
     }
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let since = Instant::now();
         let kept = due.iter().map(|due| Ok(Renewal::Kept { since, ttl: due.ttl })).collect();
         Box::pin(std::future::ready(kept))
     }
-    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
     fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
@@ -68,7 +70,7 @@ impl Backend for Slow {
 impl Contender for Bid {
     fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
         let granted =
-            Attempt::Granted { grant: Arc::new(Pass(self.0.clone())), since: Instant::now(), ttl: self.1.terms.ttl };
+            Attempt::Granted { grant: Arc::new(Pass(self.0.clone())), since: Instant::now(), ttl: self.1.options.ttl };
         Box::pin(std::future::ready(Ok(granted)))
     }
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
@@ -80,14 +82,14 @@ impl Grant for Pass {
     fn fences(&self) -> Option<Range<u64>> {
         None
     }
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         Box::pin(async {
             let slow = &self.0;
             let going = slow.going.fetch_add(1, Ordering::SeqCst) + 1;
             slow.released.lock().unwrap().push((slow.told.load(Ordering::SeqCst), going));
             clock::sleep(ANSWER).await;
             slow.going.fetch_sub(1, Ordering::SeqCst);
-            Ok(Renewal::Kept { since: Instant::now(), ttl: Duration::ZERO })
+            Ok(Released::Yes)
         })
     }
 }
@@ -176,7 +178,7 @@ fn a_break_is_told_whichever_client_breaks_it() {
                 clock::sleep(Duration::from_millis(if called.load(Ordering::SeqCst) == 0 { 20 } else { 0 })).await;
             }
             let told = called.load(Ordering::SeqCst);
-            assert_eq!(lease.release().await.unwrap(), Ended::Lost);
+            assert_eq!(lease.release().await.unwrap(), ReleaseOutcome::Lost);
             (told, next.is_held(), other.is_held())
         };
         if place.starts_with("memory") {

@@ -318,7 +318,7 @@ fn an_empty_argument_is_never_the_default() {
 fn local_services_need_no_switch() {
     let settings = load(&[("DLOCK_DEFAULT", "memory")]).expect("settings");
     assert_eq!(settings.default_service().expect("a default").0, "memory");
-    assert_eq!(settings.service("memory").expect("always there").driver().name, "memory");
+    assert_eq!(settings.service("memory").expect("always there").schema().name, "memory");
     let url = load(&[("DLOCK_URL", "memory://a?connect_timeout=2s")]).expect("settings");
     let (name, config) = url.default_service().expect("a default");
     assert_eq!((name.as_str(), config.connect_timeout()), ("memory", Duration::from_secs(2)));
@@ -459,9 +459,9 @@ proptest! {
 
 #[test]
 fn every_driver_can_say_all_of_its_options_in_a_url() {
-    for driver in dlock::backend::DRIVERS {
-        let empty = Values::new(driver);
-        let url = format!("{}://{}", driver.schemes[0].name, (driver.authority)(&empty));
+    for driver in dlock::drivers::DRIVERS {
+        let empty = Values::new(driver.schema);
+        let url = format!("{}://{}", driver.schema.schemes[0].name, (driver.schema.authority)(&empty));
         let config = Config::from_url(&url);
         assert!(config.is_ok_and(|config| config.url() == url), "{url}");
     }

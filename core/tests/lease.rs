@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
-use dlock::{Client, Ended, Kind, Lease, State, testing};
+use dlock::{Client, Kind, Lease, ReleaseOutcome, State, testing};
 use tempfile::TempDir;
 
 fn ms(n: u64) -> Duration {
@@ -43,7 +43,7 @@ fn released_once_and_for_all() {
         assert_eq!(lease.valid_for(), Duration::MAX, "the process is the lease");
         assert_eq!(lease.valid_until(), Instant::NEVER);
         for _ in 0..3 {
-            assert_eq!(lease.release().await.unwrap(), Ended::Released);
+            assert_eq!(lease.release().await.unwrap(), ReleaseOutcome::Released);
         }
         assert_eq!((lease.state(), lease.is_held()), (State::Released, false));
         assert_eq!(lease.valid_for(), Duration::ZERO);
@@ -53,7 +53,7 @@ fn released_once_and_for_all() {
         let next = client.lock("released").try_acquire().await.unwrap().unwrap();
         assert!(next.fence() > lease.fence());
         // The first one's end doesn't concern the second.
-        assert_eq!(lease.release().await.unwrap(), Ended::Released);
+        assert_eq!(lease.release().await.unwrap(), ReleaseOutcome::Released);
         drop(lease);
         assert!(next.is_held());
         assert_eq!(told.load(Ordering::Relaxed), 0);
@@ -75,7 +75,7 @@ fn dropping_releases() {
 #[test]
 fn without_renewal_it_ends_at_its_ttl() {
     each(|client| async move {
-        let lock = client.lock("expires").ttl(ms(400)).renew(false);
+        let lock = client.lock("expires").ttl(ms(400)).auto_renew(false);
         let lease = lock.acquire().await.unwrap();
         let (told, at) = watch(&lease);
         let end = lease.valid_until();
@@ -89,7 +89,7 @@ fn without_renewal_it_ends_at_its_ttl() {
         let next = client.lock("expires").acquire().await.unwrap();
         assert!(Instant::now() >= end, "nobody enters before its end");
         assert!(next.fence() > lease.fence());
-        assert_eq!(lease.release().await.unwrap(), Ended::Lost);
+        assert_eq!(lease.release().await.unwrap(), ReleaseOutcome::Lost);
         drop(lease);
         assert!(next.is_held());
     });
@@ -129,7 +129,7 @@ fn a_short_hold_is_held() {
 #[test]
 fn renewed_by_hand() {
     each(|client| async move {
-        let lease = client.lock("by hand").ttl(ms(300)).renew(false).acquire().await.unwrap();
+        let lease = client.lock("by hand").ttl(ms(300)).auto_renew(false).acquire().await.unwrap();
         for _ in 0..5 {
             clock::sleep(ms(150)).await;
             lease.renew(None).await.unwrap();
@@ -154,7 +154,7 @@ fn renewed_by_hand() {
 #[test]
 fn a_loss_is_told_once_to_all_who_ask() {
     each(|client| async move {
-        let lease = client.lock("told").ttl(ms(200)).renew(false).acquire().await.unwrap();
+        let lease = client.lock("told").ttl(ms(200)).auto_renew(false).acquire().await.unwrap();
         let watchers: Vec<_> = (0..5).map(|_| watch(&lease)).collect();
         let waiters: Vec<_> = (0..5).map(|_| lease.lost()).collect();
         for waiter in waiters {
@@ -175,7 +175,7 @@ fn a_loss_is_told_once_to_all_who_ask() {
 fn what_is_held_is_computed() {
     testing::simulate(3, None, async {
         let client = Client::connect("memory://computed").unwrap();
-        let lease = client.lock("k").ttl(ms(200)).renew(false).acquire().await.unwrap();
+        let lease = client.lock("k").ttl(ms(200)).auto_renew(false).acquire().await.unwrap();
         let end = lease.valid_until();
         tokio::time::advance(ms(500)).await;
         assert!(end.passed());
@@ -194,7 +194,7 @@ fn an_operator_takes_it_away() {
         assert!(lease.lost().await.unwrap());
         assert_eq!(told.load(Ordering::Relaxed), 1);
         assert!(!client.break_lock("k").await.unwrap(), "nobody holds it");
-        assert_eq!(lease.release().await.unwrap(), Ended::Lost);
+        assert_eq!(lease.release().await.unwrap(), ReleaseOutcome::Lost);
         assert!(client.lock("k").try_acquire().await.unwrap().is_some());
     });
 }

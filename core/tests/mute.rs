@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlock::backend::{Alarm, Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, memory};
+use dlock::backend::memory;
 use dlock::clock::Instant;
-use dlock::{Claim, Client, Config, Ended, Kind, Result};
+use dlock::contract::{
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal,
+};
+use dlock::runtime::BoxFuture;
+use dlock::{Claim, Client, Config, Kind, ReleaseOutcome, Result};
 
 /// Grants, if it is told to, and answers nothing else.
 #[derive(Debug)]
@@ -26,25 +30,25 @@ fn never<'a, T: Send + 'a>() -> BoxFuture<'a, T> {
 }
 
 impl Backend for Mute {
-    fn capability(&self) -> Capability {
-        let mut capability = (memory::DRIVER.capability)();
+    fn capabilities(&self) -> Capabilities {
+        let mut capability = (memory::DRIVER.capabilities)();
         capability.local = false;
         capability
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(Asking { grants: self.grants, ttl: claim.terms.ttl })
+        Box::new(Asking { grants: self.grants, ttl: claim.options.ttl })
     }
 
-    fn renew<'a>(&'a self, _: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, _: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         never()
     }
 
-    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         never()
     }
 
@@ -76,13 +80,13 @@ impl Grant for Granted {
         None
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         never()
     }
 }
 
 fn client(grants: bool) -> Client {
-    let make = move |_: Alarm| -> Result<Arc<dyn Backend>> { Ok(Arc::new(Mute { grants })) };
+    let make = move |_: Context| -> Result<Arc<dyn Backend>> { Ok(Arc::new(Mute { grants })) };
     dlock::testing::client(Config::from_url("memory://mute").unwrap(), make).unwrap()
 }
 
@@ -109,7 +113,7 @@ fn every_call_comes_back() {
         ends(other().acquire(), Kind::Backend, Duration::from_millis(5_101)).await;
         ends(client.lock("third").try_acquire(), Kind::Backend, Duration::from_millis(5_101)).await;
         ends(client.ping(), Kind::Backend, 5 * second).await;
-        ends(client.holders("k"), Kind::Backend, 5 * second).await;
+        ends(client.contenders("k"), Kind::Backend, 5 * second).await;
         ends(client.break_lock("k"), Kind::Backend, 5 * second).await;
         let call = client.lock("fourth").acquire();
         call.cancel();
@@ -125,7 +129,7 @@ fn a_lease_ends_by_its_ttl_and_its_release_is_bounded() {
         assert!(lease.is_held());
         ends(lease.renew(None), Kind::Backend, Duration::from_secs(5)).await;
         assert!(!lease.is_held());
-        assert_eq!(lease.release().await.unwrap(), Ended::Lost);
+        assert_eq!(lease.release().await.unwrap(), ReleaseOutcome::Lost);
 
         let lease = client.lock("l").acquire().await.unwrap();
         ends(lease.release(), Kind::Backend, Duration::from_millis(5_001)).await;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use dlock::backend::{Attempt, Backend, BoxFuture, Capability, Contender, Due, Holder, Renewal, Wake, memory};
+use dlock::backend::memory;
+use dlock::contract::{Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Renewal, RetryHint};
+use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Kind, Op, Result, testing};
 
 fn ms(n: u64) -> Duration {
@@ -116,7 +118,7 @@ fn dropping_cancels() {
         drop(op);
     }
     let end = Instant::now() + ms(5_000);
-    while client.holders("k").wait().unwrap().len() > 1 {
+    while client.contenders("k").wait().unwrap().len() > 1 {
         assert!(Instant::now() < end, "a dropped call still waits");
     }
     drop(lease);
@@ -154,21 +156,21 @@ fn maps_results() {
 struct Bad;
 
 impl Backend for Bad {
-    fn capability(&self) -> Capability {
-        let mut capability = (memory::DRIVER.capability)();
+    fn capabilities(&self) -> Capabilities {
+        let mut capability = (memory::DRIVER.capabilities)();
         capability.local = false;
         capability
     }
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
     fn contend(self: Arc<Self>, _: Claim) -> Box<dyn Contender> {
         Box::new(Self)
     }
-    fn renew<'a>(&'a self, _: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, _: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         unreachable!()
     }
-    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(async { panic!("no holders") })
     }
     fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
@@ -197,7 +199,7 @@ fn a_panic_is_an_error_of_its_call() {
         assert_eq!(error.kind(), Kind::Internal);
         assert!(error.to_string().contains("no attempt"), "{error}");
     }
-    assert_eq!(client.holders("k").wait().unwrap_err().kind(), Kind::Internal);
+    assert_eq!(client.contenders("k").wait().unwrap_err().kind(), Kind::Internal);
     assert_eq!(client.ping().wait().unwrap_err().kind(), Kind::Internal);
 }
 
@@ -211,19 +213,19 @@ impl fmt::Debug for Mute {
 }
 
 impl Backend for Mute {
-    fn capability(&self) -> Capability {
-        Bad.capability()
+    fn capabilities(&self) -> Capabilities {
+        Bad.capabilities()
     }
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
     fn contend(self: Arc<Self>, _: Claim) -> Box<dyn Contender> {
         Box::new(Self(self.0.clone()))
     }
-    fn renew<'a>(&'a self, _: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, _: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         unreachable!()
     }
-    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(std::future::pending())
     }
     fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
@@ -239,7 +241,7 @@ impl Contender for Mute {
         if self.0.load(Ordering::Relaxed) {
             return Box::pin(std::future::pending());
         }
-        Box::pin(async { Ok(Attempt::Busy(Wake { after: ms(1_000), on: None })) })
+        Box::pin(async { Ok(Attempt::Busy(RetryHint { after: ms(1_000), on: None })) })
     }
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::pending())
@@ -289,7 +291,7 @@ fn what_is_not_polled_doesnt_begin() {
     let client = client("cold");
     let lease = client.lock("k").acquire().wait().unwrap();
     let op = client.lock("k").acquire();
-    assert_eq!(client.holders("k").wait().unwrap().len(), 1);
+    assert_eq!(client.contenders("k").wait().unwrap().len(), 1);
     drop(op);
     drop(lease);
 }

@@ -1,9 +1,9 @@
-//! Names for clients, what is shared between equal ones, the terms that are refused, and the stream of events.
+//! Names for clients, what is shared between equal ones, the options that are refused, and the stream of events.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use dlock::event::{self, What};
+use dlock::event::{self, EventKind};
 use dlock::{Client, Kind, registry};
 use proptest::prelude::*;
 
@@ -66,7 +66,7 @@ fn equal_configurations_share_everything() {
 
 #[test]
 fn terms_that_cant_be_used() {
-    let client = Client::connect("memory://terms").unwrap();
+    let client = Client::connect("memory://options").unwrap();
     let lock = || client.lock("k");
     let year = Duration::from_secs(367 * 86_400);
     let bad = [
@@ -94,7 +94,7 @@ fn terms_that_cant_be_used() {
     let error = lock().handoff(1).check().unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
     assert!(lock().fair(true).check().is_ok(), "memory is fair");
-    assert!(client.holders("").wait().is_err() && client.break_lock("a\0").wait().is_err());
+    assert!(client.contenders("").wait().is_err() && client.break_lock("a\0").wait().is_err());
     assert!(client.query().unwrap().is_empty());
 }
 
@@ -155,22 +155,22 @@ fn events_come_in_order() {
     let lease = lock.acquire().wait().unwrap();
     assert!(client.lock("watched").wait(ms(10)).acquire().wait().is_err());
     lease.release().wait().unwrap();
-    let lease = client.lock("watched").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+    let lease = client.lock("watched").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
     lease.renew(None).wait().unwrap();
     assert!(lease.lost().wait().unwrap());
     lease.release().wait().unwrap();
-    let names = |what: &What| match what {
-        What::Waiting => "waiting",
-        What::Granted { .. } => "granted",
-        What::TimedOut { wait } if *wait >= ms(10) => "timed out",
-        What::Renewed => "renewed",
-        What::Lost { held } if *held >= ms(50) => "lost",
-        What::Released { .. } => "released",
+    let names = |what: &EventKind| match what {
+        EventKind::Waiting => "waiting",
+        EventKind::Granted { .. } => "granted",
+        EventKind::TimedOut { wait } if *wait >= ms(10) => "timed out",
+        EventKind::Renewed => "renewed",
+        EventKind::Lost { held } if *held >= ms(50) => "lost",
+        EventKind::Released { .. } => "released",
         _ => "?",
     };
     let expected = ["granted", "waiting", "released", "granted", "renewed", "lost"];
     let seen: Vec<_> = std::iter::from_fn(|| told.recv_timeout(ms(300)).ok()).collect();
-    let seen: Vec<_> = seen.iter().map(|event| names(&event.what)).filter(|name| *name != "timed out").collect();
+    let seen: Vec<_> = seen.iter().map(|event| names(&event.kind)).filter(|name| *name != "timed out").collect();
     assert_eq!(seen, expected);
     assert_eq!(event::dropped(), 0);
 }
@@ -180,8 +180,8 @@ fn events_come_in_order() {
 fn the_readme_tells_what_each_backend_rests_on() {
     let readme = include_str!("../../README.md");
     let row = readme.lines().find(|line| line.starts_with("| rests on |")).expect("the row of the guarantee table");
-    for driver in dlock::backend::DRIVERS {
-        let guarantee = (driver.capability)().guarantee;
-        assert!(row.contains(guarantee), "{}: {guarantee} is not in {row}", driver.name);
+    for driver in dlock::drivers::DRIVERS {
+        let guarantee = (driver.capabilities)().guarantee;
+        assert!(row.contains(guarantee), "{}: {guarantee} is not in {row}", driver.schema.name);
     }
 }

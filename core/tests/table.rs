@@ -83,8 +83,8 @@ proptest! {
     #[test]
     fn agrees_with_the_model(steps in steps()) {
         let client = Client::connect("memory://model").unwrap();
-        let terms = Arc::new(client.lock("k").ttl(Duration::from_millis(TTL)).terms().clone());
-        let claim = |nonce, wait| Claim { terms: terms.clone(), client: 1, nonce, wait };
+        let options = Arc::new(client.lock("k").ttl(Duration::from_millis(TTL)).options().clone());
+        let claim = |nonce, wait| Claim { options: options.clone(), client: 1, nonce, wait };
         let at = |ms: u64| Instant::from_nanos((1_000 + ms) * 1_000_000);
         let (mut table, mut model) = (Table::default(), Model::default());
         for step in steps {
@@ -128,7 +128,7 @@ proptest! {
                     model.clean(None);
                     let mut expected: Vec<_> = model.holder.iter().map(|(who, _)| (true, *who)).collect();
                     expected.extend(model.queue.iter().map(|(who, _)| (false, *who)));
-                    let seen = table.holders(now, "k").into_iter().map(|holder| {
+                    let seen = table.contenders(now, "k").into_iter().map(|holder| {
                         let token = holder.token.unwrap();
                         (holder.held, token.rsplit('.').next().unwrap().parse().unwrap())
                     });
@@ -148,8 +148,12 @@ proptest! {
 #[test]
 fn a_name_of_its_own() {
     let client = Client::connect("memory://names").unwrap();
-    let claim =
-        |key: &str, nonce| Claim { terms: Arc::new(client.lock(key).terms().clone()), client: 1, nonce, wait: true };
+    let claim = |key: &str, nonce| Claim {
+        options: Arc::new(client.lock(key).options().clone()),
+        client: 1,
+        nonce,
+        wait: true,
+    };
     let (mut table, now) = (Table::default(), Instant::from_nanos(5));
     assert_eq!(table.take(now, &claim("a", 1), Instant::NEVER, true, None), Taken::Granted(1));
     assert_eq!(table.take(now, &claim("b", 2), Instant::NEVER, true, None), Taken::Granted(2));

@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::{Alarm, Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, memory};
+use dlock::backend::memory;
 use dlock::clock::{self, Instant};
+use dlock::contract::{
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal,
+};
+use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Error, Result, State, testing};
 
 fn ms(n: u64) -> Duration {
@@ -44,18 +48,18 @@ struct Pass(Arc<Script>, u64);
 struct Bid(Arc<Script>, Claim);
 
 impl Backend for Script {
-    fn capability(&self) -> Capability {
-        let mut capability = (memory::DRIVER.capability)();
+    fn capabilities(&self) -> Capabilities {
+        let mut capability = (memory::DRIVER.capabilities)();
         capability.local = false;
         capability
     }
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
         Box::new(Bid(self, claim))
     }
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
             let since = self.since();
             self.batches.lock().unwrap().push((Instant::now(), due.len()));
@@ -63,7 +67,7 @@ impl Backend for Script {
             self.longest.store(longest.unwrap_or(0), Ordering::Relaxed);
             assert!(due.iter().all(|due| (&*due.grant as &dyn Any).is::<Pass>()));
             clock::sleep(ms(self.slow.load(Ordering::Relaxed))).await;
-            let answer = |due: &Due| {
+            let answer = |due: &DueLease| {
                 if self.silent.load(Ordering::Relaxed) {
                     Err(Error::unavailable("no answer"))
                 } else if self.gone.load(Ordering::Relaxed) {
@@ -75,7 +79,7 @@ impl Backend for Script {
             due.iter().map(answer).collect()
         })
     }
-    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
     fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
@@ -92,7 +96,7 @@ impl Contender for Bid {
         Box::pin(std::future::ready(Ok(Attempt::Granted {
             grant: Arc::new(Pass(self.0.clone(), fence)),
             since: self.0.since(),
-            ttl: self.1.terms.ttl,
+            ttl: self.1.options.ttl,
         })))
     }
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
@@ -104,21 +108,21 @@ impl Grant for Pass {
     fn fences(&self) -> Option<Range<u64>> {
         Some(self.1..self.1 + 1)
     }
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         let _ = &self.0;
-        Box::pin(std::future::ready(Ok(Renewal::Kept { since: Instant::now(), ttl: Duration::ZERO })))
+        Box::pin(std::future::ready(Ok(Released::Yes)))
     }
 }
 
-fn scripted() -> (Client, Arc<Script>, Alarm) {
+fn scripted() -> (Client, Arc<Script>, Context) {
     let script = Arc::new(Script::default());
-    let mut alarm = Alarm::default();
+    let mut context = None;
     let config = Config::from_url("memory://scripted").unwrap();
-    let client = testing::client(config, |raised| {
-        alarm = raised;
+    let client = testing::client(config, |made| {
+        context = Some(made);
         Ok(script.clone())
     });
-    (client.unwrap(), script, alarm)
+    (client.unwrap(), script, context.unwrap())
 }
 
 #[test]
@@ -272,16 +276,16 @@ fn an_alarm_is_followed_at_once() {
         let (client, script, alarm) = scripted();
         let lease = client.lock("k").ttl(ms(30_000)).acquire().await.unwrap();
         clock::sleep(ms(100)).await;
-        alarm.raise("k");
-        alarm.raise("another");
+        alarm.suspect("k");
+        alarm.suspect("another");
         clock::sleep(ms(5)).await;
         assert_eq!(script.batches.lock().unwrap().len(), 1);
         assert!(lease.is_held());
 
         script.slow.store(50, Ordering::Relaxed);
-        alarm.raise("k");
+        alarm.suspect("k");
         clock::sleep(ms(20)).await;
-        alarm.raise("k");
+        alarm.suspect("k");
         clock::sleep(ms(40)).await;
         script.gone.store(true, Ordering::Relaxed);
         clock::sleep(ms(100)).await;
@@ -295,11 +299,11 @@ fn an_alarm_is_followed_at_once() {
 fn an_alarm_prolongs_nothing() {
     testing::simulate(2, None, async {
         let (client, script, alarm) = scripted();
-        let lease = client.lock("k").ttl(ms(1_000)).renew(false).acquire().await.unwrap();
+        let lease = client.lock("k").ttl(ms(1_000)).auto_renew(false).acquire().await.unwrap();
         let until = lease.valid_until();
         for looks in 1..=3 {
             clock::sleep(ms(200)).await;
-            alarm.raise("k");
+            alarm.suspect("k");
             clock::sleep(ms(5)).await;
             assert_eq!(script.batches.lock().unwrap().len(), looks);
             assert!(script.longest.load(Ordering::Relaxed) <= 1_000 - 200 * looks as u64);
@@ -309,7 +313,7 @@ fn an_alarm_prolongs_nothing() {
         lease.renew(None).await.unwrap();
         assert!(lease.valid_until() > until, "by hand it is prolonged");
         script.gone.store(true, Ordering::Relaxed);
-        alarm.raise("k");
+        alarm.suspect("k");
         clock::sleep(ms(5)).await;
         assert_eq!(lease.state(), State::Lost);
     });
@@ -323,7 +327,7 @@ fn slow_callbacks_lose_no_lease() {
     let leases: Vec<_> = (0..40).map(|i| client.lock(&format!("k{i}")).ttl(ttl).acquire().wait().unwrap()).collect();
     let busy = Arc::new(AtomicU64::new(0));
     for i in 0..40 {
-        let short = client.lock(&format!("short{i}")).ttl(ms(100)).renew(false);
+        let short = client.lock(&format!("short{i}")).ttl(ms(100)).auto_renew(false);
         let lease = short.acquire().wait().unwrap();
         let busy = busy.clone();
         lease.on_lost(move || {
@@ -366,7 +370,7 @@ fn endless_leases_start_no_thread() {
     assert!(client.lock("k").try_acquire().wait().unwrap().is_none());
     lease.release().wait().unwrap();
     assert_eq!(names(), 0);
-    let lease = client.lock("k").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+    let lease = client.lock("k").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
     assert!(lease.lost().wait().unwrap());
     assert!(names() > 0, "one that ends has a watchdog");
 }

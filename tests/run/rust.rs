@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use dlock::{Canceller, Client, Ended, Error, Lease, Lock, registry};
+use dlock::{Canceller, Client, Error, Lease, Lock, ReleaseOutcome, registry};
 
 /// What this interpreter can do; not: say a duration that is negative or no number, or a key that isn't UTF-8.
 const ABLE: &str = "able cancel fork zero nul";
@@ -266,7 +266,7 @@ fn lock(client: &Client, key: &str, options: &[&str]) -> Lock {
         lock = match name {
             "ttl" => lock.ttl(time(value)),
             "wait" => lock.wait(time(value)),
-            "renew" => lock.renew(value == "true"),
+            "renew" => lock.auto_renew(value == "true"),
             "max_hold" => lock.max_hold(time(value)),
             "token" => lock.token(value),
             "label" => lock.label(value),
@@ -286,10 +286,10 @@ fn number(text: &str) -> usize {
     text.parse().expect("a number")
 }
 
-fn ended(ended: Ended) -> String {
+fn ended(ended: ReleaseOutcome) -> String {
     match ended {
-        Ended::Released => "released",
-        Ended::Lost => "lost",
+        ReleaseOutcome::Released => "released",
+        ReleaseOutcome::Lost => "lost",
     }
     .to_owned()
 }
@@ -324,7 +324,7 @@ fn crowd(client: &Client, key: &str, many: usize) -> usize {
 }
 
 fn holders(client: &Client, key: &str, fields: &[&str]) -> Outcome {
-    let all = client.holders(key).wait()?;
+    let all = client.contenders(key).wait()?;
     let [field] = fields else {
         return Ok(all.len().to_string());
     };
@@ -344,7 +344,7 @@ fn holders(client: &Client, key: &str, fields: &[&str]) -> Outcome {
 }
 
 fn capability(client: &Client, word: &str) -> Outcome {
-    let can = client.capability();
+    let can = client.capabilities();
     yes(match word {
         "fence" => can.fence,
         "ttl" => can.ttl,

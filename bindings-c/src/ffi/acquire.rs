@@ -115,7 +115,7 @@ pub unsafe extern "C-unwind" fn dlock_acquire_async(
             free(error);
             free::<Op>(handle.pointer().cast());
         };
-        drop(call.on_done(move |result| runtime::pool(move || caught((), || end(result)))));
+        drop(call.on_done(move |result| dlock::callbacks::pool(move || caught((), || end(result)))));
         Ok(())
     };
     // SAFETY: as this function's.

@@ -174,7 +174,7 @@ pub unsafe extern "C-unwind" fn dlock_capability(
         // SAFETY: not NULL, so it points to at least the first member, and to as many bytes as that says.
         let size = unsafe { capabilities.cast::<usize>().read() };
         known_size("dlock_capabilities", size, SIZES)?;
-        let can = find(client)?.0.capability();
+        let can = find(client)?.0.capabilities();
         let all = Capabilities {
             size,
             fence: can.fence.into(),

@@ -93,7 +93,7 @@ impl From<dlock::Error> for Error {
             temporary: error.is_temporary(),
             message: c_text(error.to_string()),
             key: error.key().map(c_text),
-            service: error.service().map(c_text),
+            service: error.backend().map(c_text),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 use std::time::Duration;
 
-use dlock::{Ended, Kind};
+use dlock::{Kind, ReleaseOutcome};
 use once_cell::race::OnceBox;
 
 use super::error::{Error, Status};
@@ -48,8 +48,8 @@ pub unsafe extern "C-unwind" fn dlock_release(lease: *mut Lease, err: *mut *mut 
     let release = || {
         let lease = find(lease)?;
         match lease.lease.release().wait()? {
-            Ended::Released => Ok(()),
-            Ended::Lost => Err(lease.lease.loss()),
+            ReleaseOutcome::Released => Ok(()),
+            ReleaseOutcome::Lost => Err(lease.lease.loss()),
         }
     };
     // SAFETY: as this function's.

@@ -62,7 +62,7 @@ impl List {
         pointer
     }
 
-    fn add(&mut self, key: &str, holder: dlock::Holder) {
+    fn add(&mut self, key: &str, holder: dlock::ContenderInfo) {
         let time = |time: Option<Duration>| time.map_or(-1, millis);
         let item = Holder {
             key: self.text(Some(key.to_owned())),
@@ -106,7 +106,7 @@ pub unsafe extern "C-unwind" fn dlock_holders(
     let fill = |list: &mut List| {
         // SAFETY: as this function's.
         let key = unsafe { text("key", key) }?;
-        find(client)?.0.holders(key).wait()?.into_iter().for_each(|holder| list.add(key, holder));
+        find(client)?.0.contenders(key).wait()?.into_iter().for_each(|holder| list.add(key, holder));
         Ok(())
     };
     // SAFETY: as this function's.
@@ -118,7 +118,7 @@ pub unsafe extern "C-unwind" fn dlock_holders(
 pub unsafe extern "C-unwind" fn dlock_query(client: *mut Client, list: *mut *mut List, err: *mut *mut Error) -> Status {
     let fill = |list: &mut List| {
         for (key, held) in find(client)?.0.query()? {
-            let mut holder = dlock::Holder::default();
+            let mut holder = dlock::ContenderInfo::default();
             holder.held = held;
             list.add(&key, holder);
         }

@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use dlock::event::{Event, What, subscribe};
+use dlock::event::{Event, EventKind, subscribe};
 use dlock::runtime::PerProcess;
 use dlock::show;
 
@@ -51,18 +51,18 @@ fn tell(event: &Event) {
 }
 
 fn line(event: &Event) -> (i32, String) {
-    let (level, what) = match &event.what {
-        What::Waiting => (DLOCK_LOG_DEBUG, "busy, waiting".to_owned()),
-        What::Granted { wait } => (DLOCK_LOG_DEBUG, format!("granted after {wait:?}")),
-        What::TimedOut { wait } => (DLOCK_LOG_INFO, format!("not obtained within {wait:?}")),
-        What::Renewed => (DLOCK_LOG_DEBUG, "renewed".to_owned()),
-        What::RenewalFailed { error } => (DLOCK_LOG_WARN, format!("not renewed, trying again: {error}")),
-        What::Lost { held } => (DLOCK_LOG_WARN, format!("lost after {held:?}")),
-        What::Unconfirmed => (DLOCK_LOG_WARN, "released, but not confirmed; it ends by its ttl".to_owned()),
-        What::Released { held } => (DLOCK_LOG_DEBUG, format!("released after {held:?}")),
-        What::Panicked { text } => (DLOCK_LOG_WARN, format!("code that was called panicked: {text}")),
-        What::Ignored { note } => return (DLOCK_LOG_DEBUG, note.clone()),
-        What::Warning { note } => return (DLOCK_LOG_WARN, format!("{}: {note}", event.backend)),
+    let (level, what) = match &event.kind {
+        EventKind::Waiting => (DLOCK_LOG_DEBUG, "busy, waiting".to_owned()),
+        EventKind::Granted { wait } => (DLOCK_LOG_DEBUG, format!("granted after {wait:?}")),
+        EventKind::TimedOut { wait } => (DLOCK_LOG_INFO, format!("not obtained within {wait:?}")),
+        EventKind::Renewed => (DLOCK_LOG_DEBUG, "renewed".to_owned()),
+        EventKind::RenewalFailed { error } => (DLOCK_LOG_WARN, format!("not renewed, trying again: {error}")),
+        EventKind::Lost { held } => (DLOCK_LOG_WARN, format!("lost after {held:?}")),
+        EventKind::Unconfirmed => (DLOCK_LOG_WARN, "released, but not confirmed; it ends by its ttl".to_owned()),
+        EventKind::Released { held } => (DLOCK_LOG_DEBUG, format!("released after {held:?}")),
+        EventKind::Panicked { text } => (DLOCK_LOG_WARN, format!("code that was called panicked: {text}")),
+        EventKind::Ignored { note } => return (DLOCK_LOG_DEBUG, note.clone()),
+        EventKind::Warning { note } => return (DLOCK_LOG_WARN, format!("{}: {note}", event.backend)),
         other => (DLOCK_LOG_INFO, format!("{other:?}")),
     };
     (level, format!("{} on {}: {what}", show(&event.key), event.backend))

@@ -100,7 +100,7 @@ pub(crate) unsafe fn lock(client: *mut Client, key: *const c_char, options: *con
         lock = lock.handoff(options.handoff);
     }
     if !flag("renew", options.renew)? {
-        lock = lock.renew(false);
+        lock = lock.auto_renew(false);
     }
     if options.fair != -1 {
         lock = lock.fair(flag("fair", options.fair)?);

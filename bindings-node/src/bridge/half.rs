@@ -157,7 +157,7 @@ impl Caller {
     pub(crate) fn error(&self, error: &Error) -> Result<Unknown<'static>> {
         type Arguments = FnArgs<(&'static str, String, bool, Option<String>, Option<String>)>;
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        let (key, service) = (owned(error.key()), owned(error.service()));
+        let (key, service) = (owned(error.key()), owned(error.backend()));
         let arguments = (error.kind().name(), error.to_string(), error.is_temporary(), key, service);
         self.half.hook::<Arguments, Unknown<'static>>("failure")?.call(arguments.into())
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use super::block::{Block, ENABLED};
-use super::option::{Drivers, Opt, absent, hint, list, options};
+use super::names::{hint, list};
+use super::option_spec::OptionSpec;
+use super::schema::{SERVICES, Schema, Schemas, absent, options};
 use super::value::{Value, convert, flag};
-use crate::backend::{Driver, SERVICES};
 use crate::error::{Error, Result, show};
 
 pub(super) const URL: &str = "DLOCK_URL";
@@ -19,7 +20,7 @@ pub(super) struct Environment {
     pub(super) url: Option<String>,
     pub(super) default: Option<String>,
     pub(super) config: Option<String>,
-    /// By the driver's name.
+    /// By the schema's name.
     pub(super) blocks: BTreeMap<&'static str, Block>,
     /// The services that are switched on or off here, also those that this build doesn't have.
     switches: BTreeMap<&'static str, bool>,
@@ -33,15 +34,15 @@ impl Environment {
         self.switches.get(name).copied()
     }
 
-    fn block(&mut self, driver: &'static Driver, variable: &str) -> &mut Block {
-        self.blocks.entry(driver.name).or_insert_with(|| Block::new(driver, variable))
+    fn block(&mut self, schema: &'static Schema, variable: &str) -> &mut Block {
+        self.blocks.entry(schema.name).or_insert_with(|| Block::new(schema, variable))
     }
 }
 
 /// Reads the variables that are ours. Others that begin with `DLOCK_` are left alone, unless they are an unknown one of a
 /// service or nearly one of ours.
 pub(super) fn read(
-    drivers: Drivers,
+    schemas: Schemas,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Environment> {
     // In order of their names, so that of several mistakes always the same one is told.
@@ -52,7 +53,7 @@ pub(super) fn read(
         .filter(|(name, value)| name.starts_with("DLOCK_") && !of_kubernetes(name, value))
         .collect();
     let mut found = Environment::default();
-    for service in SERVICES.iter().copied().chain(drivers.iter().filter(|driver| driver.service).map(|d| d.name)) {
+    for service in SERVICES.iter().copied().chain(schemas.iter().filter(|schema| schema.service).map(|d| d.name)) {
         let name = variable(service, ENABLED);
         let Some(value) = variables.get(&name) else { continue };
         if let Some(on) = switch(&name, value.clone())? {
@@ -64,11 +65,11 @@ pub(super) fn read(
             URL => found.url = text(&name, value)?,
             DEFAULT => found.default = text(&name, value)?,
             CONFIG => found.config = text(&name, value)?,
-            _ => match owner(drivers, &name) {
-                Some(driver) => {
-                    add(&mut found, driver, &name, value).map_err(|error| error.with_service(driver.name))?;
+            _ => match owner(schemas, &name) {
+                Some(schema) => {
+                    add(&mut found, schema, &name, value).map_err(|error| error.with_backend(schema.name))?;
                 }
-                None => foreign(drivers, &mut found, &name, value)?,
+                None => foreign(schemas, &mut found, &name, value)?,
             },
         }
     }
@@ -95,42 +96,42 @@ fn of_kubernetes(name: &str, value: &OsStr) -> bool {
         || (name.ends_with("_PORT") && url())
 }
 
-fn add(found: &mut Environment, driver: &'static Driver, name: &str, value: OsString) -> Result<()> {
-    if name == variable(driver.name, ENABLED) {
-        if !driver.service {
-            return Err(Error::invalid(format!("{name} isn't needed: {} can always be used; unset it", driver.name)));
+fn add(found: &mut Environment, schema: &'static Schema, name: &str, value: OsString) -> Result<()> {
+    if name == variable(schema.name, ENABLED) {
+        if !schema.service {
+            return Err(Error::invalid(format!("{name} isn't needed: {} can always be used; unset it", schema.name)));
         }
         if let Some(on) = switch(name, value)? {
-            found.block(driver, name).enabled = Some(on);
+            found.block(schema, name).enabled = Some(on);
         }
         return Ok(());
     }
-    let Some(opt) = options(driver).find(|opt| opt.env && variable(driver.name, opt.name) == name) else {
-        let enabled = driver.service.then(|| variable(driver.name, ENABLED));
+    let Some(opt) = options(schema).find(|opt| opt.env && variable(schema.name, opt.name) == name) else {
+        let enabled = schema.service.then(|| variable(schema.name, ENABLED));
         let known =
-            || options(driver).filter(|opt| opt.env).map(|opt| variable(driver.name, opt.name)).chain(enabled.clone());
+            || options(schema).filter(|opt| opt.env).map(|opt| variable(schema.name, opt.name)).chain(enabled.clone());
         let names: Vec<String> = known().collect();
         let hint = hint(name, names.iter().map(String::as_str));
         return Err(Error::invalid(format!("{name} isn't known{hint}; unset it, or use one of: {}", list(known()))));
     };
     let Some(value) = text(name, value)? else { return Ok(()) };
-    set(found.block(driver, name), opt, name, value)
+    set(found.block(schema, name), opt, name, value)
 }
 
-fn set(block: &mut Block, opt: Opt, name: &str, value: String) -> Result<()> {
+fn set(block: &mut Block, opt: OptionSpec, name: &str, value: String) -> Result<()> {
     let value = convert(&opt, Value::Text(value));
     block.values.set(opt.name, value.map_err(|why| Error::invalid(format!("{name} can't be used: {why}")))?);
     Ok(())
 }
 
-/// The driver whose variable this is: that of the longest name, should one be the beginning of another.
-fn owner(drivers: Drivers, name: &str) -> Option<&'static Driver> {
-    let owns = |driver: &&&'static Driver| name.starts_with(&variable(driver.name, ""));
-    drivers.iter().filter(owns).max_by_key(|driver| driver.name.len()).copied()
+/// The schema whose variable this is: that of the longest name, should one be the beginning of another.
+fn owner(schemas: Schemas, name: &str) -> Option<&'static Schema> {
+    let owns = |schema: &&&'static Schema| name.starts_with(&variable(schema.name, ""));
+    schemas.iter().filter(owns).max_by_key(|schema| schema.name.len()).copied()
 }
 
-/// A variable of no driver: one of a service that this build doesn't have, one that is nearly ours, or somebody else's.
-fn foreign(drivers: Drivers, found: &mut Environment, name: &str, value: OsString) -> Result<()> {
+/// A variable of no schema: one of a service that this build doesn't have, one that is nearly ours, or somebody else's.
+fn foreign(schemas: Schemas, found: &mut Environment, name: &str, value: OsString) -> Result<()> {
     let known = SERVICES.iter().find(|service| name.starts_with(&variable(service, "")));
     let switched =
         name.strip_prefix("DLOCK_").and_then(|rest| rest.strip_suffix(&format!("_{ENABLED}").to_uppercase()));
@@ -154,7 +155,7 @@ fn foreign(drivers: Drivers, found: &mut Environment, name: &str, value: OsStrin
             Some(service) => format!("unset the variable, or set {}=false", variable(service, ENABLED)),
             None => "unset the variable".to_owned(),
         };
-        Error::invalid(format!("{name} is set, but {}; {remedy}", absent(drivers, &service)))
+        Error::invalid(format!("{name} is set, but {}; {remedy}", absent(schemas, &service)))
     });
     Ok(())
 }

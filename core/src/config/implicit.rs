@@ -5,24 +5,23 @@ use std::path::Path;
 
 use super::block::{Block, ENABLED, name, read};
 use super::env::variable;
-use super::file::{ELSEWHERE, Found};
-use super::option::{Drivers, absent as lacking, option};
-use super::tree::{Node, Trouble, What, parse};
+use super::schema::{SERVICES, Schema, Schemas, absent as lacking, option};
+use super::source::{ELSEWHERE, Found};
 use super::value::yaml_flag;
-use crate::backend::{Driver, SERVICES};
+use super::yaml::{Node, Yaml, YamlError, parse};
 use crate::error::{Error, Result};
 
 /// Reads a file that may be the application's own. Only blocks of ours count that are enabled, here or by
 /// `enabled(name)`, which is stronger; they have to be right. `None`: nothing in it concerns us, as the notes say.
 pub(super) fn counted(
-    drivers: Drivers,
+    schemas: Schemas,
     path: &Path,
     found: &Found,
     enabled: impl Fn(&str) -> Option<bool>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Vec<Block>>> {
     let place = |line: usize| format!("{}:{line}", path.display());
-    let services = || drivers.iter().filter(|driver| driver.service).map(|driver| driver.name);
+    let services = || schemas.iter().filter(|schema| schema.service).map(|schema| schema.name);
     let absent = || SERVICES.iter().copied().filter(|name| services().all(|known| known != *name));
     let documents = match documents(&found.bytes) {
         Ok(documents) => documents,
@@ -34,38 +33,38 @@ pub(super) fn counted(
         }
     };
     let pairs =
-        || documents.iter().filter_map(|root| if let What::Map(pairs) = &root.what { Some(pairs) } else { None });
+        || documents.iter().filter_map(|root| if let Yaml::Map(pairs) = &root.what { Some(pairs) } else { None });
     let named = |name: &'static str| {
-        let is = move |key: &Node| matches!(&key.what, What::Text(text) if text == name);
+        let is = move |key: &Node| matches!(&key.what, Yaml::Text(text) if text == name);
         pairs().flatten().filter(move |(key, _)| is(key))
     };
     let mut blocks: Vec<Block> = Vec::new();
     let refuse =
-        |line: usize, name: &str, why: &str| Err(Error::invalid(format!("{}: {why}", place(line))).with_service(name));
-    for driver in drivers.iter().copied().filter(|driver| driver.service) {
-        for (key, value) in named(driver.name) {
-            let own = Switch::of(driver, value);
-            if !enabled(driver.name).unwrap_or(own != Switch::Foreign && own != Switch::Off) {
+        |line: usize, name: &str, why: &str| Err(Error::invalid(format!("{}: {why}", place(line))).with_backend(name));
+    for schema in schemas.iter().copied().filter(|schema| schema.service) {
+        for (key, value) in named(schema.name) {
+            let own = Switch::of(schema, value);
+            if !enabled(schema.name).unwrap_or(own != Switch::Foreign && own != Switch::Off) {
                 continue;
             }
-            let block = read(driver, path, key, value);
+            let block = read(schema, path, key, value);
             match block {
                 // The application's own block of that name; the environment is what enables ours.
                 Err(error) if own == Switch::Foreign => notes.push(format!(
                     "block {} ignored, since it doesn't say `enabled: true` and isn't of our keys: {}",
-                    driver.name,
+                    schema.name,
                     error.message()
                 )),
                 _ if found.distrust.is_some() => {
                     let why = found.distrust.unwrap_or_default();
                     return refuse(
                         key.line,
-                        driver.name,
-                        &format!("{} is enabled here, but {why}; {ELSEWHERE}", driver.name),
+                        schema.name,
+                        &format!("{} is enabled here, but {why}; {ELSEWHERE}", schema.name),
                     );
                 }
-                Ok(block) if blocks.iter().any(|other| other.values.driver.name == driver.name) => {
-                    return Err(Error::invalid(format!("{}: a second block {}; keep one", block.place, driver.name)));
+                Ok(block) if blocks.iter().any(|other| other.values.schema.name == schema.name) => {
+                    return Err(Error::invalid(format!("{}: a second block {}; keep one", block.place, schema.name)));
                 }
                 block => blocks.push(block?),
             }
@@ -73,7 +72,7 @@ pub(super) fn counted(
     }
     for name in absent().filter(|name| enabled(name) != Some(false)) {
         if let Some((key, _)) = named(name).find(|(_, value)| switched_on(value)) {
-            let why = lacking(drivers, name);
+            let why = lacking(schemas, name);
             let remedy = format!("write `enabled: false`, or set {}=false", variable(name, ENABLED));
             return refuse(key.line, name, &format!("{why}; {remedy}"));
         }
@@ -104,7 +103,7 @@ fn documents(bytes: &[u8]) -> Result<Vec<Node>, (usize, String)> {
         let lines = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         (lines + 1, "this isn't UTF-8".to_owned())
     })?;
-    parse(text).map_err(|Trouble { line, why }| (line, format!("this isn't YAML: {why}")))
+    parse(text).map_err(|YamlError { line, why }| (line, format!("this isn't YAML: {why}")))
 }
 
 /// What a block in a file that may be the application's own says of itself.
@@ -121,17 +120,17 @@ enum Switch {
 }
 
 impl Switch {
-    fn of(driver: &'static Driver, block: &Node) -> Self {
+    fn of(schema: &'static Schema, block: &Node) -> Self {
         let Some((pairs, value)) = enabled_of(block) else { return Self::Foreign };
         match &value.what {
-            What::Text(text) if yaml_flag(text).is_some() => match yaml_flag(text) {
+            Yaml::Text(text) if yaml_flag(text).is_some() => match yaml_flag(text) {
                 Some(true) => Self::On,
                 _ => Self::Off,
             },
-            What::Null => Self::Foreign,
+            Yaml::Null => Self::Foreign,
             _ => {
                 let ours = |key: &Node| {
-                    name(key).is_ok_and(|name| name == ENABLED || option(driver, name).is_some_and(|opt| opt.yaml))
+                    name(key).is_ok_and(|name| name == ENABLED || option(schema, name).is_some_and(|opt| opt.yaml))
                 };
                 if pairs.iter().all(|(key, _)| ours(key)) { Self::Unclear } else { Self::Foreign }
             }
@@ -140,13 +139,13 @@ impl Switch {
 }
 
 fn enabled_of(block: &Node) -> Option<(&[(Node, Node)], &Node)> {
-    let What::Map(pairs) = &block.what else { return None };
-    let (_, value) = pairs.iter().find(|(key, _)| matches!(&key.what, What::Text(text) if text == ENABLED))?;
+    let Yaml::Map(pairs) = &block.what else { return None };
+    let (_, value) = pairs.iter().find(|(key, _)| matches!(&key.what, Yaml::Text(text) if text == ENABLED))?;
     Some((pairs, value))
 }
 
 fn switched_on(block: &Node) -> bool {
-    enabled_of(block).is_some_and(|(_, value)| matches!(&value.what, What::Text(text) if yaml_flag(text) == Some(true)))
+    enabled_of(block).is_some_and(|(_, value)| matches!(&value.what, Yaml::Text(text) if yaml_flag(text) == Some(true)))
 }
 
 /// The line, from 1, in which a text that can't be parsed has this name as a key.

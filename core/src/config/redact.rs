@@ -3,13 +3,12 @@
 //! It works on any text, also one that isn't a URL: a password typed without its percent-encoding (`p/w`, `p@w`, `p#w`)
 //! is exactly what makes a URL unreadable. In doubt it hides too much.
 
-use super::option::options;
-use crate::backend::DRIVERS;
+use super::schema::{Schemas, options};
 
 const HIDDEN: &str = "***";
 
 /// The text with `***` for whatever may be secret.
-pub(crate) fn redact(url: &str) -> String {
+pub(crate) fn redact(schemas: Schemas, url: &str) -> String {
     let (scheme, rest) = match url.find("://") {
         Some(at) => url.split_at(at + 3),
         None => ("", url),
@@ -28,7 +27,9 @@ pub(crate) fn redact(url: &str) -> String {
         None => (rest, ""),
     };
     let (rest, query) = match rest.split_once('?') {
-        Some((rest, query)) => (rest, format!("?{}", query.split('&').map(parameter).collect::<Vec<_>>().join("&"))),
+        Some((rest, query)) => {
+            (rest, format!("?{}", query.split('&').map(|pair| parameter(schemas, pair)).collect::<Vec<_>>().join("&")))
+        }
         None => (rest, String::new()),
     };
     format!("{scheme}{}{rest}{query}{fragment}", user.unwrap_or_default())
@@ -38,21 +39,22 @@ fn rest_begins_path(user: &str) -> bool {
     user.starts_with(['/', '?'])
 }
 
-fn parameter(pair: &str) -> String {
+fn parameter(schemas: Schemas, pair: &str) -> String {
     match pair.split_once('=') {
-        Some((name, _)) if !is_harmless(name) => format!("{name}={HIDDEN}"),
+        Some((name, _)) if !is_harmless(schemas, name) => format!("{name}={HIDDEN}"),
         _ => pair.to_owned(),
     }
 }
 
 /// Whether some backend has an option of this name that may stand in a URL, and none has it as a secret.
-fn is_harmless(name: &str) -> bool {
-    let mut found = DRIVERS.iter().flat_map(|driver| options(driver)).filter(|opt| opt.name == name).peekable();
+fn is_harmless(schemas: Schemas, name: &str) -> bool {
+    let mut found = schemas.iter().flat_map(|schema| options(schema)).filter(|opt| opt.name == name).peekable();
     found.peek().is_some() && found.all(|opt| opt.url && !opt.secret)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::schemas;
     use super::*;
 
     #[test]
@@ -73,7 +75,7 @@ mod tests {
             ("file:///home/a@b", "file:///home/a@b"),
         ];
         for (url, shown) in cases {
-            assert_eq!(redact(url), shown);
+            assert_eq!(redact(schemas(), url), shown);
         }
     }
 }

@@ -1,17 +1,16 @@
-//! A made-up driver for the unit tests: several hosts, user, secret, list, modes, TLS.
+//! A made-up schema for the unit tests: several hosts, user, secret, list, modes, TLS.
 
-use super::{Opt, Parts, Scheme, Value, Values, Want, encode, host_port, write_hosts};
-use crate::backend::{DRIVERS, Driver};
+use super::{OptionSpec, Schema, Scheme, UrlParts, Value, ValueKind, Values, encode, host_port, write_hosts};
 use crate::error::{Error, Result};
 
-use super::option::Drivers;
+use super::schema::Schemas;
 
-const fn opt(name: &'static str, want: Want, url: bool) -> Opt {
-    Opt { name, want, secret: false, env: true, yaml: true, url }
+const fn opt(name: &'static str, kind: ValueKind, url: bool) -> OptionSpec {
+    OptionSpec { name, kind, secret: false, env: true, yaml: true, url }
 }
 
 /// One service with everything, and one that is only there to be chosen from.
-pub(super) static DEPOT: Driver = Driver {
+pub(super) static DEPOT: Schema = Schema {
     name: "depot",
     schemes: &[
         Scheme { name: "depot", tls: false, mode: Some("single") },
@@ -19,39 +18,36 @@ pub(super) static DEPOT: Driver = Driver {
         Scheme { name: "depot+many", tls: false, mode: Some("many") },
     ],
     options: &[
-        opt("addrs", Want::List, false),
-        opt("username", Want::Text, false),
-        Opt { secret: true, ..opt("password", Want::Text, false) },
-        opt("db", Want::Count, false),
-        opt("dial_timeout", Want::Time, true),
-        opt("tls", Want::Flag, true),
-        opt("mode", Want::Choice(&["single", "many"]), false),
+        opt("addrs", ValueKind::List, false),
+        opt("username", ValueKind::Text, false),
+        OptionSpec { secret: true, ..opt("password", ValueKind::Text, false) },
+        opt("db", ValueKind::Count, false),
+        opt("dial_timeout", ValueKind::Time, true),
+        opt("tls", ValueKind::Flag, true),
+        opt("mode", ValueKind::Choice(&["single", "many"]), false),
     ],
     service: true,
     parts,
     authority,
-    capability: || unreachable!("not asked for by configuration"),
-    connect: |_, _| unreachable!("configuration does no I/O"),
 };
 
-pub(super) static SHELF: Driver = Driver {
+pub(super) static SHELF: Schema = Schema {
     name: "shelf",
     schemes: &[Scheme { name: "shelf", tls: false, mode: None }],
-    options: &[opt("mode", Want::Choice(&["plain", "table"]), true)],
+    options: &[opt("mode", ValueKind::Choice(&["plain", "table"]), true)],
     service: true,
     parts: |_, _| Ok(()),
     authority: |_| "h".to_owned(),
-    capability: || unreachable!("not asked for by configuration"),
-    connect: |_, _| unreachable!("configuration does no I/O"),
 };
 
-/// The made-up drivers beside the real ones.
-pub(super) fn drivers() -> Drivers {
-    let all: Vec<&'static Driver> = [&DEPOT, &SHELF].into_iter().chain(DRIVERS.iter().copied()).collect();
+/// The made-up schemas beside the real ones.
+pub(super) fn schemas() -> Schemas {
+    let all: Vec<&'static Schema> =
+        [&DEPOT, &SHELF].into_iter().chain(crate::drivers::SCHEMAS.iter().copied()).collect();
     Box::leak(all.into_boxed_slice())
 }
 
-fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     if !parts.hosts.is_empty() {
         let hosts = parts.hosts.iter().map(|(host, port)| super::join_host(host, Some(port.unwrap_or(77)))).collect();
         values.set("addrs", Value::List(hosts));

@@ -1,15 +1,16 @@
 //! What the URLs of all backends with servers have: hosts, and before them a user and a password.
 
-use super::url::{Parts, host_port, join_host};
+use super::schema::Values;
+use super::to_url::{encode, write_hosts};
+use super::url::{host_port, join_host};
+use super::url_parts::UrlParts;
 use super::value::Value;
-use super::values::Values;
-use super::write::{encode, write_hosts};
 
 const HOST: &str = "localhost";
 
 /// Takes the hosts into the list of this name, with the port where they name none, and the login into `username` and
 /// `password`. Without a host it is this one.
-pub fn read_servers(parts: &Parts, values: &mut Values, option: &'static str, port: u16) {
+pub fn read_servers(parts: &UrlParts, values: &mut Values, option: &'static str, port: u16) {
     let one = |(host, given): &(String, Option<u16>)| join_host(host, Some(given.unwrap_or(port)));
     let hosts = match parts.hosts.as_slice() {
         [] => vec![join_host(HOST, Some(port))],

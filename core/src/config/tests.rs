@@ -1,4 +1,4 @@
-//! How environment, YAML and URL go together, with made-up drivers.
+//! How environment, YAML and URL go together, with made-up schemas.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::sample::drivers;
+use super::sample::schemas;
 use super::{Config, Settings, Value};
 use crate::error::{Error, Kind, Result};
 
@@ -17,7 +17,7 @@ fn load(environment: &[(&str, &str)], yaml: Option<&str>, named: bool) -> Result
         write(&path, yaml, 0o644);
     }
     let variables = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Settings::load_of(drivers(), variables, directory.path(), named.then_some(Path::new("config.yaml")))
+    Settings::load_of(schemas(), variables, directory.path(), named.then_some(Path::new("config.yaml")))
 }
 
 fn write(path: &Path, text: &str, mode: u32) {
@@ -75,7 +75,7 @@ fn unknown_variables() {
     refused(load(&[("DLOCK_DEPOT_ENABLED", "yes")], None, false), &["true or false"]);
     ok(load(&[("DLOCK_OTHER_ENABLED", "0"), ("DLOCK_WHATEVER", "x"), ("DLOCK_DEPOT2_X", "x")], None, false));
     let secret = refused(load(&[("DLOCK_DEPOT_DIAL_TIMEOUT", "5x")], None, false), &["\"5x\"", "ms, s, m or h"]);
-    assert_eq!(secret.service(), Some("depot"));
+    assert_eq!(secret.backend(), Some("depot"));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn the_first_file_with_an_enabled_block_is_taken() {
     fs::create_dir(directory.path().join("config")).expect("a directory");
     write(&directory.path().join("config.yaml"), "server: {}", 0o644);
     write(&directory.path().join("config/config.yaml"), "shelf: {enabled: true}", 0o644);
-    let names = || ok(Settings::load_of(drivers(), [], directory.path(), None)).names();
+    let names = || ok(Settings::load_of(schemas(), [], directory.path(), None)).names();
     assert_eq!(names(), ["shelf"]);
     write(&directory.path().join("config.yaml"), "depot: {enabled: true}", 0o644);
     assert_eq!(names(), ["depot"]);
@@ -180,20 +180,20 @@ fn urls_and_typed_options_are_checked() {
         ("depot://h?ca=/x", "write depots://"),
     ];
     for (url, part) in cases {
-        let error = refused(Config::parse(drivers(), url), &[part]);
+        let error = refused(Config::parse(schemas(), url), &[part]);
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
-    let typed = |name: &str, value: Value| Config::typed(drivers(), "depot", [(name.to_owned(), value)]);
+    let typed = |name: &str, value: Value| Config::typed(schemas(), "depot", [(name.to_owned(), value)]);
     refused(typed("adrs", Value::List(Vec::new())), &["did you mean addrs?"]);
     refused(typed("ca", Value::Text("-----BEGIN CERTIFICATE".to_owned())), &["path of a PEM file"]);
     let error = refused(typed("password", Value::List(vec!["hunter2".to_owned()])), &["password"]);
     assert!(!error.to_string().contains("hunter2"));
-    refused(Config::typed(drivers(), "dept", []), &["did you mean depot?"]);
+    refused(Config::typed(schemas(), "dept", []), &["did you mean depot?"]);
 }
 
 #[test]
 fn a_service_that_is_left_out_of_the_build_is_named_with_its_feature() {
-    let few: super::option::Drivers = Box::leak(Box::new([&super::sample::DEPOT]));
+    let few: super::schema::Schemas = Box::leak(Box::new([&super::sample::DEPOT]));
     let said = ["no service redis", "it has: depot", "feature redis"];
     refused(Config::parse(few, "redis://h"), &said);
     refused(Config::parse(few, "rediss://me:hunter2@h"), &said);

@@ -1,38 +1,17 @@
 //! A URL taken apart: scheme, user, hosts, path and parameters, each checked and percent-decoded.
 
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
 use super::redact::redact;
+use super::schema::Schemas;
+use super::url_parts::UrlParts;
 use crate::error::{Error, Result, show};
 
-/// What stands between the scheme and the parameters of a URL, percent-decoded.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// The hosts with their ports. An IPv6 address is without its brackets.
-    pub hosts: Vec<(String, Option<u16>)>,
-    /// Before the first `:` of what stands before the `@`; an empty one is `None`.
-    pub user: Option<String>,
-    /// After that `:`; an empty one is `None`.
-    pub password: Option<String>,
-    /// From the first `/` on, with it; empty where there is none.
-    pub path: String,
-}
-
-impl fmt::Debug for Parts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let password = self.password.as_ref().map(|_| "***");
-        let mut parts = f.debug_struct("Parts");
-        parts.field("hosts", &self.hosts).field("user", &self.user).field("password", &password);
-        parts.field("path", &self.path).finish()
-    }
-}
-
-/// A URL, not yet understood by a driver.
+/// A URL, not yet understood by a schema.
 pub(crate) struct Url {
-    pub(crate) parts: Parts,
+    pub(crate) parts: UrlParts,
     /// In the order given; no name twice.
     pub(crate) parameters: Vec<(String, String)>,
 }
@@ -45,8 +24,8 @@ pub(crate) fn scheme(url: &str) -> Option<(String, &str)> {
 }
 
 /// Takes a URL with a scheme apart.
-pub(crate) fn parse(url: &str) -> Result<Url> {
-    let refuse = |why: String| Error::invalid(format!("URL {}: {why}", show(&redact(url))));
+pub(crate) fn parse(schemas: Schemas, url: &str) -> Result<Url> {
+    let refuse = |why: String| Error::invalid(format!("URL {}: {why}", show(&redact(schemas, url))));
     let Some((_, rest)) = scheme(url) else {
         return Err(refuse("it has no scheme; begin it with one, as in file:///dir".to_owned()));
     };
@@ -71,7 +50,7 @@ pub(crate) fn parse(url: &str) -> Result<Url> {
         let text = decode(text).map_err(|why| refuse(format!("{what} {why}")))?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     };
-    let parts = Parts {
+    let parts = UrlParts {
         hosts: parse_hosts(hosts).map_err(&refuse)?,
         user: given(user, "its user")?,
         password: given(password, "its password (not shown)")?,
@@ -172,20 +151,21 @@ fn decode(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::schemas;
     use super::*;
 
     #[test]
     fn takes_apart() {
-        let url =
-            parse("DEPOT+many://us%40er:p%2Fw@h1:1,h2,[::1]:3/a%20b?x=1%262&y=").unwrap_or_else(|e| panic!("{e}"));
+        let url = parse(schemas(), "DEPOT+many://us%40er:p%2Fw@h1:1,h2,[::1]:3/a%20b?x=1%262&y=")
+            .unwrap_or_else(|e| panic!("{e}"));
         let hosts = vec![("h1".to_owned(), Some(1)), ("h2".to_owned(), None), ("::1".to_owned(), Some(3))];
         assert_eq!(&url.parts.hosts, &hosts);
         assert_eq!((url.parts.user.as_deref(), url.parts.password.as_deref()), (Some("us@er"), Some("p/w")));
         assert_eq!(url.parts.path, "/a b");
         let pairs = [("x".to_owned(), "1&2".to_owned()), ("y".to_owned(), String::new())];
         assert_eq!(url.parameters, pairs);
-        let bare = parse("file:///dir").unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(bare.parts, Parts { path: "/dir".to_owned(), ..Parts::default() });
+        let bare = parse(schemas(), "file:///dir").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(bare.parts, UrlParts { path: "/dir".to_owned(), ..UrlParts::default() });
     }
 
     #[test]
@@ -215,7 +195,7 @@ mod tests {
             ("d://me:pw?pw@h", "%3F"),
         ];
         for (url, part) in cases {
-            let why = parse(url).err().unwrap_or_else(|| panic!("{url} was taken")).to_string();
+            let why = parse(schemas(), url).err().unwrap_or_else(|| panic!("{url} was taken")).to_string();
             assert!(why.contains(part) && !why.contains("pw"), "{url}: {why}");
         }
     }

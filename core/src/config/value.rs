@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::duration;
-use super::option::{Opt, Want, hint, list};
+use super::names::{hint, list};
+use super::option_spec::{OptionSpec, ValueKind};
 use crate::error::show;
 
-/// What an option is set to. It shows its text in `Debug`; [`Values`](super::Values) doesn't where that is a secret.
+/// What an option is set to. It shows its text in `Debug`; [`Values`](super::schema::Values) doesn't where that is a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// Text, or one word of a choice.
@@ -22,7 +23,7 @@ pub enum Value {
 }
 
 /// Makes of a value what the option wants. The complaint doesn't name the option, and shows no secret.
-pub(crate) fn convert(opt: &Opt, value: Value) -> Result<Value, String> {
+pub(crate) fn convert(opt: &OptionSpec, value: Value) -> Result<Value, String> {
     let shown = match &value {
         _ if opt.secret => "its value (not shown)".to_owned(),
         Value::Text(text) => show(text),
@@ -32,37 +33,39 @@ pub(crate) fn convert(opt: &Opt, value: Value) -> Result<Value, String> {
     if contains_nul(&value) {
         return Err("has a NUL character; take it out".to_owned());
     }
-    match (opt.want, value) {
-        (Want::Text, value @ Value::Text(_))
-        | (Want::Flag, value @ Value::Flag(_))
-        | (Want::Count, value @ Value::Count(_)) => Ok(value),
-        (Want::Text, Value::Count(number)) => Ok(Value::Text(number.to_string())),
-        (Want::Flag, Value::Count(number @ 0..=1)) => Ok(Value::Flag(number == 1)),
-        (Want::Flag, Value::Text(text)) => {
+    match (opt.kind, value) {
+        (ValueKind::Text, value @ Value::Text(_))
+        | (ValueKind::Flag, value @ Value::Flag(_))
+        | (ValueKind::Count, value @ Value::Count(_)) => Ok(value),
+        (ValueKind::Text, Value::Count(number)) => Ok(Value::Text(number.to_string())),
+        (ValueKind::Flag, Value::Count(number @ 0..=1)) => Ok(Value::Flag(number == 1)),
+        (ValueKind::Flag, Value::Text(text)) => {
             flag(&text).map(Value::Flag).ok_or_else(|| complain("isn't a boolean; write true, false, 1 or 0"))
         }
-        (Want::Count, Value::Text(text)) => {
+        (ValueKind::Count, Value::Text(text)) => {
             let number = text.trim();
             let number = if number.starts_with('+') { None } else { number.parse().ok() };
             let limit = u64::MAX;
             number.map(Value::Count).ok_or_else(|| complain(&format!("isn't a whole number from 0 to {limit}")))
         }
-        (Want::Time, Value::Time(time)) => duration::check(time).map(Value::Time).map_err(|why| complain(&why)),
-        (Want::Time, Value::Count(seconds)) => {
+        (ValueKind::Time, Value::Time(time)) => duration::check(time).map(Value::Time).map_err(|why| complain(&why)),
+        (ValueKind::Time, Value::Count(seconds)) => {
             duration::check(Duration::from_secs(seconds)).map(Value::Time).map_err(|why| complain(&why))
         }
-        (Want::Time, Value::Text(text)) => duration::parse(&text).map(Value::Time).map_err(|why| complain(&why)),
-        (Want::List, Value::Text(text)) if text.trim().is_empty() => Ok(Value::List(Vec::new())),
-        (Want::List, Value::Text(text)) => entries(text.split(',')).map_err(|why| complain(&why)),
-        (Want::List, Value::List(texts)) => entries(texts.iter().map(String::as_str)).map_err(|why| complain(&why)),
-        (Want::Choice(words), Value::Text(text)) => {
+        (ValueKind::Time, Value::Text(text)) => duration::parse(&text).map(Value::Time).map_err(|why| complain(&why)),
+        (ValueKind::List, Value::Text(text)) if text.trim().is_empty() => Ok(Value::List(Vec::new())),
+        (ValueKind::List, Value::Text(text)) => entries(text.split(',')).map_err(|why| complain(&why)),
+        (ValueKind::List, Value::List(texts)) => {
+            entries(texts.iter().map(String::as_str)).map_err(|why| complain(&why))
+        }
+        (ValueKind::Choice(words), Value::Text(text)) => {
             let word = words.iter().find(|word| **word == text.trim());
             word.map(|word| Value::Text((*word).to_owned())).ok_or_else(|| {
                 let hint = if opt.secret { String::new() } else { hint(&text, words.iter().copied()) };
                 complain(&format!("isn't one of {}{hint}", list(words.iter())))
             })
         }
-        (want, _) => Err(complain(&format!("is of the wrong type; give {}", describe(want)))),
+        (kind, _) => Err(complain(&format!("is of the wrong type; give {}", describe(kind)))),
     }
 }
 
@@ -112,32 +115,32 @@ fn contains_nul(value: &Value) -> bool {
 }
 
 /// Whether a value is of the kind that is wanted.
-pub(crate) fn is_kind(want: Want, value: &Value) -> bool {
+pub(crate) fn is_kind(kind: ValueKind, value: &Value) -> bool {
     matches!(
-        (want, value),
-        (Want::Text | Want::Choice(_), Value::Text(_))
-            | (Want::Flag, Value::Flag(_))
-            | (Want::Count, Value::Count(_))
-            | (Want::Time, Value::Time(_))
-            | (Want::List, Value::List(_))
+        (kind, value),
+        (ValueKind::Text | ValueKind::Choice(_), Value::Text(_))
+            | (ValueKind::Flag, Value::Flag(_))
+            | (ValueKind::Count, Value::Count(_))
+            | (ValueKind::Time, Value::Time(_))
+            | (ValueKind::List, Value::List(_))
     )
 }
 
-fn describe(want: Want) -> String {
-    match want {
-        Want::Text => "text".to_owned(),
-        Want::Flag => "true or false".to_owned(),
-        Want::Count => "a whole number".to_owned(),
-        Want::Time => "a duration such as 10s".to_owned(),
-        Want::List => "a list of texts".to_owned(),
-        Want::Choice(words) => format!("one of {}", list(words.iter())),
+fn describe(kind: ValueKind) -> String {
+    match kind {
+        ValueKind::Text => "text".to_owned(),
+        ValueKind::Flag => "true or false".to_owned(),
+        ValueKind::Count => "a whole number".to_owned(),
+        ValueKind::Time => "a duration such as 10s".to_owned(),
+        ValueKind::List => "a list of texts".to_owned(),
+        ValueKind::Choice(words) => format!("one of {}", list(words.iter())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::option::option;
     use super::super::sample::DEPOT;
+    use super::super::schema::option;
     use super::*;
 
     fn read(name: &str, value: Value) -> Result<Value, String> {

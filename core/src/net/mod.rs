@@ -1,6 +1,6 @@
 //! Connections to servers: addresses, sockets that no child of fork keeps open, and the one TLS stack.
 
-pub(crate) mod current;
+pub(crate) mod connection;
 mod dial;
 mod resolve;
 mod tls;
@@ -25,10 +25,10 @@ use self::tls::Tls;
 use crate::config::{Config, host_port};
 use crate::error;
 #[cfg(unix)]
-use crate::runtime::descriptors::Unshared;
+use crate::runtime::close_on_fork::CloseOnFork;
 
 #[cfg(unix)]
-type Socket = Unshared<TcpStream>;
+type Socket = CloseOnFork<TcpStream>;
 #[cfg(not(unix))]
 type Socket = TcpStream;
 
@@ -58,8 +58,8 @@ impl Address {
 
     /// The same server, asked by TLS for this protocol: some serve it only to those who name it.
     #[cfg(feature = "etcd")]
-    pub(crate) fn speaking(mut self, protocol: &[u8]) -> Self {
-        self.tls = self.tls.map(|tls| Arc::new(Tls::clone(&tls).speaking(protocol)));
+    pub(crate) fn with_alpn(mut self, protocol: &[u8]) -> Self {
+        self.tls = self.tls.map(|tls| Arc::new(Tls::clone(&tls).with_alpn(protocol)));
         self
     }
 
@@ -102,7 +102,7 @@ impl std::fmt::Display for Address {
 
 #[cfg(unix)]
 async fn socket(address: SocketAddr) -> Result<Socket> {
-    let mut socket = Unshared::open(|| {
+    let mut socket = CloseOnFork::open(|| {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(true)?;
@@ -125,14 +125,14 @@ async fn socket(address: SocketAddr) -> Result<Socket> {
 }
 
 #[cfg(unix)]
-impl AsyncRead for Unshared<TcpStream> {
+impl AsyncRead for CloseOnFork<TcpStream> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(self.owner()).poll_read(cx, buf)
     }
 }
 
 #[cfg(unix)]
-impl AsyncWrite for Unshared<TcpStream> {
+impl AsyncWrite for CloseOnFork<TcpStream> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         Pin::new(self.owner()).poll_write(cx, buf)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Instant;
-use crate::runtime::{PerProcess, Pool, locked, threads};
+use crate::runtime::{PerProcess, Pool, lock, threads};
 
 /// How old a question may be whose answer is shared: a name that hangs doesn't take a thread for each try to connect, and
 /// one that has been answered in the meantime isn't waited for behind it.
@@ -41,7 +41,7 @@ fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
     let (tell, answer) = watch::channel(None);
     let host: Arc<str> = host.into();
     {
-        let mut asked = locked(asked);
+        let mut asked = lock(asked);
         if let Some((since, answer)) = asked.get(&host)
             && now - *since < SHARED
             && answer.has_changed().is_ok()
@@ -52,7 +52,7 @@ fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
     }
     let question = host.clone();
     let forget = move || {
-        let mut asked = locked(asked);
+        let mut asked = lock(asked);
         if asked.get(&question).is_some_and(|(since, _)| *since == now) {
             asked.remove(&question);
         }
@@ -67,7 +67,7 @@ fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
         answered();
     };
     if mutant!("process-one-pool-for-all") {
-        crate::runtime::pool(work);
+        crate::callbacks::pool(work);
         return Ok(answer);
     }
     RESOLVER.get(|| Pool::new("dlock-resolve")).run(work).map_err(|error| {

@@ -46,7 +46,7 @@ impl Tls {
         Ok(tls)
     }
 
-    pub(super) fn speaking(mut self, protocol: &[u8]) -> Self {
+    pub(super) fn with_alpn(mut self, protocol: &[u8]) -> Self {
         self.alpn = Some(protocol.to_vec());
         self
     }

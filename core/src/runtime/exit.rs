@@ -1,13 +1,14 @@
 //! The end of the process: what is not begun any more from then on, what it waits for, and that the C library's `exit`
 //! comes here by itself.
 
+#![allow(unsafe_code)]
+
 use std::panic::catch_unwind;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
-use super::{ENGINE, PENDING, epoch};
-use crate::clock::Instant;
+use super::fork::epoch;
 
 /// How long an exit by itself may take.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -18,6 +19,8 @@ static ENDING: AtomicU32 = AtomicU32::new(0);
 static SILENT: AtomicBool = AtomicBool::new(false);
 /// Which thread ends the process: its exit handlers may still lock.
 static THREAD: AtomicUsize = AtomicUsize::new(0);
+/// Ends what this process holds; set with the first client.
+static END: OnceLock<fn(Duration)> = OnceLock::new();
 /// Whether they have.
 static LATE: AtomicBool = AtomicBool::new(false);
 /// Acquires that stand, or may stand, at a backend.
@@ -101,9 +104,13 @@ impl Drop for Contending {
     }
 }
 
+/// Sets what an exit does to end what this process holds.
+pub(crate) fn at_end(end: fn(Duration)) {
+    let _ = END.set(end);
+}
+
 /// For this process's first work: nothing is left of its parent's.
 pub(super) fn start() {
-    PENDING.store(0, Ordering::Release);
     CONTENDING.store(0, Ordering::Release);
     registered();
 }
@@ -134,24 +141,13 @@ fn register() {
 #[cfg(unix)]
 extern "C" fn at_exit() {
     if !is_ending() || LATE.load(Ordering::Acquire) {
-        let _ = catch_unwind(|| crate::client::exit(LIMIT));
-    }
-}
-
-/// Whether anything was ever run in the background.
-pub(crate) fn ran() -> bool {
-    ENGINE.peek().is_some()
-}
-
-/// Waits until the releases under way are done, and once the end has begun also until no acquire stands anywhere.
-/// False: the limit came first.
-pub(crate) fn drain_until(end: Instant) -> bool {
-    let left = || PENDING.load(Ordering::Acquire) > 0 || is_ending() && CONTENDING.load(Ordering::Acquire) > 0;
-    while ran() && left() {
-        if end.passed() {
-            return false;
+        if let Some(end) = END.get() {
+            let _ = catch_unwind(|| end(LIMIT));
         }
-        std::thread::sleep(Duration::from_millis(1));
     }
-    true
+}
+
+/// Returns true if an acquire may have a place at a backend.
+pub(super) fn is_contending() -> bool {
+    CONTENDING.load(Ordering::Acquire) > 0
 }

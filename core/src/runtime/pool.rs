@@ -7,9 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::event;
-
-use super::{locked, threads};
+use super::lock::lock;
+use super::threads;
 
 /// How many threads a pool has at the most. Further work waits for one of them.
 const THREADS: usize = 64;
@@ -43,7 +42,7 @@ impl Pool {
     /// # Errors
     /// Those of the system, when the pool has no thread and none can be started. The work waits for one.
     pub(crate) fn run(&'static self, work: impl FnOnce() + Send + 'static) -> Result<()> {
-        locked(&self.state).queue.push_back(Box::new(work));
+        lock(&self.state).queue.push_back(Box::new(work));
         self.staffed()
     }
 
@@ -52,7 +51,7 @@ impl Pool {
     /// # Errors
     /// As [`run`](Self::run).
     pub(crate) fn staffed(&'static self) -> Result<()> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         if state.idle >= state.queue.len() {
             self.come.notify_one();
             return Ok(());
@@ -64,7 +63,7 @@ impl Pool {
         drop(state);
         let started = threads::start(self.name, || self.work());
         if let Err(error) = started {
-            let mut state = locked(&self.state);
+            let mut state = lock(&self.state);
             state.threads -= 1;
             if state.threads == 0 {
                 return Err(error);
@@ -74,14 +73,13 @@ impl Pool {
     }
 
     fn work(&self) {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         loop {
             if let Some(work) = state.queue.pop_front() {
                 drop(state);
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-                    event::panicked(&*panic);
-                }
-                state = locked(&self.state);
+                // A panic is its owner's to report: the thread goes on.
+                let _ = catch_unwind(AssertUnwindSafe(work));
+                state = lock(&self.state);
                 continue;
             }
             state.idle += 1;

@@ -1,5 +1,7 @@
 //! The library's own threads: each has a name, and leaves the program's signals to the program's threads.
 
+#![allow(unsafe_code)]
+
 use std::io;
 use std::thread::{Builder, Thread};
 

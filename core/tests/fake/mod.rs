@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::{Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, Wake, memory};
+use dlock::backend::memory;
 use dlock::clock::{self, Instant};
+use dlock::contract::{
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
+};
+use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Error, Result, testing};
 use tokio::sync::Notify;
 
@@ -59,27 +63,27 @@ impl Fake {
         }
     }
 
-    async fn end(&self, key: &str, nonce: u64) -> Result<Renewal> {
+    async fn end(&self, key: &str, nonce: u64) -> Result<Released> {
         clock::sleep(Duration::from_millis(self.slow.load(Ordering::Relaxed))).await;
         self.answer()?;
         let mut held = self.held.lock().unwrap();
         if held.get(key) != Some(&nonce) {
-            return Ok(Renewal::Lost);
+            return Ok(Released::NotOurs);
         }
         held.remove(key);
         self.changed.notify_waiters();
-        Ok(Renewal::Kept { since: Instant::now(), ttl: Duration::ZERO })
+        Ok(Released::Yes)
     }
 }
 
 impl Backend for Fake {
-    fn capability(&self) -> Capability {
-        let mut capability = (memory::DRIVER.capability)();
+    fn capabilities(&self) -> Capabilities {
+        let mut capability = (memory::DRIVER.capabilities)();
         capability.local = false;
         capability
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
 
@@ -87,15 +91,15 @@ impl Backend for Fake {
         Box::new(Asking(self, claim))
     }
 
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let since = Instant::now();
         let answers = due.iter().map(|due| self.answer().map(|()| Renewal::Kept { since, ttl: due.ttl }));
         Box::pin(std::future::ready(answers.collect()))
     }
 
-    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         self.looks.fetch_add(1, Ordering::Relaxed);
-        let mut holder = Holder::default();
+        let mut holder = ContenderInfo::default();
         (holder.held, holder.pid) = (true, Some(4711));
         let held = self.held.lock().unwrap().contains_key(name);
         Box::pin(async move {
@@ -122,7 +126,7 @@ impl Contender for Asking {
         let (fake, claim) = (self.0.clone(), self.1.clone());
         Box::pin(async move {
             fake.answer()?;
-            let key = claim.terms.name.to_string();
+            let key = claim.options.name.to_string();
             let mut held = fake.held.lock().unwrap();
             if *held.entry(key.clone()).or_insert(claim.nonce) != claim.nonce {
                 drop(held);
@@ -130,16 +134,16 @@ impl Contender for Asking {
                     let fake = fake.clone();
                     Box::pin(async move { fake.changed.notified().await })
                 };
-                return Ok(Attempt::Busy(Wake { after: Duration::from_secs(10), on: Some(on) }));
+                return Ok(Attempt::Busy(RetryHint { after: Duration::from_secs(10), on: Some(on) }));
             }
             let fence = fake.fence.fetch_add(1, Ordering::Relaxed);
             let grant = Arc::new(Granted { fake: fake.clone(), key, nonce: claim.nonce, fence });
-            Ok(Attempt::Granted { grant, since: Instant::now(), ttl: claim.terms.ttl })
+            Ok(Attempt::Granted { grant, since: Instant::now(), ttl: claim.options.ttl })
         })
     }
 
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.0.end(&self.1.terms.name, self.1.nonce).await.map(drop) })
+        Box::pin(async { self.0.end(&self.1.options.name, self.1.nonce).await.map(drop) })
     }
 }
 
@@ -156,7 +160,7 @@ impl Grant for Granted {
         Some(self.fence..self.fence + 1)
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         Box::pin(self.fake.end(&self.key, self.nonce))
     }
 }

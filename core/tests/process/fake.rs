@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dlock::backend::{Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, Wake, memory};
+use dlock::backend::memory;
 use dlock::clock::Instant;
+use dlock::contract::{
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
+};
+use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Result, testing};
 
 use crate::ms;
@@ -53,13 +57,13 @@ pub fn client() -> (Client, &'static Asked) {
 }
 
 impl Backend for Fake {
-    fn capability(&self) -> Capability {
-        let mut capability = (memory::DRIVER.capability)();
+    fn capabilities(&self) -> Capabilities {
+        let mut capability = (memory::DRIVER.capabilities)();
         capability.local = false;
         capability
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
 
@@ -67,13 +71,13 @@ impl Backend for Fake {
         Box::new(Asking(*self, claim))
     }
 
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let since = Instant::now();
         self.0.renewals.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move { due.iter().map(|due| Ok(Renewal::Kept { since, ttl: due.ttl })).collect() })
     }
 
-    fn holders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -88,7 +92,7 @@ impl Backend for Fake {
 
 impl Contender for Asking {
     fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
-        let (fake, since, ttl) = (self.0, Instant::now(), self.1.terms.ttl);
+        let (fake, since, ttl) = (self.0, Instant::now(), self.1.options.ttl);
         fake.0.pausing.store(0, Ordering::SeqCst);
         Box::pin(async move {
             // An exchange with a server takes its time.
@@ -96,7 +100,7 @@ impl Contender for Asking {
             Ok(match fake.0.grants.load(Ordering::SeqCst) {
                 0 => {
                     fake.0.pausing.store(1, Ordering::SeqCst);
-                    Attempt::Busy(Wake { after: ms(5), on: None })
+                    Attempt::Busy(RetryHint { after: ms(5), on: None })
                 }
                 _ => Attempt::Granted { grant: Arc::new(Granted(fake)), since, ttl },
             })
@@ -114,9 +118,8 @@ impl Grant for Granted {
         None
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         self.0.0.ended.fetch_add(1, Ordering::SeqCst);
-        let since = Instant::now();
-        Box::pin(async move { Ok(Renewal::Kept { since, ttl: Duration::ZERO }) })
+        Box::pin(std::future::ready(Ok(Released::Yes)))
     }
 }

@@ -80,7 +80,7 @@ fn forks_in_the_middle_of_things() {
     }
     both(|client, _| {
         let lease = client.lock("k").acquire().wait().unwrap();
-        let ends = client.lock("ends").ttl(ms(200)).renew(false).acquire().wait().unwrap();
+        let ends = client.lock("ends").ttl(ms(200)).auto_renew(false).acquire().wait().unwrap();
         let waiter = client.lock("k").acquire();
         let (tell, told) = std::sync::mpsc::channel();
         let _waiting = waiter.on_done(move |result| tell.send(result).unwrap());
@@ -90,7 +90,7 @@ fn forks_in_the_middle_of_things() {
                 let mine = client.lock("mine").acquire().wait().unwrap();
                 let busy = client.lock("k").wait(ms(20)).acquire().wait().is_err();
                 // A lock that ends has a watchdog, on a runtime of the child's.
-                let short = client.lock("short").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+                let short = client.lock("short").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
                 let lost = short.lost().wait().unwrap();
                 mine.release().wait().is_ok() && busy && lost
             });

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
-use dlock::event::{What, subscribe};
+use dlock::event::{EventKind, subscribe};
 use dlock::{Kind, runtime};
 
 use crate::fake::client;
@@ -15,8 +15,8 @@ fn a_hook_that_panics_ends_nothing() {
         return;
     }
     let (tell, events) = channel();
-    subscribe(move |event| match event.what {
-        What::Panicked { text } => tell.send((event.key.to_string(), text)).unwrap(),
+    subscribe(move |event| match event.kind {
+        EventKind::Panicked { text } => tell.send((event.key.to_string(), text)).unwrap(),
         // One that panics goes on with the next.
         _ => panic!("of a subscriber"),
     })
@@ -24,7 +24,7 @@ fn a_hook_that_panics_ends_nothing() {
     let (client, asked) = client();
     asked.grants.store(1, Ordering::SeqCst);
     for (i, here) in [false, true].into_iter().enumerate() {
-        let ends = client.lock(&format!("ends-{i}")).ttl(ms(100)).renew(false).acquire().wait().unwrap();
+        let ends = client.lock(&format!("ends-{i}")).ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
         match here {
             true => ends.on_lost_here(|| panic!("of the user's")),
             false => ends.on_lost(|| panic!("of the user's")),
@@ -37,7 +37,7 @@ fn a_hook_that_panics_ends_nothing() {
         assert_eq!(events.recv_timeout(ms(10_000)).unwrap().1, "at once");
     }
     // Those that come later are looked after all the same.
-    let next = client.lock("next").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+    let next = client.lock("next").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
     let (tell, told) = channel();
     next.on_lost(move || tell.send(()).unwrap());
     told.recv_timeout(ms(10_000)).expect("the watchdog goes on");
@@ -52,7 +52,7 @@ fn a_hook_that_waits_stops_nothing() {
     asked.grants.store(1, Ordering::SeqCst);
     let (tell, told) = channel();
     let other = client.clone();
-    let ends = client.lock("ends").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+    let ends = client.lock("ends").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
     ends.on_lost(move || tell.send(other.lock("other").acquire().wait().map(drop)).unwrap());
     told.recv_timeout(ms(10_000)).expect("the wait in the hook ends").unwrap();
 }
@@ -67,7 +67,7 @@ fn a_wait_where_the_library_runs_is_refused() {
     asked.grants.store(1, Ordering::SeqCst);
     let (tell, told) = channel();
     let (tell_lost, other) = (tell.clone(), client.clone());
-    let ends = client.lock("ends").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+    let ends = client.lock("ends").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
     ends.on_lost_here(move || tell_lost.send(other.lock("a").acquire().wait().map(drop)).unwrap());
     let (tell_done, other) = (tell.clone(), client.clone());
     client.lock("b").acquire().on_done(move |_| tell_done.send(other.ping().wait()).unwrap());

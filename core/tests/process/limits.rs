@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::task::{Context, Poll, Waker};
 
-use dlock::{Client, Error, Kind, event, runtime};
+use dlock::{Client, Error, Kind, event};
 
 use crate::shim::NO_THREADS;
 use crate::{alone, ms};
@@ -25,7 +25,7 @@ fn all_descriptors() -> Vec<File> {
 
 /// What the first calls of a process say, in every way to make one.
 fn first_calls(memory: &Client, server: &Client) -> Vec<Error> {
-    let short = memory.lock("short").ttl(ms(100)).renew(false);
+    let short = memory.lock("short").ttl(ms(100)).auto_renew(false);
     let (tell, told) = channel();
     server.ping().on_done(move |result| tell.send(result).unwrap());
     let mut awaited = pin!(server.lock("k").acquire());
@@ -55,7 +55,7 @@ fn clients() -> (Client, Client) {
 }
 
 fn works(memory: &Client) {
-    let lease = memory.lock("short").ttl(ms(100)).renew(false).acquire().wait().unwrap();
+    let lease = memory.lock("short").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
     assert!(lease.lost().wait().unwrap());
 }
 
@@ -102,12 +102,12 @@ fn a_callback_waits_for_a_thread() {
     NO_THREADS.store(true, Ordering::SeqCst);
     let (tell, told) = channel();
     let again = tell.clone();
-    runtime::pool(move || tell.send(1).unwrap());
+    dlock::callbacks::pool(move || tell.send(1).unwrap());
     let name = Client::connect("redis://localhost:1").unwrap();
     are_temporary(&[name.ping().wait().unwrap_err()], "RLIMIT_NPROC is ");
     assert!(told.try_recv().is_err());
     NO_THREADS.store(false, Ordering::SeqCst);
     assert_eq!(told.recv_timeout(ms(10_000)), Ok(1));
-    runtime::pool(move || again.send(2).unwrap());
+    dlock::callbacks::pool(move || again.send(2).unwrap());
     assert_eq!(told.recv_timeout(ms(10_000)), Ok(2));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 
-use dlock::{Client, runtime};
+use dlock::Client;
 
 use crate::shim::HANGING;
 use crate::{alone, ms, until};
@@ -23,7 +23,7 @@ fn blocked_callbacks_stop_no_resolution() {
     let released = Arc::new(std::sync::Mutex::new(released));
     for _ in 0..MANY {
         let (inside, released) = (inside.clone(), released.clone());
-        runtime::pool(move || {
+        dlock::callbacks::pool(move || {
             inside.fetch_add(1, Ordering::SeqCst);
             let _ = released.lock().unwrap().recv();
         });
@@ -50,7 +50,7 @@ fn hanging_resolutions_stop_no_callback() {
     let _asked: Vec<_> = clients.iter().map(|client| client.ping().on_done(drop)).collect();
     until("all threads are taken", || HANGING.load(Ordering::SeqCst) >= 64);
     let (tell, told) = channel();
-    runtime::pool(move || tell.send(()).unwrap());
+    dlock::callbacks::pool(move || tell.send(()).unwrap());
     told.recv_timeout(ms(10_000)).expect("a callback has its turn");
     // An address needs no resolver.
     let server = TcpListener::bind("127.0.0.1:0").unwrap();

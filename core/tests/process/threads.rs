@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::mpsc::channel;
 
-use dlock::{Client, event, runtime};
+use dlock::{Client, event};
 
 use crate::{alone, ms, until};
 
@@ -42,7 +42,7 @@ fn signals_are_the_programs() {
     event::subscribe(drop).unwrap();
     let (tell, told) = channel();
     let (hold, held) = channel::<()>();
-    runtime::pool(move || {
+    dlock::callbacks::pool(move || {
         tell.send(()).unwrap();
         let _ = held.recv();
     });

@@ -6,8 +6,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::{Attempt, Backend, BoxFuture, Capability, Contender, Due, Grant, Holder, Renewal, Wake, memory};
+use dlock::backend::memory;
 use dlock::clock::{self, Instant};
+use dlock::contract::{
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
+};
+use dlock::runtime::BoxFuture;
 use dlock::{Claim, Error, Result};
 
 use crate::server::{Reply, Request};
@@ -60,15 +64,15 @@ impl Remote {
 }
 
 impl Backend for Remote {
-    fn capability(&self) -> Capability {
-        let mut capability = (memory::DRIVER.capability)();
+    fn capabilities(&self) -> Capabilities {
+        let mut capability = (memory::DRIVER.capabilities)();
         capability.local = false;
         capability.ttl = true;
         capability.processes = true;
         capability
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
 
@@ -78,7 +82,7 @@ impl Backend for Remote {
         Box::new(Bidder { remote: self, claim, mail, doubt: Doubt::default() })
     }
 
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
             let since = Instant::now();
             let all = due.iter().map(|due| {
@@ -110,7 +114,7 @@ impl Backend for Remote {
         })
     }
 
-    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(async move {
             match self.call(Request::Look(name.to_owned()), COMMAND).await? {
                 Reply::Holders(all) => Ok(all),
@@ -143,13 +147,13 @@ struct Bidder {
 impl Bidder {
     fn granted(&mut self, fence: u64, since: Instant) -> Attempt {
         let world = &self.remote.world;
-        let ttl = self.claim.terms.ttl;
+        let ttl = self.claim.options.ttl;
         if since.plus(ttl).passed() {
             world.count("late grant");
         }
         let held = Held {
             remote: self.remote.clone(),
-            key: self.claim.terms.name.to_string(),
+            key: self.claim.options.name.to_string(),
             nonce: self.claim.nonce,
             fence,
             shortest: Mutex::new(ttl),
@@ -174,10 +178,10 @@ impl Bidder {
         if let Some(attempt) = self.mailed() {
             return Ok(attempt);
         }
-        let (remote, key) = (self.remote.clone(), self.claim.terms.name.to_string());
+        let (remote, key) = (self.remote.clone(), self.claim.options.name.to_string());
         let stamp = Instant::now();
         let till = stamp.plus(REQUEST_LIFE);
-        let age = remote.world.age(self.claim.terms.ttl);
+        let age = remote.world.age(self.claim.options.ttl);
         if !age.is_zero() {
             remote.world.count("aged");
         }
@@ -213,12 +217,12 @@ impl Bidder {
                 if let Some(attempt) = self.mailed() {
                     return Ok(attempt);
                 }
-                let refresh = (self.claim.terms.ttl / 3).max(ms(100));
+                let refresh = (self.claim.options.ttl / 3).max(ms(100));
                 // Little jitter: to be there the moment a lock ends is what is worth trying.
                 let after = left.clamp(ms(10), refresh) + Duration::from_micros(fastrand::u64(0..2_000));
                 let mail = self.mail.clone();
                 let on: BoxFuture<'static, ()> = Box::pin(async move { mail.notify.notified().await });
-                Ok(Attempt::Busy(Wake { after, on: Some(on) }))
+                Ok(Attempt::Busy(RetryHint { after, on: Some(on) }))
             }
             _ => unreachable!(),
         }
@@ -233,8 +237,8 @@ impl Bidder {
         if self.doubt.open && remote.world.is("backend-forgets-unknown") {
             return Ok(());
         }
-        remote.world.lock().check.ending(self.claim.nonce, self.claim.terms.ttl);
-        let request = Request::Give { key: self.claim.terms.name.to_string(), nonce: self.claim.nonce };
+        remote.world.lock().check.ending(self.claim.nonce, self.claim.options.ttl);
+        let request = Request::Give { key: self.claim.options.name.to_string(), nonce: self.claim.nonce };
         let Reply::Gave(held, now) = remote.call(request, COMMAND).await? else { unreachable!() };
         if self.doubt.open {
             self.doubt.open = false;
@@ -306,7 +310,7 @@ fn own(grant: &Arc<dyn Grant>) -> &Held {
 }
 
 impl Held {
-    async fn give(&self) -> Result<Renewal> {
+    async fn give(&self) -> Result<Released> {
         let request = Request::Give { key: self.key.clone(), nonce: self.nonce };
         let before = *self.gave.lock().unwrap();
         let shortest = *self.shortest.lock().unwrap();
@@ -337,7 +341,7 @@ impl Held {
                 }
             });
         }
-        Ok(if held || before { Renewal::Kept { since: now, ttl: Duration::ZERO } } else { Renewal::Lost })
+        Ok(if held || before { Released::Yes } else { Released::NotOurs })
     }
 }
 
@@ -346,7 +350,7 @@ impl Grant for Held {
         Some(self.fence..self.fence + 1)
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         Box::pin(self.give())
     }
 }

@@ -103,7 +103,7 @@ impl Check {
                 let age = Instant::now() - *stamp;
                 self.event(format_args!(
                     "server: p{p} take {} c{name} (sent {age:?} ago): {reply:?}",
-                    claim.terms.name
+                    claim.options.name
                 ));
             }
             Request::Give { key, nonce } => {

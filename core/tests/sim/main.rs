@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dlock::Config;
-use dlock::backend::DRIVERS;
 use dlock::clock::{self, Instant};
+use dlock::drivers::DRIVERS;
 use dlock::testing::{self, MUTANTS, Process};
 
 use backend::Remote;
@@ -272,8 +272,9 @@ fn every_mutant_is_caught() {
     let mut survivors = Vec::new();
     // Those of a real backend are for tests with its server, those of the process for tests with threads and forks, those
     // of clients and their end for tests/close.rs.
-    let is_elsewhere =
-        |first: &str| ["process", "client"].contains(&first) || DRIVERS.iter().any(|driver| first == driver.name);
+    let is_elsewhere = |first: &str| {
+        ["process", "client"].contains(&first) || DRIVERS.iter().any(|driver| first == driver.schema.name)
+    };
     let of_the_core = MUTANTS.iter().filter(|(name, _)| !name.split('-').next().is_some_and(is_elsewhere));
     for (name, what) in of_the_core.chain(BACKEND_MUTANTS) {
         if only.as_deref().is_some_and(|only| only != *name) {

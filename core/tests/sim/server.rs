@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dlock::backend::memory::{Table, Taken};
 use dlock::clock::Instant;
-use dlock::{Claim, Holder};
+use dlock::{Claim, ContenderInfo};
 
 /// What a client asks. All of it may come late, twice or never.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub enum Reply {
     /// Whether it held, and the server's time.
     Gave(bool, Instant),
     Renewed(Vec<bool>),
-    Holders(Vec<Holder>),
+    Holders(Vec<ContenderInfo>),
     Broken(bool),
     Pong,
 }
@@ -48,7 +48,7 @@ pub enum Reply {
 #[derive(Clone, Debug)]
 pub enum Push {
     Granted { nonce: u64, fence: u64, stamp: Instant },
-    Wake { nonce: u64 },
+    RetryHint { nonce: u64 },
     Broken { key: String },
 }
 
@@ -113,7 +113,7 @@ impl Server {
 
     /// Every claim that the server knows for this key, holder first.
     pub fn claims(&mut self, now: Instant, key: &str) -> Vec<u64> {
-        let all = self.table.holders(now, key);
+        let all = self.table.contenders(now, key);
         all.iter().filter_map(|holder| holder.token.as_deref()).map(nonce_of).collect()
     }
 
@@ -158,7 +158,7 @@ impl Server {
                 });
                 Reply::Renewed(renewed.collect())
             }
-            Request::Look(key) => Reply::Holders(self.table.holders(now, key)),
+            Request::Look(key) => Reply::Holders(self.table.contenders(now, key)),
             Request::Break(key) => {
                 effects.revoked.extend(self.table.owner(now, key));
                 let broken = self.table.break_lock(now, key);
@@ -187,9 +187,9 @@ impl Server {
         if now > till && !self.is("server-accepts-late") {
             return Reply::Late;
         }
-        let key = claim.terms.name.to_string();
+        let key = claim.options.name.to_string();
         self.process.insert(claim.nonce, p);
-        let end = self.end(now, claim.terms.ttl).minus(age);
+        let end = self.end(now, claim.options.ttl).minus(age);
         match self.table.take(now, claim, end, claim.wait, None) {
             Taken::Granted(raw) => {
                 self.waiting.remove(&claim.nonce);
@@ -234,10 +234,10 @@ impl Server {
         let head = self.claims(now, key).first().copied()?;
         let (p, claim, stamp, age) = self.waiting.get(&head)?.clone();
         if !self.handover {
-            effects.pushes.push((p, Push::Wake { nonce: head }));
+            effects.pushes.push((p, Push::RetryHint { nonce: head }));
             return None;
         }
-        let end = self.end(now, claim.terms.ttl).minus(age);
+        let end = self.end(now, claim.options.ttl).minus(age);
         let Taken::Granted(raw) = self.table.take(now, &claim, end, true, None) else {
             return None;
         };

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
-use dlock::{Client, Ended, Kind, Lease, Lock, Op, Result, State};
+use dlock::{Client, Kind, Lease, Lock, Op, ReleaseOutcome, Result, State};
 
 use crate::world::{COMMAND, OUTAGE, TTLS, World, ms};
 
@@ -66,7 +66,7 @@ impl Worker {
 
     async fn look(&mut self) {
         let key = self.key();
-        let _ = self.timed("holders", COMMAND, self.client.holders(&key)).await;
+        let _ = self.timed("holders", COMMAND, self.client.contenders(&key)).await;
     }
 
     async fn smash(&mut self) {
@@ -84,7 +84,7 @@ impl Worker {
         let hold = if self.some(4) { ttl.mul_f64(1.6) } else { ms(60) };
         let hold = hold.mul_f64(self.rng.f64());
         if self.some(4) {
-            lock = lock.renew(false);
+            lock = lock.auto_renew(false);
         }
         if self.some(8) {
             lock = lock.max_hold(ms(self.rng.u64(30..600)));
@@ -98,12 +98,12 @@ impl Worker {
             lock = lock.retry((3, ms(20)));
         }
         if let Some(lease) = self.acquire(&lock, wait).await {
-            self.hold(lease, hold, lock.terms().max_hold).await;
+            self.hold(lease, hold, lock.options().max_hold).await;
         }
     }
 
     async fn acquire(&mut self, lock: &Lock, wait: Option<Duration>) -> Option<Arc<Lease>> {
-        let retry = lock.terms().retry;
+        let retry = lock.options().retry;
         let limit = match wait {
             // Each of its tries may stand still for a while.
             _ if retry.is_some() && self.world.plan.stalls => Duration::MAX,
@@ -208,7 +208,7 @@ impl Worker {
                 let lost = lease.state() == State::Lost;
                 self.world.event(format_args!("p{} releases {key}", self.p));
                 let ended = self.timed("release", ms(5_000), lease.release()).await;
-                if lost && ended.as_ref().is_ok_and(|ended| *ended != Ended::Lost) {
+                if lost && ended.as_ref().is_ok_and(|ended| *ended != ReleaseOutcome::Lost) {
                     self.world.fail("I3 honest", format!("p{} released what it had lost", self.p));
                 }
                 if self.some(3) && lease.release().await.is_ok() != ended.is_ok() {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dlock::Client;
-use dlock::backend::Alarm;
 use dlock::clock::{self, Instant};
+use dlock::contract::Context;
 use dlock::testing::Process;
 use tokio::sync::{Notify, oneshot};
 
@@ -99,7 +99,7 @@ pub struct Mailbox {
 pub struct Host {
     pub life: Process,
     pub client: Option<Client>,
-    pub alarm: Alarm,
+    pub alarm: Context,
     pub dead: bool,
     pub stopped: bool,
     pub thawed: Instant,
@@ -271,7 +271,7 @@ impl World {
         let (reply, effects) = inner.server.execute(now, p, request);
         inner.check.executed(p, request, &reply);
         if let Request::Take { claim, .. } = request {
-            inner.check.beside_itself(now, p, &claim.terms.name, claim.nonce, &mut inner.server);
+            inner.check.beside_itself(now, p, &claim.options.name, claim.nonce, &mut inner.server);
         }
         let pushes = self.affected(inner, now, effects);
         let failed = inner.check.failure.is_some();
@@ -332,14 +332,14 @@ impl World {
                     mail.notify.notify_one();
                 }
             }
-            Push::Wake { nonce } => {
+            Push::RetryHint { nonce } => {
                 if let Some(mail) = mail(nonce) {
                     mail.notify.notify_one();
                 }
             }
             Push::Broken { key } => {
                 let alarm = self.lock().hosts[p].alarm.clone();
-                alarm.raise(&key);
+                alarm.suspect(&key);
             }
         }
     }

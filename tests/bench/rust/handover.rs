@@ -34,8 +34,8 @@ impl Handover {
                 raw.ask(&["SCRIPT", "LOAD", &parts.concat()])?.text().to_owned(),
             )
         };
-        let take = load(&[script!("take_first"), script!("common"), script!("take")])?;
-        let give = load(&[script!("give_first"), script!("common"), script!("give")])?;
+        let take = load(&[script!("acquire_free"), script!("common"), script!("strange"), script!("acquire")])?;
+        let give = load(&[script!("release_alone"), script!("common"), script!("release")])?;
         let Reply::List(time) = raw.ask(&["TIME"])? else { return Err("TIME tells no time".into()) };
         let offset = time[0].text().parse::<i64>()? * 1000 + time[1].text().parse::<i64>()? / 1000 - now_ms();
         let side = |kind: &str| format!("dlock:{kind}:{{{key}}}");
@@ -48,7 +48,7 @@ impl Handover {
         let sent = dlock::clock::Instant::now().nanos();
         let till = format!("{:016}", (now_ms() + self.offset + 5000) * 1000);
         let tail = format!(" {claim} 0 ");
-        let rest = format!("1 {} {claim} 0 15000 {sent} {ticket}", self.contender);
+        let rest = format!("x {} {claim} 0 15000 {sent} {ticket}", self.contender);
         self.raw.send(&["EVALSHA", &self.take, "4", k, f, q, d, claim, "30000", &till, &tail, &rest])?;
         self.answer()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlock::{Client, Ended, Lease};
+use dlock::{Client, Lease, ReleaseOutcome};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
@@ -28,7 +28,7 @@ const KEEP: &str =
 pub(crate) fn run(url: &str, who: &str, keys: usize, periods: u32) -> Outcome<Value> {
     let mut calls = Calls::of(url)?.ok_or("without a server nothing is renewed")?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut holder = Holder::new(&runtime, url, who)?;
+    let mut holder = ContenderInfo::new(&runtime, url, who)?;
     let (empty, begun) = (resident(), Instant::now());
     holder.acquire(&runtime, keys)?;
     let acquired = begun.elapsed();
@@ -49,7 +49,7 @@ pub(crate) fn run(url: &str, who: &str, keys: usize, periods: u32) -> Outcome<Va
     Ok(told)
 }
 
-enum Holder {
+enum ContenderInfo {
     Ours(Client, Vec<Lease>),
     /// One lease for all keys.
     Etcd(Box<Session>),
@@ -60,7 +60,7 @@ enum Holder {
     },
 }
 
-impl Holder {
+impl ContenderInfo {
     fn new(runtime: &Runtime, url: &str, who: &str) -> Outcome<Self> {
         if who == "rust" {
             let client = Client::connect(url)?;
@@ -130,7 +130,7 @@ impl Holder {
         match self {
             Self::Ours(_, leases) => {
                 let ended = runtime.block_on(all(leases.iter().map(Lease::release)))?;
-                Ok(ended.iter().filter(|ended| **ended == Ended::Lost).count())
+                Ok(ended.iter().filter(|ended| **ended == ReleaseOutcome::Lost).count())
             }
             Self::Etcd(session) => {
                 let give = |n| {

@@ -75,7 +75,7 @@ pub fn as_the_other() {
     let client = Client::connect(&url).expect("a client");
     let ttl = Duration::from_secs(60);
     let own = client.lock(OWN).ttl(ttl).acquire().wait().expect("a lease");
-    let once = client.lock(ONCE).ttl(ttl).renew(false).acquire().wait().expect("a lease");
+    let once = client.lock(ONCE).ttl(ttl).auto_renew(false).acquire().wait().expect("a lease");
     let waiter = |key: &'static str| {
         let lock = client.lock(key).ttl(ttl);
         std::thread::spawn(move || {

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dlock::backend::Driver;
+use dlock::contract::Driver;
 use dlock_harness::server::{Etcd, EtcdOptions, Redis, RedisOptions};
 
 /// How many lanes a driver's cases are played in. Those of etcd wait most: a fresh server has to elect itself, and its
 /// shortest ttl is many times that of the others.
 pub(crate) fn lanes(driver: &Driver) -> usize {
-    if driver.name == "etcd" { 4 } else { 1 }
+    if driver.schema.name == "etcd" { 4 } else { 1 }
 }
 
 /// One driver's own part.
@@ -35,7 +35,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Starts what the driver needs. A server ends with this value.
     pub(crate) fn new(driver: &'static Driver, folder: &Path) -> Result<Self, String> {
-        let kit = match driver.name {
+        let kit = match driver.schema.name {
             "memory" => Kit::Memory,
             "file" => Kit::File,
             "redis" => Kit::Redis(
@@ -52,7 +52,7 @@ impl Fixture {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        self.driver.name
+        self.driver.schema.name
     }
 
     /// The URL of a place that nobody has used, for a case; case names are made of letters, digits, `-` and one `/`.
@@ -83,7 +83,7 @@ impl Fixture {
 
     /// The smallest ttl that can be had.
     pub(crate) fn min_ttl(&self) -> Duration {
-        (self.driver.capability)().min_ttl
+        (self.driver.capabilities)().min_ttl
     }
 
     /// What others do to the backend.
@@ -98,7 +98,7 @@ impl Fixture {
 
     /// Whether it is so: a word of [`OF_BACKENDS`](crate::case::OF_BACKENDS).
     pub(crate) fn can(&self, word: &str) -> bool {
-        let can = (self.driver.capability)();
+        let can = (self.driver.capabilities)();
         match word {
             "fence" => can.fence,
             "ttl" => can.ttl,

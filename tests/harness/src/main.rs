@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::Parser;
-use dlock::backend::DRIVERS;
+use dlock::drivers::DRIVERS;
 use dlock_harness::languages::{LANGUAGES, Speakers};
 
 use crate::actor::Language;
@@ -82,19 +82,19 @@ fn run(options: &Options) -> Result<bool, String> {
     }
     let folder = tempfile::Builder::new().prefix("dlock-suite-").tempdir().map_err(|error| error.to_string())?;
     let languages = languages(options)?;
-    let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.name, "backend")?;
+    let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.schema.name, "backend")?;
     println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), drivers.len());
 
     let tasks: Vec<_> = drivers
         .iter()
         .flat_map(|driver| {
-            languages.iter().map(move |language| Task::new(language, driver.name, fixture::lanes(driver)))
+            languages.iter().map(move |language| Task::new(language, driver.schema.name, fixture::lanes(driver)))
         })
         .collect();
     let mut jobs = VecDeque::new();
     for (task, driver) in tasks.iter().zip(drivers.iter().flat_map(|driver| languages.iter().map(move |_| driver))) {
         for lane in 0..fixture::lanes(driver) {
-            let name = format!("{}-{}-{}-{lane}", task.language.name, driver.name, std::process::id());
+            let name = format!("{}-{}-{}-{lane}", task.language.name, driver.schema.name, std::process::id());
             let folder = folder.path().join(name);
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
             jobs.push_back((task, Fixture::new(driver, &folder)?, folder));
@@ -119,7 +119,7 @@ fn run(options: &Options) -> Result<bool, String> {
     let mut cells: Vec<_> = tasks.into_iter().map(Task::done).collect();
     let order = |cell: &Cell| {
         let language = languages.iter().position(|language| language.name == cell.language);
-        (language, drivers.iter().position(|driver| driver.name == cell.backend))
+        (language, drivers.iter().position(|driver| driver.schema.name == cell.backend))
     };
     cells.sort_by_key(order);
     Ok(report::print(&cells, &skips, whole))

@@ -82,13 +82,13 @@ fn of_status(status: &Status, address: &str) -> Failure {
     let Some((fate, temporary, remedy)) = meaning(status.code(), said) else {
         let fate = if never_sent(status) { Fate::Elsewhere } else { Fate::Unknown };
         let error = match status.code() {
-            Code::Unimplemented => Error::backend(format!("etcd at {address}: {said}; is it an etcd 3.4 or newer?")),
+            Code::Unimplemented => Error::refused(format!("etcd at {address}: {said}; is it an etcd 3.4 or newer?")),
             _ => Error::unavailable(format!("the connection to etcd at {address} failed: {}", root(status))),
         };
         return Failure { error, fate };
     };
     let said = said.strip_prefix("etcdserver: ").unwrap_or(said);
-    let error = Error::backend(format!("etcd at {address} refused: {said} ({remedy})")).temporary(temporary);
+    let error = Error::refused(format!("etcd at {address} refused: {said} ({remedy})")).temporary(temporary);
     Failure { error, fate }
 }
 
@@ -136,7 +136,7 @@ pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
         }
         // Of rustls: a certificate that isn't trusted, a name that doesn't fit, a server without TLS.
         Io::InvalidData | Io::UnexpectedEof => {
-            return Error::backend(format!(
+            return Error::refused(format!(
                 "etcd at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
                  server has TLS on this port"
             ))

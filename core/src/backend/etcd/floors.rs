@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use crate::runtime::locked;
+use crate::runtime::lock;
 
 /// For how many names at a time. What is forgotten is looked through again.
 const NAMES: usize = 1024;
@@ -27,7 +27,7 @@ struct Known {
 impl Floors {
     /// What is known after so many connections; 0: nothing.
     pub(super) fn of(&self, made: u64, name: &str) -> i64 {
-        let known = locked(&self.0);
+        let known = lock(&self.0);
         if known.made == made { known.floors.get(name).copied().unwrap_or(0) } else { 0 }
     }
 
@@ -35,7 +35,7 @@ impl Floors {
         if mutant!("etcd-longer-names-looked-through") {
             return;
         }
-        let mut known = locked(&self.0);
+        let mut known = lock(&self.0);
         if known.made > made {
             return;
         }
@@ -54,7 +54,7 @@ impl Floors {
     }
 
     pub(super) fn forget(&self, name: &str) {
-        locked(&self.0).floors.remove(name);
+        lock(&self.0).floors.remove(name);
     }
 }
 

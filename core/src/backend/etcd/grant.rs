@@ -11,17 +11,18 @@ use rustc_hash::FxHashSet;
 use tokio::task::JoinSet;
 
 use super::Etcd;
+use super::contender::patience;
 use super::link::{Limits, Refusal, Unanswered};
-use super::request::{get, leave, txn};
+use super::mutex::{get, leave, txn};
+use super::orphans::{self, Ghost};
 use super::session::{Session, seconds};
-use super::unsettled::{self, Ghost};
-use super::wait::patience;
 use super::watch::Interest;
-use crate::backend::{BoxFuture, Grant, Renewal};
-use crate::claim::Claim;
 use crate::clock::Instant;
+use crate::contract::Claim;
+use crate::contract::{Grant, Released, Renewal};
 use crate::error::{Error, Result};
-use crate::runtime::locked;
+use crate::runtime::BoxFuture;
+use crate::runtime::lock;
 
 /// Of so many leases that are due together each key is read.
 const FEW: usize = 16;
@@ -70,14 +71,14 @@ impl Held {
     }
 
     fn sessions(&self) -> Vec<Arc<Session>> {
-        locked(&self.sessions).clone()
+        lock(&self.sessions).clone()
     }
 
-    async fn give(&self) -> Result<Renewal> {
-        if let Some(interest) = &*locked(&self.interest) {
+    async fn give(&self) -> Result<Released> {
+        if let Some(interest) = &*lock(&self.interest) {
             interest.let_go();
         }
-        let limits = self.etcd.link.limits(patience(self.claim.terms.ttl));
+        let limits = self.etcd.link.limits(patience(self.claim.options.ttl));
         let answer = match leave(&self.etcd.link, limits, (&self.key, &self.value), self.rev).await {
             Ok(answer) => answer,
             Err(refusal) => {
@@ -90,17 +91,17 @@ impl Held {
         let again = !answer.unanswered.is_empty() || self.unanswered.load(Ordering::Acquire);
         let again = again && !mutant!("etcd-release-forgets-doubt");
         // The next contender of this process finds the watcher; one's own lease ends with the last who has it.
-        let sessions = std::mem::take(&mut *locked(&self.sessions));
-        drop(locked(&self.interest).take());
-        let doubt = std::mem::take(&mut *locked(&self.doubt));
+        let sessions = std::mem::take(&mut *lock(&self.sessions));
+        drop(lock(&self.interest).take());
+        let doubt = std::mem::take(&mut *lock(&self.doubt));
         if !doubt.is_empty() {
             self.haunted(&sessions, doubt);
         }
         // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
         if !answer.value && !again {
-            return Ok(Renewal::Lost);
+            return Ok(Released::NotOurs);
         }
-        Ok(Renewal::Kept { since: answer.sent, ttl: self.claim.terms.ttl })
+        Ok(Released::Yes)
     }
 
     /// The key may still be there, or be put.
@@ -109,12 +110,12 @@ impl Held {
         let Some(session) = sessions.iter().find(|session| !session.own) else { return };
         let (key, value) = (self.key.clone(), self.value.clone());
         self.etcd.sessions.retire(session);
-        unsettled::settle(self.etcd.link.clone(), session, Ghost { key, value, unanswered });
+        orphans::settle(self.etcd.link.clone(), session, Ghost { key, value, unanswered });
     }
 
     /// Attaches the key to a lease with a longer ttl.
     async fn lengthen(&self, ttl: Duration, limits: Limits) -> Result<(), Refusal> {
-        let own = !self.claim.terms.renew;
+        let own = !self.claim.options.auto_renew;
         let mut longer = self.etcd.sessions.pick(ttl, own, self.key.len(), limits).await?;
         // Alive from now on, so that it ends after the one that the key has had.
         while !longer.keep_alive(limits, Instant::now()).await? {
@@ -127,13 +128,13 @@ impl Held {
         match txn(&self.etcd.link, limits, &request).await {
             Ok(answer) => {
                 if answer.value.succeeded() {
-                    *locked(&self.sessions) = vec![longer];
+                    *lock(&self.sessions) = vec![longer];
                 }
                 Ok(())
             }
             Err(refusal) => {
                 if refusal.is_unknown() {
-                    locked(&self.sessions).push(longer);
+                    lock(&self.sessions).push(longer);
                 }
                 Err(refusal)
             }
@@ -250,7 +251,7 @@ impl Grant for Held {
         Some(fence..fence + 1)
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         Box::pin(self.give())
     }
 }
@@ -258,7 +259,7 @@ impl Grant for Held {
 /// A release that wasn't confirmed in time goes on in the background: the lease may live on for others.
 impl Drop for Held {
     fn drop(&mut self) {
-        let sessions = std::mem::take(&mut *locked(&self.sessions));
+        let sessions = std::mem::take(&mut *lock(&self.sessions));
         if !sessions.is_empty() {
             self.haunted(&sessions, Unanswered::new());
         }

@@ -14,7 +14,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::net::Address;
-use crate::net::current::{Connection, Current};
+use crate::net::connection::{Connection, SharedConnection};
 
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Link {
     pub(super) addresses: Vec<Address>,
     pub(super) config: Config,
-    current: Arc<Current<Conn>>,
+    current: Arc<SharedConnection<Conn>>,
     made: AtomicU64,
 }
 
@@ -78,7 +78,7 @@ impl Refusal {
 
 impl Link {
     pub(super) fn new(addresses: Vec<Address>, config: Config) -> Self {
-        Self { addresses, config, current: Current::new(), made: AtomicU64::new(0) }
+        Self { addresses, config, current: SharedConnection::new(), made: AtomicU64::new(0) }
     }
 
     /// How many connections have been made. While it stays the same, all answers are of one cluster's one history.
@@ -238,7 +238,7 @@ impl Link {
         let make = |number| {
             let link = self.clone();
             async move {
-                let made = super::connect::connect(&link, number).await;
+                let made = super::connection::connect(&link, number).await;
                 link.made.fetch_add(1, Ordering::AcqRel);
                 made.map(Arc::new)
             }

@@ -2,20 +2,20 @@
 //!
 //! The protocol, what it promises and what breaks it: README.md in this folder.
 
-mod connect;
-mod cork;
+mod coalesce;
+mod connection;
+mod contender;
 mod error;
 mod floors;
 mod grant;
+mod inspect;
+mod keys;
 mod link;
-mod look;
-mod name;
-mod request;
+mod mutex;
+mod orphans;
 mod session;
-mod stream;
-mod unsettled;
-mod wait;
 mod watch;
+mod watch_stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,34 +27,37 @@ use self::grant::Held;
 use self::link::{Link, PATIENCE};
 use self::session::Sessions;
 use self::watch::Watches;
-use super::{Alarm, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal};
-use crate::claim::Claim;
-use crate::config::{Config, Opt, Parts, Scheme, Values, Want, read_servers, write_servers};
+use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, ValueKind, Values, read_servers, write_servers};
+use crate::contract::Claim;
+use crate::contract::{Backend, Capabilities, Contender, ContenderInfo, Context, Driver, DueLease, Renewal, downcast};
 use crate::error::{Error, Result};
 use crate::net::Address;
+use crate::runtime::BoxFuture;
 
 const PORT: u16 = 2379;
 
 /// The backend's entry in the table of drivers.
-pub static DRIVER: Driver = Driver {
+pub static DRIVER: Driver =
+    Driver { schema: &SCHEMA, capabilities, connect: |config, context| Ok(Arc::new(Etcd::new(config, context)?)) };
+
+/// How it is named and configured.
+pub static SCHEMA: Schema = Schema {
     name: "etcd",
     schemes: &[Scheme { name: "etcd", tls: false, mode: None }, Scheme { name: "etcds", tls: true, mode: None }],
     options: &[
-        Opt::of_service("endpoints", Want::List),
-        Opt::of_service("username", Want::Text),
-        Opt { secret: true, ..Opt::of_service("password", Want::Text) },
-        Opt { url: true, ..Opt::of_service("dial_timeout", Want::Time) },
-        Opt { url: true, ..Opt::of_service("tls", Want::Flag) },
+        OptionSpec::of_service("endpoints", ValueKind::List),
+        OptionSpec::of_service("username", ValueKind::Text),
+        OptionSpec { secret: true, ..OptionSpec::of_service("password", ValueKind::Text) },
+        OptionSpec { url: true, ..OptionSpec::of_service("dial_timeout", ValueKind::Time) },
+        OptionSpec { url: true, ..OptionSpec::of_service("tls", ValueKind::Flag) },
     ],
     service: true,
     parts,
     authority: |values| write_servers(values, "endpoints", PORT),
-    capability,
-    connect: |config, alarm| Ok(Arc::new(Etcd::new(config, alarm)?)),
 };
 
-fn capability() -> Capability {
-    Capability {
+fn capabilities() -> Capabilities {
+    Capabilities {
         fence: true,
         ttl: true,
         fifo: true,
@@ -70,7 +73,7 @@ fn capability() -> Capability {
     }
 }
 
-fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     read_servers(parts, values, "endpoints", PORT);
     match parts.path.as_str() {
         "" | "/" => Ok(()),
@@ -90,43 +93,43 @@ struct Etcd {
 }
 
 impl Etcd {
-    fn new(config: &Config, alarm: Alarm) -> Result<Self> {
+    fn new(config: &Config, context: Context) -> Result<Self> {
         let values = config.values();
         if values.contains("password") && !values.contains("username") {
             return Err(Error::invalid("a password is given without a username: give both, or neither"));
         }
-        let address = |text: &str| Ok(Address::new(text, PORT, config)?.speaking(b"h2"));
+        let address = |text: &str| Ok(Address::new(text, PORT, config)?.with_alpn(b"h2"));
         let addresses: Result<Vec<_>> = match values.list("endpoints").unwrap_or_default() {
             [] => [address("localhost")].into_iter().collect(),
             endpoints => endpoints.iter().map(|endpoint| address(endpoint)).collect(),
         };
         let link = Arc::new(Link::new(addresses?, config.clone()));
-        let watches = Arc::new(Watches::new(link.clone(), alarm));
+        let watches = Arc::new(Watches::new(link.clone(), context));
         Ok(Self { sessions: Sessions::new(link.clone()), link, watches, floors: Floors::default() })
     }
 }
 
 impl Backend for Etcd {
-    fn capability(&self) -> Capability {
-        capability()
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(wait::Waiter::new(self, claim))
+        Box::new(contender::Waiter::new(self, claim))
     }
 
     /// Whatever number has one lease: it is asked for once.
-    fn batch(&self) -> usize {
+    fn renew_limit(&self) -> usize {
         usize::MAX
     }
 
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
-            let held: Result<Vec<_>> = due.iter().map(|due| Ok((super::own::<Held>(&due.grant)?, due.ttl))).collect();
+            let held: Result<Vec<_>> = due.iter().map(|due| Ok((downcast::<Held>(&due.grant)?, due.ttl))).collect();
             match held {
                 Ok(held) => grant::renew(self, &held).await,
                 Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
@@ -134,19 +137,19 @@ impl Backend for Etcd {
         })
     }
 
-    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
-        Box::pin(async move { Ok(look::holders(&self.link, name, self.link.limits(PATIENCE)).await?) })
+    fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
+        Box::pin(async move { Ok(inspect::contenders(&self.link, name, self.link.limits(PATIENCE)).await?) })
     }
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { Ok(look::break_lock(&self.link, name, self.link.limits(PATIENCE)).await?) })
+        Box::pin(async move { Ok(inspect::break_lock(&self.link, name, self.link.limits(PATIENCE)).await?) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             // A read that needs the majority; what it reads doesn't matter.
             let count = GetOptions::new().with_count_only();
-            Ok(request::get(&self.link, self.link.limits(PATIENCE), b"/", &count).await.map(drop)?)
+            Ok(mutex::get(&self.link, self.link.limits(PATIENCE), b"/", &count).await.map(drop)?)
         })
     }
 

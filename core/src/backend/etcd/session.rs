@@ -12,7 +12,7 @@ use super::error::{Failure, Fate};
 use super::link::{Limits, Link, PATIENCE, Refusal};
 use crate::clock::{self, Instant};
 use crate::error::Error;
-use crate::runtime::{self, locked};
+use crate::runtime::{self, lock};
 
 /// How many classes of ttl a client has. What comes later joins the next longer one.
 const CLASSES: usize = 8;
@@ -93,7 +93,7 @@ impl Sessions {
                     return Ok(None);
                 }
                 let session = self.grant(seconds, false, limits).await?;
-                locked(&class.sessions).push(session.clone());
+                lock(&class.sessions).push(session.clone());
                 Ok(Some(session))
             };
             if let Some(session) = Box::pin(bounded(limits, grant)).await? {
@@ -104,7 +104,7 @@ impl Sessions {
 
     async fn grant(&self, seconds: u64, own: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
         let session = Arc::new(Session::grant(&self.link, seconds, own, limits).await?);
-        let mut all = locked(&self.all);
+        let mut all = lock(&self.all);
         if all.len() == all.capacity() {
             all.retain(|session| session.strong_count() > 0);
         }
@@ -114,7 +114,7 @@ impl Sessions {
 
     /// Ends them all, with whatever still has them.
     pub(super) async fn close(&self) {
-        let all: Vec<_> = locked(&self.all).drain(..).filter_map(|session| session.upgrade()).collect();
+        let all: Vec<_> = lock(&self.all).drain(..).filter_map(|session| session.upgrade()).collect();
         let mut ends = JoinSet::new();
         for session in all.into_iter().filter(|session| !session.is_over()) {
             let limits = self.link.limits(PATIENCE);
@@ -126,7 +126,7 @@ impl Sessions {
 
     /// The class for a ttl, and its seconds. `None`: there are too many, and none is longer.
     fn class(&self, wanted: u64) -> Option<(u64, Arc<Class>)> {
-        let mut classes = locked(&self.classes);
+        let mut classes = lock(&self.classes);
         if classes.len() < CLASSES || classes.contains_key(&wanted) {
             return Some((wanted, classes.entry(wanted).or_default().clone()));
         }
@@ -135,8 +135,8 @@ impl Sessions {
 
     /// Gives it to no further claim. It ends with those that have it.
     pub(super) fn retire(&self, session: &Arc<Session>) {
-        for class in locked(&self.classes).values() {
-            locked(&class.sessions).retain(|other| !Arc::ptr_eq(other, session));
+        for class in lock(&self.classes).values() {
+            lock(&class.sessions).retain(|other| !Arc::ptr_eq(other, session));
         }
     }
 }
@@ -144,7 +144,7 @@ impl Sessions {
 impl Class {
     /// The first with room for a key of so many bytes.
     fn usable(&self, size: usize) -> Option<Arc<Session>> {
-        let mut sessions = locked(&self.sessions);
+        let mut sessions = lock(&self.sessions);
         sessions.retain(|session| !session.is_over());
         let most = if mutant!("etcd-one-lease-for-all") { usize::MAX } else { LISTED / size.max(1) };
         // Each claim has it once, and so has this list.
@@ -171,13 +171,13 @@ impl Session {
         let ids = Mutex::new(Vec::new());
         let answer = link.ask(limits, |conn| {
             let id = i64::try_from(getrandom::u64().unwrap_or(0) >> 1).unwrap_or(0).max(1);
-            locked(&ids).push(id);
+            lock(&ids).push(id);
             async move { conn.client.lease_client().grant(ttl, Some(LeaseGrantOptions::new().with_id(id))).await }
         });
         let answer = answer.await;
         let id = answer.as_ref().map_or(0, |answer| answer.value.id());
         let known = answer.as_ref().err().is_some_and(|refusal| !refusal.is_unknown());
-        for other in std::mem::take(&mut *locked(&ids)).into_iter().filter(|other| *other != id && !known) {
+        for other in std::mem::take(&mut *lock(&ids)).into_iter().filter(|other| *other != id && !known) {
             revoke_later(link.clone(), other);
         }
         let answer = answer?;
@@ -269,7 +269,7 @@ async fn revoke(link: &Arc<Link>, id: i64, limits: Limits) -> Result<(), Error> 
 }
 
 fn revoke_later(link: Arc<Link>, id: i64) {
-    runtime::spawn_pending(async move {
+    runtime::spawn_tracked(async move {
         // If it isn't done, the lease ends by its ttl.
         let _ = revoke(&link, id, link.limits(PATIENCE)).await;
     });
@@ -292,6 +292,6 @@ impl std::fmt::Debug for Session {
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(locked(&self.classes).keys()).finish()
+        f.debug_set().entries(lock(&self.classes).keys()).finish()
     }
 }

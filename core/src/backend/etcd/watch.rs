@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::link::Link;
-use super::request::Line;
-use super::stream;
-use crate::backend::Alarm;
+use super::mutex::Line;
+use super::watch_stream;
 use crate::clock::{self, Instant};
-use crate::runtime::{self, locked};
+use crate::contract::Context;
+use crate::runtime::{self, lock};
 
 /// How long a watcher that nobody uses is kept: the next contender of a busy lock finds it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The watchers of a client.
 pub(super) struct Watches {
     pub(super) link: Arc<Link>,
-    alarm: Alarm,
+    context: Context,
     state: Mutex<State>,
 }
 
@@ -82,13 +82,13 @@ pub(super) struct Interest {
 }
 
 impl Watches {
-    pub(super) fn new(link: Arc<Link>, alarm: Alarm) -> Self {
-        Self { link, alarm, state: Mutex::default() }
+    pub(super) fn new(link: Arc<Link>, context: Context) -> Self {
+        Self { link, context, state: Mutex::default() }
     }
 
     /// An interest in this lock, for the one whose key this is. `made`: only if it is watched already.
     pub(super) fn enter(self: &Arc<Self>, name: &Arc<str>, own: &[u8], made: bool) -> Option<Interest> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         if made && state.watchers.get(name).is_none_or(|watcher| *watcher.ready.borrow() != Some(true)) {
             return None;
         }
@@ -123,12 +123,12 @@ impl Watches {
         let (orders, ordered) = mpsc::unbounded_channel();
         let _ = orders.send(order);
         state.orders = Some(orders);
-        runtime::spawn(stream::run(Arc::downgrade(self), ordered));
+        runtime::spawn(watch_stream::run(Arc::downgrade(self), ordered));
     }
 
     /// All that is to be watched, for a stream that begins: nobody has heard anything in between.
     pub(super) fn all(&self) -> Vec<(i64, Arc<str>)> {
-        let state = locked(&self.state);
+        let state = lock(&self.state);
         state.watchers.iter().map(|(name, watcher)| (watcher.id, name.clone())).collect()
     }
 
@@ -148,7 +148,7 @@ impl Watches {
 
     /// No watcher hears anything any more.
     pub(super) fn all_ended(&self) {
-        let ids: Vec<_> = locked(&self.state).names.keys().copied().collect();
+        let ids: Vec<_> = lock(&self.state).names.keys().copied().collect();
         for id in ids {
             self.ended(id, false);
         }
@@ -161,12 +161,12 @@ impl Watches {
             (taken > 0).then(|| name.clone())
         });
         if let Some(name) = taken.flatten() {
-            self.alarm.raise(&name);
+            self.context.suspect(&name);
         }
     }
 
     fn with<T>(&self, id: i64, work: impl FnOnce(&Arc<str>, &mut Watcher) -> T) -> Option<T> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let name = state.names.get(&id)?.clone();
         state.watchers.get_mut(&name).map(|watcher| work(&name, watcher))
     }
@@ -174,7 +174,7 @@ impl Watches {
     /// Cancels watchers that nobody has used for a while, and says when to look again. When none is left, the orders
     /// end.
     pub(super) fn sweep(&self) -> Instant {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let mut next = Instant::NEVER;
         let mut done = Vec::new();
         state.watchers.retain(|_, watcher| match watcher.idle.map(|since| since.plus(LINGER)) {
@@ -204,7 +204,7 @@ impl Watches {
 impl Listener {
     /// Whether what this tells is that a lock was taken away.
     fn hear(&self, gone: &[(&[u8], i64)]) -> bool {
-        let mut ear = locked(&self.ear);
+        let mut ear = lock(&self.ear);
         let woken = gone.iter().filter(|(key, rev)| self.heard(&mut ear, key, *rev)).count() > 0;
         drop(ear);
         if woken {
@@ -239,7 +239,7 @@ impl Listener {
     }
 
     fn hear_all(&self) {
-        *locked(&self.ear) = Ear::Rung;
+        *lock(&self.ear) = Ear::Rung;
         self.ring.notify_one();
     }
 }
@@ -247,13 +247,13 @@ impl Listener {
 impl Interest {
     /// Notes what is deleted from now on. False: there is nothing that would tell.
     pub(super) fn listen(&self) -> bool {
-        *locked(&self.listener.ear) = Ear::Open(Vec::new());
+        *lock(&self.listener.ear) = Ear::Open(Vec::new());
         *self.ready.borrow() == Some(true)
     }
 
     /// Wakes when these are gone, or our own is. False: there is cause to look again at once.
     pub(super) fn arm(&self, line: Line) -> bool {
-        let mut ear = locked(&self.listener.ear);
+        let mut ear = lock(&self.listener.ear);
         let Ear::Open(heard) = std::mem::replace(&mut *ear, Ear::Rung) else { return false };
         *ear = Ear::To(line);
         for (key, rev) in heard {
@@ -264,7 +264,7 @@ impl Interest {
 
     /// Whether our key has become the first.
     pub(super) fn is_first(&self) -> bool {
-        matches!(*locked(&self.listener.ear), Ear::First)
+        matches!(*lock(&self.listener.ear), Ear::First)
     }
 
     /// Resolves when what it was armed for has happened.
@@ -273,7 +273,7 @@ impl Interest {
         async move {
             loop {
                 let rung = listener.ring.notified();
-                if matches!(*locked(&listener.ear), Ear::First | Ear::Rung) {
+                if matches!(*lock(&listener.ear), Ear::First | Ear::Rung) {
                     return;
                 }
                 rung.await;
@@ -298,7 +298,7 @@ impl Interest {
 
     /// Our own key is that of a lock that is held, since this revision.
     pub(super) fn hold(&self, rev: i64) {
-        *locked(&self.listener.ear) = Ear::Closed;
+        *lock(&self.listener.ear) = Ear::Closed;
         self.listener.held.store(rev, Ordering::Release);
     }
 
@@ -310,7 +310,7 @@ impl Interest {
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        let mut state = locked(&self.watches.state);
+        let mut state = lock(&self.watches.state);
         if let Some(watcher) = state.watchers.get_mut(&self.name) {
             watcher.listeners.retain(|listener| !Arc::ptr_eq(listener, &self.listener));
             if watcher.listeners.is_empty() {
@@ -325,6 +325,6 @@ impl Drop for Interest {
 
 impl std::fmt::Debug for Watches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(locked(&self.state).watchers.keys()).finish()
+        f.debug_set().entries(lock(&self.state).watchers.keys()).finish()
     }
 }

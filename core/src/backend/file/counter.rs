@@ -15,12 +15,12 @@ use arc_swap::ArcSwap;
 use rustix::fs::{self, FileType, FlockOperation, OFlags};
 use rustix::io::{self, Errno};
 
-use super::dir::Access;
+use super::directory::Access;
 use super::error;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
-use crate::runtime::descriptors::Unshared;
-use crate::runtime::locked;
+use crate::runtime::close_on_fork::CloseOnFork;
+use crate::runtime::lock;
 
 const NAME: &str = ".fence";
 
@@ -195,7 +195,7 @@ impl Counter {
 
     /// Reads the file anew, unless that was done just now.
     fn look(&self) -> Result<Arc<Seen>> {
-        let _one = locked(&self.looking);
+        let _one = lock(&self.looking);
         let (at, seen) = (Instant::real(), self.seen.load_full());
         if at - seen.at <= LOOK / 2 {
             return Ok(seen);
@@ -246,14 +246,14 @@ fn join(path: &Path, access: Access, boot: u128, known: u64, patience: Duration)
     loop {
         let at = Instant::real();
         let mut inode = (0, 0);
-        let writer = Unshared::open(|| {
+        let writer = CloseOnFork::open(|| {
             open(path, access).map(|(file, number)| {
                 inode = number;
                 file
             })
         });
         let writer = writer.map_err(fail)?;
-        // Closing it gives the lock back. The one that is kept is never locked, so a child of fork may have it.
+        // Closing it gives the lock back. The one that is kept is never lock, so a child of fork may have it.
         let kept = match fs::flock(&writer, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Some(open(path, access).map_err(fail)?).filter(|(_, number)| *number == inode),
             Err(Errno::WOULDBLOCK | Errno::INTR) => None,

@@ -23,7 +23,7 @@ pub(super) fn of(errno: Errno, what: &str, path: &str) -> Error {
         }
         _ => (false, "see the system's message"),
     };
-    Error::backend(format!("can't {what} {path:?}: {remedy}"))
+    Error::refused(format!("can't {what} {path:?}: {remedy}"))
         .temporary(temporary)
         .with_source(std::io::Error::from(errno))
 }

@@ -8,11 +8,12 @@ use rustix::fs::{self, FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::{self, Errno};
 
 use super::File;
-use super::dir::{Access, Dir};
-use crate::backend::{BoxFuture, Grant, Renewal};
+use super::directory::{Access, Dir};
 use crate::clock::Instant;
+use crate::contract::{Grant, Released};
 use crate::error::Result;
-use crate::runtime::descriptors::Unshared;
+use crate::runtime::BoxFuture;
+use crate::runtime::close_on_fork::CloseOnFork;
 
 /// The longest hold whose end doesn't look once more whether the file is still there.
 const BRIEF: Duration = Duration::from_millis(1);
@@ -20,7 +21,7 @@ const BRIEF: Duration = Duration::from_millis(1);
 /// An open lock file. Empty, and never removed: who locks it and who opens it must mean the same file.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    fd: Unshared,
+    fd: CloseOnFork,
     inode: (u64, u64),
 }
 
@@ -28,7 +29,7 @@ impl LockFile {
     /// Opens it, and makes it if it isn't there.
     pub(super) fn open(path: &Path, access: Access) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fd = Unshared::open(|| access.open(path, flags))?;
+        let fd = CloseOnFork::open(|| access.open(path, flags))?;
         let stat = fs::fstat(&fd)?;
         Ok(Self { fd, inode: (stat.st_dev, stat.st_ino) })
     }
@@ -121,9 +122,9 @@ impl Held {
         })
     }
 
-    fn give(&self) -> Renewal {
+    fn give(&self) -> Released {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(file) = file else { return Renewal::Lost };
+        let Some(file) = file else { return Released::NotOurs };
         // Looked up when it was locked: not again for a hold of a moment, where it would cost as much as the lock.
         let real = Instant::real();
         let now = real.as_now();
@@ -137,7 +138,7 @@ impl Held {
         } else if ours {
             self.backend.keep(&self.name, file);
         }
-        if ours { Renewal::Kept { since: Instant::START, ttl: Duration::ZERO } } else { Renewal::Lost }
+        if ours { Released::Yes } else { Released::NotOurs }
     }
 }
 
@@ -146,12 +147,12 @@ impl Grant for Held {
         Some(self.fence..self.fence + 1)
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         let answer = self.give();
         Box::pin(std::future::ready(Ok(answer)))
     }
 
-    fn release_now(&self) -> Option<Renewal> {
+    fn release_now(&self) -> Option<Released> {
         Some(self.give())
     }
 }

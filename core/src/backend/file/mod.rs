@@ -1,13 +1,13 @@
 //! `file:///dir`: a lock between the processes of one host, by flock(2) on an empty file that is never removed, so that
 //! flock(1) and other users of flock on the same path take part.
 
+mod contender;
 mod counter;
-mod dir;
+mod directory;
 mod error;
 mod grant;
-mod name;
-mod proc;
-mod wait;
+mod keys;
+mod proc_locks;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -17,28 +17,34 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use rustc_hash::FxBuildHasher;
 
-use self::dir::Dir;
+use self::contender::{Waiter, Watcher};
+use self::directory::Dir;
 use self::grant::{Held, LockFile};
-use self::wait::{Waiter, Watcher};
-use super::{Attempt, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal, Scheme, Values, Wake};
-use crate::claim::Claim;
 use crate::clock::Instant;
-use crate::config::{Config, Opt, Parts, Value, Want};
+use crate::config::{Config, OptionSpec, UrlParts, Value, ValueKind};
+use crate::config::{Schema, Scheme, Values};
+use crate::contract::Claim;
+use crate::contract::{
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, Driver, DueLease, Renewal, RetryHint, downcast,
+};
 use crate::error::{Error, Result};
+use crate::runtime::BoxFuture;
 
 /// The backend's entry in the table of drivers.
-pub static DRIVER: Driver = Driver {
+pub static DRIVER: Driver =
+    Driver { schema: &SCHEMA, capabilities, connect: |config, _| Ok(Arc::new(Shared(Arc::new(File::new(config)?)))) };
+
+/// How it is named and configured.
+pub static SCHEMA: Schema = Schema {
     name: "file",
     schemes: &[Scheme { name: "file", tls: false, mode: None }],
     options: &[
-        Opt { name: "dir", want: Want::Text, secret: false, env: true, yaml: true, url: false },
-        Opt { name: "force", want: Want::Flag, secret: false, env: false, yaml: true, url: true },
+        OptionSpec { name: "dir", kind: ValueKind::Text, secret: false, env: true, yaml: true, url: false },
+        OptionSpec { name: "force", kind: ValueKind::Flag, secret: false, env: false, yaml: true, url: true },
     ],
     service: false,
     parts,
     authority: |values| values.text("dir").map(crate::config::encode_path).unwrap_or_default(),
-    capability,
-    connect: |config, _| Ok(Arc::new(Shared(Arc::new(File::new(config)?)))),
 };
 
 /// How many lock files are kept open for their next use.
@@ -46,8 +52,8 @@ const IDLE: usize = 64;
 /// How long other processes get to take a lock that this one has just given back, before it asks for it again.
 const COURTESY: Duration = Duration::from_micros(500);
 
-fn capability() -> Capability {
-    Capability {
+fn capabilities() -> Capabilities {
+    Capabilities {
         fence: true,
         ttl: false,
         fifo: false,
@@ -62,7 +68,7 @@ fn capability() -> Capability {
     }
 }
 
-fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     if parts.user.is_some() || parts.password.is_some() {
         return Err(Error::invalid("file:// takes no user and no password: file:///dir"));
     }
@@ -133,7 +139,7 @@ impl File {
         }
         Ok(Self {
             own: named.is_none(),
-            path: named.unwrap_or_else(dir::default_path),
+            path: named.unwrap_or_else(directory::default_path),
             force: config.values().flag("force").unwrap_or(false),
             dir: ArcSwapOption::empty(),
             kept: Mutex::default(),
@@ -184,7 +190,7 @@ impl File {
 
     /// One try, with the file the caller has open or one of ours; what comes back unused stays open.
     fn take(self: &Arc<Self>, claim: &Claim, open: &mut Option<LockFile>) -> Result<Option<Attempt>> {
-        let name = &claim.terms.name;
+        let name = &claim.options.name;
         // A file that was replaced between opening and locking is opened again; who replaces it all the time is
         // waited for like a holder.
         for _ in 0..8 {
@@ -207,14 +213,14 @@ impl File {
             }
             let (fence, since) = step?;
             let held = Held::new(self.clone(), name.clone(), file, fence, dir, since);
-            return Ok(Some(Attempt::Granted { grant: Arc::new(held), since, ttl: claim.terms.ttl }));
+            return Ok(Some(Attempt::Granted { grant: Arc::new(held), since, ttl: claim.options.ttl }));
         }
         Ok(None)
     }
 
     /// How long to let others go first: they wait for what this process has just given back.
     fn courtesy(&self, claim: &Claim) -> Option<Duration> {
-        claim.wait.then(|| self.kept().given.take(&claim.terms.name)).flatten()
+        claim.wait.then(|| self.kept().given.take(&claim.options.name)).flatten()
     }
 
     fn keep(&self, name: &Arc<str>, file: LockFile) {
@@ -230,53 +236,53 @@ impl File {
 struct Shared(Arc<File>);
 
 impl Backend for Shared {
-    fn capability(&self) -> Capability {
-        capability()
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
-        name::path(&self.0.path, key)
+    fn name_of(&self, key: &str) -> Result<String> {
+        keys::path(&self.0.path, key)
     }
 
     fn try_now(&self, claim: &Claim) -> Option<Result<Attempt>> {
         let file = &self.0;
         if let Some(left) = file.courtesy(claim) {
-            return Some(Ok(Attempt::Busy(Wake { after: left, on: None })));
+            return Some(Ok(Attempt::Busy(RetryHint { after: left, on: None })));
         }
-        let mut open = file.kept().idle.remove(&claim.terms.name);
+        let mut open = file.kept().idle.remove(&claim.options.name);
         let attempt = file.take(claim, &mut open);
         if let Some(open) = open {
-            file.keep(&claim.terms.name, open);
+            file.keep(&claim.options.name, open);
         }
-        Some(attempt.map(|attempt| attempt.unwrap_or(Attempt::Busy(Wake { after: Duration::ZERO, on: None }))))
+        Some(attempt.map(|attempt| attempt.unwrap_or(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None }))))
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
         Box::new(Waiter::new(self.0.clone(), claim))
     }
 
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let now = Instant::now();
         if let Some(dir) = &*self.0.dir.load() {
             // Whoever can't look grants nothing.
             let _ = dir.counter().check();
         }
         let renewed = due.iter().map(|due| {
-            let kept = super::own::<Held>(&due.grant)?.touch();
+            let kept = downcast::<Held>(&due.grant)?.touch();
             Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });
         let renewed: Vec<_> = renewed.collect();
         Box::pin(std::future::ready(renewed))
     }
 
-    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
-        Box::pin(std::future::ready(self.0.dir().map(|_| proc::holders(name))))
+    fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
+        Box::pin(std::future::ready(self.0.dir().map(|_| proc_locks::contenders(name))))
     }
 
     /// Puts a new file in the place of the locked one: who holds the old one holds nothing any more.
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         let broken = self.0.dir().and_then(|dir| {
-            if proc::holders(name).is_empty() && self.0.is_free(name)? {
+            if proc_locks::contenders(name).is_empty() && self.0.is_free(name)? {
                 return Ok(false);
             }
             grant::replace(Path::new(name), dir.access()).map_err(|errno| error::of(errno, "replace", name))?;

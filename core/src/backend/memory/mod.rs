@@ -11,27 +11,33 @@ use tokio::sync::Notify;
 
 pub use table::{Table, Taken};
 
-use super::{Attempt, Backend, BoxFuture, Capability, Contender, Driver, Due, Grant, Holder, Renewal, Wake};
-use crate::claim::Claim;
 use crate::clock::Instant;
-use crate::config::{Config, Opt, Parts, Scheme, Value, Values, Want};
+use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, Value, ValueKind, Values};
+use crate::contract::Claim;
+use crate::contract::{
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, Driver, DueLease, Grant, Released, Renewal, RetryHint,
+    downcast,
+};
 use crate::error::{Error, Result};
+use crate::runtime::BoxFuture;
 use crate::runtime::PerProcess;
 
 /// The backend's entry in the table of drivers.
-pub static DRIVER: Driver = Driver {
+pub static DRIVER: Driver =
+    Driver { schema: &SCHEMA, capabilities, connect: |config, _| Ok(Arc::new(Memory { table: shared(config) })) };
+
+/// How it is named and configured.
+pub static SCHEMA: Schema = Schema {
     name: "memory",
     schemes: &[Scheme { name: "memory", tls: false, mode: None }],
-    options: &[Opt { name: "name", want: Want::Text, secret: false, env: false, yaml: false, url: false }],
+    options: &[OptionSpec { name: "name", kind: ValueKind::Text, secret: false, env: false, yaml: false, url: false }],
     service: false,
     parts,
     authority: |values| values.text("name").unwrap_or_default().to_owned(),
-    capability,
-    connect: |config, _| Ok(Arc::new(Memory { table: shared(config) })),
 };
 
-fn capability() -> Capability {
-    Capability {
+fn capabilities() -> Capabilities {
+    Capabilities {
         fence: true,
         ttl: false,
         fifo: true,
@@ -46,7 +52,7 @@ fn capability() -> Capability {
     }
 }
 
-fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     if parts.hosts.len() > 1 || parts.user.is_some() || !matches!(parts.path.as_str(), "" | "/") {
         return Err(Error::invalid("memory:// takes a name and nothing else: memory://name"));
     }
@@ -98,38 +104,38 @@ fn open(table: &Locked) -> MutexGuard<'_, Table> {
 impl Memory {
     fn take(&self, claim: &Claim, wake: Option<&Arc<Notify>>) -> Attempt {
         let now = Instant::now();
-        let terms = &claim.terms;
+        let options = &claim.options;
         // Renewed, it lasts as long as the process keeps it.
-        let expires = if terms.renew { Instant::NEVER } else { now.plus(terms.ttl) };
+        let expires = if options.auto_renew { Instant::NEVER } else { now.plus(options.ttl) };
         // Without a waker this is the caller's first, quick look: it doesn't queue.
         let queue = claim.wait && wake.is_some();
         match open(&self.table).take(now, claim, expires, queue, wake) {
             Taken::Granted(fence) => {
                 let held = Held {
                     table: self.table.clone(),
-                    name: terms.name.clone(),
+                    name: options.name.clone(),
                     nonce: claim.nonce,
                     fence,
-                    endless: terms.renew,
+                    endless: options.auto_renew,
                 };
-                Attempt::Granted { grant: Arc::new(held), since: now, ttl: terms.ttl }
+                Attempt::Granted { grant: Arc::new(held), since: now, ttl: options.ttl }
             }
             Taken::Busy(until) => {
                 let on = wake
                     .cloned()
                     .map(|wake| -> BoxFuture<'static, ()> { Box::pin(async move { wake.notified().await }) });
-                Attempt::Busy(Wake { after: until.left().min(table::refresh(terms.ttl)), on })
+                Attempt::Busy(RetryHint { after: until.left().min(table::refresh(options.ttl)), on })
             }
         }
     }
 }
 
 impl Backend for Memory {
-    fn capability(&self) -> Capability {
-        capability()
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
+    fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
 
@@ -146,11 +152,11 @@ impl Backend for Memory {
         Box::new(Waiter { backend: self, claim, wake: Arc::default() })
     }
 
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let now = Instant::now();
         let mut table = open(&self.table);
         let renewed = due.iter().map(|due| {
-            let held = super::own::<Held>(&due.grant)?;
+            let held = downcast::<Held>(&due.grant)?;
             let kept = table.renew(now, &held.name, held.nonce, due.ttl);
             Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });
@@ -158,8 +164,8 @@ impl Backend for Memory {
         Box::pin(std::future::ready(renewed))
     }
 
-    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
-        let all = open(&self.table).holders(Instant::now(), name);
+    fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
+        let all = open(&self.table).contenders(Instant::now(), name);
         Box::pin(std::future::ready(Ok(all)))
     }
 
@@ -179,7 +185,7 @@ impl Contender for Waiter {
     }
 
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
-        open(&self.backend.table).give(Instant::now(), &self.claim.terms.name, self.claim.nonce);
+        open(&self.backend.table).give(Instant::now(), &self.claim.options.name, self.claim.nonce);
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -189,25 +195,21 @@ impl Grant for Held {
         Some(self.fence..self.fence + 1)
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         let answer = self.give();
         Box::pin(std::future::ready(Ok(answer)))
     }
 
-    fn release_now(&self) -> Option<Renewal> {
+    fn release_now(&self) -> Option<Released> {
         Some(self.give())
     }
 }
 
 impl Held {
-    fn give(&self) -> Renewal {
+    fn give(&self) -> Released {
         // What has no end can't have ended.
         let now = if self.endless { Instant::START } else { Instant::now() };
-        if open(&self.table).give(now, &self.name, self.nonce) {
-            Renewal::Kept { since: now, ttl: Duration::ZERO }
-        } else {
-            Renewal::Lost
-        }
+        if open(&self.table).give(now, &self.name, self.nonce) { Released::Yes } else { Released::NotOurs }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
 
-use crate::backend::Holder;
-use crate::claim::Claim;
 use crate::clock::Instant;
+use crate::contract::Claim;
+use crate::contract::ContenderInfo;
 
 /// All names of one backend.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Table {
         queue: bool,
         wake: Option<&Arc<Notify>>,
     ) -> Taken {
-        let name = &claim.terms.name;
+        let name = &claim.options.name;
         // Found first without making a key, for the common case of a name that is new.
         let entry = match self.entries.get_mut(name) {
             Some(entry) => entry,
@@ -99,7 +99,7 @@ impl Table {
             return Taken::Granted(self.fence);
         }
         if queue {
-            let stale = now.plus(refresh(claim.terms.ttl) * 3);
+            let stale = now.plus(refresh(claim.options.ttl) * 3);
             match entry.queue.iter_mut().find(|queued| queued.claim.nonce == claim.nonce) {
                 Some(queued) => queued.stale = stale,
                 None => {
@@ -162,12 +162,12 @@ impl Table {
     }
 
     /// The holder and the queue.
-    pub fn holders(&mut self, now: Instant, name: &str) -> Vec<Holder> {
+    pub fn contenders(&mut self, now: Instant, name: &str) -> Vec<ContenderInfo> {
         let Some(entry) = self.entries.get_mut(name) else {
             return Vec::new();
         };
         entry.clean(now, None);
-        let held = entry.holder.iter().map(|held| Holder {
+        let held = entry.holder.iter().map(|held| ContenderInfo {
             held: true,
             fence: Some(held.fence),
             ttl: (held.expires != Instant::NEVER).then(|| held.expires - now),
@@ -190,14 +190,14 @@ impl Table {
     }
 }
 
-fn told(claim: &Claim, age: Duration) -> Holder {
-    Holder {
+fn told(claim: &Claim, age: Duration) -> ContenderInfo {
+    ContenderInfo {
         token: Some(claim.token()),
-        label: claim.terms.label.as_deref().map(str::to_owned),
-        host: Some(crate::client::host().to_owned()),
+        label: claim.options.label.as_deref().map(str::to_owned),
+        host: Some(crate::contract::owner::host().to_owned()),
         pid: Some(std::process::id()),
         age: Some(age),
-        ..Holder::default()
+        ..ContenderInfo::default()
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
         }
         // Of rustls: a certificate that isn't trusted, a name that doesn't fit, a server without TLS.
         Io::InvalidData | Io::UnexpectedEof => {
-            return Error::backend(format!(
+            return Error::refused(format!(
                 "Redis at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
                  server has TLS on this port"
             ))
@@ -128,15 +128,15 @@ fn of_server(error: &RedisError, address: &str) -> Error {
         _ if said.contains("max number of clients") => (true, "it has as many clients as maxclients allows"),
         _ => (false, "an answer that was not expected"),
     };
-    Error::backend(format!("Redis at {address} refused: {said} ({remedy})")).temporary(temporary)
+    Error::refused(format!("Redis at {address} refused: {said} ({remedy})")).temporary(temporary)
 }
 
 fn refused_login(address: &str, error: &RedisError) -> Error {
     if error.code() == Some("NOAUTH") {
-        return Error::backend(format!(
+        return Error::refused(format!(
             "Redis at {address} asks for a password, and none is given (redis://:password@…)"
         ));
     }
     let said = error.detail().unwrap_or("authentication failed");
-    Error::backend(format!("Redis at {address} refused the login: {said} (check username and password)"))
+    Error::refused(format!("Redis at {address} refused the login: {said} (check username and password)"))
 }

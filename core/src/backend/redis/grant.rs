@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::contender::{millis, patience};
+use super::inbox::Entry;
+use super::keys::Names;
 use super::link::{Limits, Link, Sent};
-use super::name::Names;
-use super::post::Entry;
-use super::reaper::Ghost;
+use super::orphans::Ghost;
 use super::script::Script;
-use super::wait::{millis, patience};
-use crate::backend::{BoxFuture, Grant, Renewal};
-use crate::claim::Claim;
+use crate::contract::Claim;
+use crate::contract::{Grant, Released, Renewal};
 use crate::error::Result;
+use crate::runtime::BoxFuture;
 
 /// Requests to acquire that have no answer and may still be done.
 #[derive(Debug, Default)]
@@ -71,11 +72,11 @@ impl Held {
 
     /// The user's own token; empty: none.
     fn user(&self) -> &str {
-        self.claim.terms.token.as_deref().unwrap_or_default()
+        self.claim.options.token.as_deref().unwrap_or_default()
     }
 
-    async fn give(&self) -> Result<Renewal> {
-        let limits = self.link.limits(patience(self.claim.terms.ttl));
+    async fn give(&self) -> Result<Released> {
+        let limits = self.link.limits(patience(self.claim.options.ttl));
         let names = &self.names;
         let answer = self
             .link
@@ -99,14 +100,14 @@ impl Held {
         let mut doubt = std::mem::take(&mut *self.doubt.lock().unwrap_or_else(PoisonError::into_inner));
         doubt.settled_on(answer.conn.number);
         if !doubt.is_none() {
-            let (claim, user) = (self.id.clone(), self.claim.terms.token.clone());
+            let (claim, user) = (self.id.clone(), self.claim.options.token.clone());
             self.link.reap(Ghost { names: names.clone(), claim, user, till: doubt.till() });
         }
         // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
         if found == "A" && !again {
-            return Ok(Renewal::Lost);
+            return Ok(Released::NotOurs);
         }
-        Ok(Renewal::Kept { since: answer.sent.at, ttl: self.claim.terms.ttl })
+        Ok(Released::Yes)
     }
 }
 
@@ -147,7 +148,7 @@ impl Grant for Held {
         Some(self.fence..self.fence + 1)
     }
 
-    fn release(&self) -> BoxFuture<'_, Result<Renewal>> {
+    fn release(&self) -> BoxFuture<'_, Result<Released>> {
         Box::pin(self.give())
     }
 }

@@ -8,14 +8,14 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 
 use super::error::{Failure, Fate, no_script, of_request};
-use super::post::Post;
+use super::inbox::Post;
 use super::script::{COUNT, Script};
 use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::net::Address;
-use crate::net::current::{Connection, Current};
-use crate::runtime::{self, locked};
+use crate::net::connection::{Connection, SharedConnection};
+use crate::runtime::{self, lock};
 
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub(super) struct Link {
     pub(super) address: Address,
     pub(super) config: Config,
     pub(super) post: Arc<Post>,
-    current: Arc<Current<Conn>>,
+    current: Arc<SharedConnection<Conn>>,
     probing: AtomicBool,
     /// How many connections in a row were left because their server didn't do what it was asked.
     left: AtomicU32,
@@ -92,7 +92,7 @@ impl Link {
 
     pub(super) fn new(address: Address, config: Config, post: Arc<Post>) -> Self {
         let (probing, deaf) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { address, config, post, current: Current::new(), probing, left: AtomicU32::new(0), deaf }
+        Self { address, config, post, current: SharedConnection::new(), probing, left: AtomicU32::new(0), deaf }
     }
 
     /// Runs a script. `args` adds keys and arguments each time it is sent: a request without an answer is sent again on
@@ -210,7 +210,7 @@ impl Link {
             }
             answered => answered,
         };
-        let mut unanswered = std::mem::take(&mut *locked(&under_way));
+        let mut unanswered = std::mem::take(&mut *lock(&under_way));
         let Some(Exchanged { value, conn, sent }) = answered else {
             return Err(Failure { error: self.silent("no answer came in time"), unanswered, elsewhere: false });
         };
@@ -273,7 +273,7 @@ impl Link {
         let make = |number| {
             let link = self.clone();
             async move {
-                let made = super::connect::connect(&link, number).await;
+                let made = super::connection::connect(&link, number).await;
                 // Whoever waits asks again: messages may have been missed.
                 link.post.ring_all();
                 made
@@ -328,10 +328,10 @@ async fn exchange(
         let server_ms = ms(at) + conn.offset.load(Ordering::Acquire);
         let sent = Sent { at, server_ms, conn: conn.number, messages: conn.messages };
         let cmd = make(&conn, &sent, full);
-        locked(under_way).push(sent);
+        lock(under_way).push(sent);
         let value = mux.send_packed_command(&cmd).await.and_then(Value::extract_error);
         if !full && value.as_ref().is_err_and(no_script) {
-            locked(under_way).retain(|other| other.at != at || other.conn != conn.number);
+            lock(under_way).retain(|other| other.at != at || other.conn != conn.number);
             full = true;
             continue;
         }

@@ -2,16 +2,16 @@
 //!
 //! The protocol, what it promises and what breaks it: README.md in this folder.
 
-mod connect;
+mod connection;
+mod contender;
 mod error;
 mod grant;
+mod inbox;
+mod inspect;
+mod keys;
 mod link;
-mod look;
-mod name;
-mod post;
-mod reaper;
+mod orphans;
 mod script;
-mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,42 +20,45 @@ use redis::{FromRedisValue, Value};
 
 use self::error::Failure;
 use self::grant::Held;
+use self::inbox::Post;
+use self::keys::Names;
 use self::link::{Answer, Link, PATIENCE};
-use self::name::Names;
-use self::post::Post;
 use self::script::Script;
-use super::{Alarm, Backend, BoxFuture, Capability, Contender, Driver, Due, Holder, Renewal};
-use crate::claim::Claim;
-use crate::config::{Config, Opt, Parts, Scheme, Values, Want, read_servers, write_servers};
+use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, ValueKind, Values, read_servers, write_servers};
+use crate::contract::Claim;
+use crate::contract::{Backend, Capabilities, Contender, ContenderInfo, Context, Driver, DueLease, Renewal, downcast};
 use crate::error::{Error, Result, show};
 use crate::net::Address;
+use crate::runtime::BoxFuture;
 
 const PORT: u16 = 6379;
 
 /// The backend's entry in the table of drivers.
-pub static DRIVER: Driver = Driver {
+pub static DRIVER: Driver =
+    Driver { schema: &SCHEMA, capabilities, connect: |config, context| Ok(Arc::new(Redis::new(config, context)?)) };
+
+/// How it is named and configured.
+pub static SCHEMA: Schema = Schema {
     name: "redis",
     schemes: &[
         Scheme { name: "redis", tls: false, mode: Some("single") },
         Scheme { name: "rediss", tls: true, mode: Some("single") },
     ],
     options: &[
-        Opt::of_service("addrs", Want::List),
-        Opt::of_service("username", Want::Text),
-        Opt { secret: true, ..Opt::of_service("password", Want::Text) },
-        Opt::of_service("db", Want::Count),
-        Opt::of_service("mode", Want::Choice(&["single"])),
-        Opt { url: true, ..Opt::of_service("tls", Want::Flag) },
+        OptionSpec::of_service("addrs", ValueKind::List),
+        OptionSpec::of_service("username", ValueKind::Text),
+        OptionSpec { secret: true, ..OptionSpec::of_service("password", ValueKind::Text) },
+        OptionSpec::of_service("db", ValueKind::Count),
+        OptionSpec::of_service("mode", ValueKind::Choice(&["single"])),
+        OptionSpec { url: true, ..OptionSpec::of_service("tls", ValueKind::Flag) },
     ],
     service: true,
     parts,
     authority,
-    capability,
-    connect: |config, alarm| Ok(Arc::new(Redis::new(config, alarm)?)),
 };
 
-fn capability() -> Capability {
-    Capability {
+fn capabilities() -> Capabilities {
+    Capabilities {
         fence: true,
         ttl: true,
         fifo: true,
@@ -70,7 +73,7 @@ fn capability() -> Capability {
     }
 }
 
-fn parts(parts: &Parts, values: &mut Values) -> Result<()> {
+fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     read_servers(parts, values, "addrs", PORT);
     match parts.path.trim_start_matches('/') {
         "" => Ok(()),
@@ -95,7 +98,7 @@ struct Redis {
 }
 
 impl Redis {
-    fn new(config: &Config, alarm: Alarm) -> Result<Self> {
+    fn new(config: &Config, context: Context) -> Result<Self> {
         let address = match config.values().list("addrs").unwrap_or_default() {
             [] => "localhost",
             [one] => one,
@@ -107,7 +110,7 @@ impl Redis {
             }
         };
         let address = Address::new(address, PORT, config)?;
-        Ok(Self { link: Arc::new(Link::new(address, config.clone(), Post::new(alarm))) })
+        Ok(Self { link: Arc::new(Link::new(address, config.clone(), Post::new(context))) })
     }
 
     async fn run_on(&self, script: Script, name: &str) -> Result<Answer> {
@@ -123,7 +126,7 @@ impl Redis {
 /// The value that an answer stands for.
 fn read<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     redis::from_redis_value(value).map_err(|why| {
-        Failure::refused(Error::backend(format!("Redis answered what was not expected: {why}; is it a Redis?")))
+        Failure::refused(Error::refused(format!("Redis answered what was not expected: {why}; is it a Redis?")))
     })
 }
 
@@ -134,7 +137,7 @@ fn no_lock(value: &Value) -> Option<Error> {
     let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap_or_default();
     let (kind, key) = (text(kind), text(key));
     (what == b"T").then(|| {
-        Error::backend(match name::check(&key) {
+        Error::refused(match keys::check(&key) {
             Ok(()) => format!(
                 "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
                 show(&key)
@@ -149,22 +152,22 @@ fn no_lock(value: &Value) -> Option<Error> {
 }
 
 impl Backend for Redis {
-    fn capability(&self) -> Capability {
-        capability()
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
     }
 
-    fn encode(&self, key: &str) -> Result<String> {
-        name::check(key)?;
+    fn name_of(&self, key: &str) -> Result<String> {
+        keys::check(key)?;
         Ok(key.to_owned())
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(wait::Waiter::new(self.link.clone(), claim))
+        Box::new(contender::Waiter::new(self.link.clone(), claim))
     }
 
-    fn renew<'a>(&'a self, due: &'a [Due]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
+    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
-            let held: Result<Vec<_>> = due.iter().map(|due| Ok((super::own::<Held>(&due.grant)?, due.ttl))).collect();
+            let held: Result<Vec<_>> = due.iter().map(|due| Ok((downcast::<Held>(&due.grant)?, due.ttl))).collect();
             match held {
                 Ok(held) => grant::renew(&self.link, &held).await,
                 Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
@@ -172,13 +175,13 @@ impl Backend for Redis {
         })
     }
 
-    fn holders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Holder>>> {
+    fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(async move {
             let answer = self.run_on(Script::Look, name).await?;
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }
-            look::holders(answer.value).map_err(|failure| failure.error)
+            inspect::contenders(answer.value).map_err(|failure| failure.error)
         })
     }
 

@@ -36,12 +36,14 @@ impl Script {
         const COMMON: &str = include_str!("scripts/common.lua");
         const STRANGE: &str = include_str!("scripts/strange.lua");
         let parts: &[&str] = match self {
-            Self::Take => &[include_str!("scripts/take_first.lua"), COMMON, STRANGE, include_str!("scripts/take.lua")],
-            Self::Give => &[include_str!("scripts/give_first.lua"), COMMON, include_str!("scripts/give.lua")],
-            Self::Leave => &[COMMON, include_str!("scripts/leave.lua")],
-            Self::Force => &[COMMON, STRANGE, include_str!("scripts/force.lua")],
+            Self::Take => {
+                &[include_str!("scripts/acquire_free.lua"), COMMON, STRANGE, include_str!("scripts/acquire.lua")]
+            }
+            Self::Give => &[include_str!("scripts/release_alone.lua"), COMMON, include_str!("scripts/release.lua")],
+            Self::Leave => &[COMMON, include_str!("scripts/withdraw.lua")],
+            Self::Force => &[COMMON, STRANGE, include_str!("scripts/break.lua")],
             Self::Renew => &[include_str!("scripts/renew.lua")],
-            Self::Look => &[STRANGE, include_str!("scripts/look.lua")],
+            Self::Look => &[STRANGE, include_str!("scripts/inspect.lua")],
         };
         // Each connection loads them all.
         let lines = parts.iter().flat_map(|part| part.lines()).filter(|line| !line.trim_start().starts_with("--"));

@@ -44,7 +44,7 @@ impl Place {
         };
         let client = Client::connect(&url).map_err(|error| error.to_string())?;
         client.ping().wait().map_err(|error| error.to_string())?;
-        if !client.capability().processes {
+        if !client.capabilities().processes {
             return Err(format!("{url}: its locks don't exclude other processes"));
         }
         // Keys of this run alone, so that several may run beside each other.
@@ -71,13 +71,13 @@ impl Place {
 
     /// The least ttl there is.
     pub(crate) fn min_ttl(&self) -> Duration {
-        self.client.capability().min_ttl
+        self.client.capabilities().min_ttl
     }
 
     /// How long a lock may be free while somebody waits for it.
     pub(crate) fn recovery(&self, ttl: Duration) -> Duration {
         // A waiter whose grant nobody saw keeps the lock for a ttl of its own.
-        let more = if self.client.capability().local { Duration::ZERO } else { ttl };
+        let more = if self.client.capabilities().local { Duration::ZERO } else { ttl };
         self.outlives(ttl) + more + Duration::from_secs(2)
     }
 
@@ -111,7 +111,7 @@ impl Place {
 
     /// Asks the server again and again who owns the keys, where it can tell.
     pub(crate) fn sample(&self, path: &Path, over: &AtomicBool) -> Result<(), String> {
-        if self.client.capability().local {
+        if self.client.capabilities().local {
             return Ok(());
         }
         let mut file = std::fs::File::create(path).map_err(|error| error.to_string())?;
@@ -129,7 +129,7 @@ impl Place {
             }
             for key in &self.keys {
                 let t = now();
-                let Ok(holders) = self.client.holders(key).wait() else { continue };
+                let Ok(holders) = self.client.contenders(key).wait() else { continue };
                 let owner = holders.iter().find(|holder| holder.held);
                 let Some(tok) = owner.map_or(Some(String::new()), |owner| owner.token.clone()) else { continue };
                 let (k, tok, srv) = (key.as_str().into(), tok.into(), "owner".into());
@@ -147,7 +147,7 @@ impl Place {
         loop {
             let mut left = Vec::new();
             for key in &self.keys {
-                if !self.client.holders(key).wait().map_err(|error| error.to_string())?.is_empty() {
+                if !self.client.contenders(key).wait().map_err(|error| error.to_string())?.is_empty() {
                     left.push(key.clone());
                 }
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dlock::{Client, Ended, Error, Kind, Lease, Result};
+use dlock::{Client, Error, Kind, Lease, ReleaseOutcome, Result};
 use dlock_harness::history::record::Pen;
 use dlock_harness::history::resource::Visitor;
 use dlock_harness::history::{Line, Phase, Verb, now};
@@ -172,7 +172,7 @@ impl Worker<'_> {
     fn acquire(&mut self, key: &str, ttl: Duration, renew: bool) -> Option<(u64, Lease)> {
         let how = self.rng.u8(..100);
         let wait = Duration::from_millis(self.rng.u64(0..self.job.ttl_ms * 2));
-        let lock = self.client.lock(key).ttl(ttl).wait(wait).renew(renew);
+        let lock = self.client.lock(key).ttl(ttl).wait(wait).auto_renew(renew);
         let (verb, limit) = if how < 15 { (Verb::Try, self.patience()) } else { (Verb::Acquire, wait) };
         let op = self.begin(verb, 0, key, limit);
         let result = if how < 15 {
@@ -259,8 +259,8 @@ impl Worker<'_> {
         let vu = Some(lease.valid_until().nanos());
         let op = self.begin_stating(Verb::Release, of, lease.key(), self.patience(), vu);
         let result = match lease.release().wait() {
-            Ok(Ended::Released) => Ok(()),
-            Ok(Ended::Lost) => Err(lease.loss()),
+            Ok(ReleaseOutcome::Released) => Ok(()),
+            Ok(ReleaseOutcome::Lost) => Err(lease.loss()),
             Err(error) => Err(error),
         };
         self.end(op, Verb::Release, of, lease, result, None);

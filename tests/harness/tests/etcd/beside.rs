@@ -88,7 +88,7 @@ fn one_of_ours() {
             continue;
         }
         let lease = client.lock("k").wait(LONG * 6).acquire().wait().unwrap();
-        let queue = client.holders("k").wait().unwrap();
+        let queue = client.contenders("k").wait().unwrap();
         let theirs = queue.iter().position(|one| one.pid.is_none());
         they_wait += usize::from(theirs.is_some());
         we_wait += usize::from(theirs.is_some_and(|at| queue[at..].iter().any(|one| one.pid.is_some())));

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dlock::{Client, Ended, Lease, Lock, Op};
+use dlock::{Client, Lease, Lock, Op, ReleaseOutcome};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::server::{Etcd, EtcdOptions};
 
@@ -56,7 +56,7 @@ pub(crate) fn acquired(client: &Client, key: &str) -> Lease {
 }
 
 pub(crate) fn released(lease: &Lease) {
-    assert_eq!(lease.release().wait().unwrap(), Ended::Released, "{}", lease.key());
+    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released, "{}", lease.key());
 }
 
 /// Begins an acquire that goes on whatever this thread does.

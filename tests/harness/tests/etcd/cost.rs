@@ -72,7 +72,7 @@ fn a_lock_that_is_not_renewed_has_a_lease_of_its_own_that_goes_with_it() {
     let client = client(server.addr());
     let leases = || server.ctl(&["lease", "list"]).lines().count();
     let before = leases();
-    let lease = lock(&client, "k", ms(30_000)).renew(false).acquire().wait().unwrap();
+    let lease = lock(&client, "k", ms(30_000)).auto_renew(false).acquire().wait().unwrap();
     assert_eq!(leases(), before + 1);
     released(&lease);
     until("its lease is revoked", LONG, || leases() == before);

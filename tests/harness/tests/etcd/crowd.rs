@@ -32,7 +32,7 @@ fn the_other_process() {
     let clients: Vec<_> = (0..count.parse().unwrap()).map(|_| cold(address)).collect();
     let client = |n: usize| &clients[n % clients.len()];
     let here = |client: &Client| {
-        let all = client.holders("k").wait().unwrap();
+        let all = client.contenders("k").wait().unwrap();
         all.iter().filter(|one| one.pid == Some(std::process::id())).count()
     };
     let leases: Arc<Mutex<HashMap<usize, Lease>>> = Arc::default();
@@ -67,7 +67,7 @@ fn the_other_process() {
 fn rush<'a>(client: impl Fn(usize) -> &'a Client, turns: usize) -> usize {
     let turn = |client: &Client| {
         let lease = patient(client).acquire().wait().unwrap();
-        let queue = client.holders("k").wait().unwrap();
+        let queue = client.contenders("k").wait().unwrap();
         assert!(queue[0].held && queue[0].token.as_deref() == Some(&*lease.token()), "{queue:?}");
         released(&lease);
         usize::from(queue.len() > 1)

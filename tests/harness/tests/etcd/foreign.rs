@@ -40,7 +40,7 @@ fn etcdctl_and_dlock_exclude_one_another() {
     until_contenders(&server, "k", 2);
     let mut next = Foreign::begin(&server, "k");
     until_contenders(&server, "k", 3);
-    let holders = client.holders("k").wait().unwrap();
+    let holders = client.contenders("k").wait().unwrap();
     assert_eq!(holders.iter().map(|holder| holder.held).collect::<Vec<_>>(), [true, false, false]);
     assert!(holders[0].token.is_none() && holders[0].pid.is_none() && holders[1].pid == Some(std::process::id()));
     theirs.end();
@@ -63,7 +63,7 @@ fn a_lock_of_a_longer_name_is_another_lock() {
     let held = b.lock("k").try_acquire().wait().unwrap().expect("only direct children count");
     assert!(a.lock("k").try_acquire().wait().unwrap().is_none());
     let waiter = begin(&lock(&a, "k", ms(30_000)));
-    until("it waits", LONG, || a.holders("k").wait().unwrap().len() == 2);
+    until("it waits", LONG, || a.contenders("k").wait().unwrap().len() == 2);
     released(&held);
     released(&waiter.join().unwrap().unwrap());
     deeper.iter().for_each(released);

@@ -53,7 +53,7 @@ fn a_release_whose_reply_is_lost_is_released() {
     until_contenders(&server, "k", 0);
     proxy.cut();
     proxy.set(Direction::ToClient, Mode::Pass);
-    assert_eq!(done.join().unwrap().unwrap(), dlock::Ended::Released);
+    assert_eq!(done.join().unwrap().unwrap(), dlock::ReleaseOutcome::Released);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn cut_off(lost: &[Direction]) {
     proxy.cut();
     proxy.both(Mode::Pass);
     assert!(!lease.is_held() && next.is_held());
-    assert_eq!(lease.release().wait().unwrap(), dlock::Ended::Lost);
+    assert_eq!(lease.release().wait().unwrap(), dlock::ReleaseOutcome::Lost);
     until("nothing of the first is left", LONG, || contenders(&server, "k").len() == 1);
     released(&next);
 }

@@ -1,6 +1,6 @@
 //! What grows at the server: keys of longer names beside a lock, keys of one lease, contenders of one lock.
 
-use dlock::{Client, Ended, Kind, Lease};
+use dlock::{Client, Kind, Lease, ReleaseOutcome};
 use dlock_harness::server::Etcd;
 use etcd_client::{DeleteOptions, Txn, TxnOp};
 
@@ -60,7 +60,7 @@ fn beside(name: impl Fn(usize) -> String) {
     let tried = spent(&server, || assert!(other.lock("tree").try_acquire().wait().unwrap().is_none()));
     assert_eq!(tried.0, 1, "requests of a try");
     let waiter = begin(&lock(&other, "tree", ms(30_000)));
-    until("it waits", LONG, || client.holders("tree").wait().unwrap().len() == 2);
+    until("it waits", LONG, || client.contenders("tree").wait().unwrap().len() == 2);
     released(&held);
     released(&waiter.join().unwrap().unwrap());
 }
@@ -83,7 +83,7 @@ fn deletions_of_longer_names_are_not_told_to_who_waits() {
     plant(&server, (0..2000).map(|n| format!("tree/leaf-{n}/7d2c81f5a9b3{n:04x}")), "");
     let held = acquired(&a, "tree");
     let waiter = begin(&lock(&b, "tree", ms(30_000)));
-    until("it waits", LONG, || a.holders("tree").wait().unwrap().len() == 2);
+    until("it waits", LONG, || a.contenders("tree").wait().unwrap().len() == 2);
     std::thread::sleep(ms(300));
     let (_, sent) = spent(&server, || {
         let prefix = DeleteOptions::new().with_prefix();
@@ -111,7 +111,7 @@ fn a_contender_among_longer_names_is_seen() {
         let error = lock(&client, "tree", ms(30_000)).wait(ms(50)).acquire().wait().unwrap_err();
         assert_eq!(error.kind(), Kind::Timeout, "{error}");
         let waiter = begin(&lock(&client, "tree", ms(30_000)));
-        until("it waits", LONG, || client.holders("tree").wait().unwrap().len() == 2);
+        until("it waits", LONG, || client.contenders("tree").wait().unwrap().len() == 2);
         raw(&server, async |client| client.kv_client().delete(theirs, None).await.unwrap());
         released(&waiter.join().unwrap().unwrap());
     }
@@ -144,7 +144,7 @@ fn what_is_no_lease_blocks_nothing() {
     let client = client(server.addr());
     plant(&server, ["k/limit", "k/0123456789abcdef0", "k/", "k/12G"].map(str::to_owned).into_iter(), "");
     released(&client.lock("k").try_acquire().wait().unwrap().expect("nobody contends"));
-    assert!(client.holders("k").wait().unwrap().is_empty());
+    assert!(client.contenders("k").wait().unwrap().is_empty());
 }
 
 /// Keys of 8 KB, so that few of them are more than the 4 MiB of an answer.
@@ -163,7 +163,7 @@ fn more_locks_than_one_answer_can_list_are_kept() {
     assert_eq!(lost, 0, "so many of {MANY} were lost");
     assert!((2..=40).contains(&leases), "{leases} leases");
     let ops: Vec<_> = held.iter().map(Lease::release).collect();
-    ops.into_iter().for_each(|op| assert_eq!(op.wait().unwrap(), Ended::Released));
+    ops.into_iter().for_each(|op| assert_eq!(op.wait().unwrap(), ReleaseOutcome::Released));
     // What the first lease has room for again is used again.
     drop(held);
     let leases = server.ctl(&["lease", "list"]).lines().count();
@@ -179,7 +179,7 @@ fn ten_thousand_contenders_are_listed() {
     let label = "x".repeat(500);
     let value = format!("1 dlock:host:77:{}:1.1 0 {label}", "0".repeat(32));
     plant(&server, (0..MANY).map(|n| format!("k/7d2c81f5a9b3{n:04x}")), &value);
-    let all = client.holders("k").wait().unwrap();
+    let all = client.contenders("k").wait().unwrap();
     assert_eq!(all.len(), MANY);
     assert!(all[0].held && !all[1].held && all[MANY - 1].label.as_deref() == Some(label.as_str()));
     let error = lock(&client, "k", ms(30_000)).wait(ms(3000)).acquire().wait().unwrap_err();

@@ -75,10 +75,10 @@ fn a_longer_ttl_is_granted_though_its_lease_had_ended() {
 fn a_frozen_holder_is_followed_by_another_and_changes_nothing() {
     let server = server();
     let (a, b) = (client(server.addr()), client(server.addr()));
-    let stale = lock(&a, "k", SHORT).renew(false).acquire().wait().unwrap();
+    let stale = lock(&a, "k", SHORT).auto_renew(false).acquire().wait().unwrap();
     let lease = lock(&b, "k", ms(30_000)).acquire().wait().unwrap();
     assert!(!stale.is_held() && lease.fence() > stale.fence());
-    assert_eq!(stale.release().wait().unwrap(), dlock::Ended::Lost);
+    assert_eq!(stale.release().wait().unwrap(), dlock::ReleaseOutcome::Lost);
     assert!(stale.renew(None).wait().is_err());
     assert_eq!(contenders(&server, "k").len(), 1);
     released(&lease);

@@ -134,7 +134,7 @@ fn a_waiter_whose_key_goes_with_all_others_begins_anew() {
         // One revision takes the key before its own, and its own.
         server.ctl(&["del", "--prefix", "k/"]);
         let lease = waiter.join().unwrap().unwrap();
-        let holders = b.holders("k").wait().unwrap();
+        let holders = b.contenders("k").wait().unwrap();
         assert!(holders.len() == 1 && holders[0].fence == lease.fence(), "its key isn't there: {holders:?}");
         released(&lease);
         drop(holder);

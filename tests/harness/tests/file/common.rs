@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use dlock::{Client, Ended, Lease};
+use dlock::{Client, Lease, ReleaseOutcome};
 use tempfile::TempDir;
 
 /// For another process: the directory.
@@ -29,7 +29,7 @@ pub(crate) fn acquired(client: &Client, key: &str) -> Lease {
 pub(crate) fn pair(client: &Client, key: &str) -> u64 {
     let lease = acquired(client, key);
     let fence = lease.fence().unwrap();
-    assert_eq!(lease.release().wait().unwrap(), Ended::Released);
+    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released);
     fence
 }
 

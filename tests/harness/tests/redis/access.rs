@@ -40,7 +40,7 @@ fn works(url: &str) {
     let client = Client::connect(url).unwrap();
     let lease = lock(&client, "k", LONG).acquire().wait().unwrap();
     lease.renew(None).wait().unwrap();
-    assert_eq!(client.holders("k").wait().unwrap().len(), 1);
+    assert_eq!(client.contenders("k").wait().unwrap().len(), 1);
     released(&lease);
     client.ping().wait().unwrap();
 }

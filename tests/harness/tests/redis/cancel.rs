@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use dlock::{Client, Ended, Kind, Lease, Op};
+use dlock::{Client, Kind, Lease, Op, ReleaseOutcome};
 use dlock_harness::proxy::Mode;
 
 use crate::common::{
@@ -142,7 +142,7 @@ fn an_acquire_dropped_after_any_number_of_polls_leaves_nothing() {
             polled(times, &client, hot);
         }
         until("the queue is empty", ms(2000), || queued(&server, "k") == 0);
-        assert_eq!(holder.release().wait().unwrap(), Ended::Released);
+        assert_eq!(holder.release().wait().unwrap(), ReleaseOutcome::Released);
         released(&lock(&other, "k", LONG).acquire().wait().unwrap());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlock::Ended;
+use dlock::ReleaseOutcome;
 use dlock_harness::server::{Redis, RedisOptions};
 
 use crate::common::{LONG, SLACK, client, lock, ms, owner, proxy, released, until_clean, until_queued};
@@ -22,7 +22,7 @@ fn a_clock_set_forwards_ends_locks_early_and_hangs_nobody() {
     // Its next refresh finds the lock over.
     let second = waiter.join().unwrap();
     assert!(second.fence() > first.fence());
-    assert_eq!(first.release().wait().unwrap(), Ended::Lost);
+    assert_eq!(first.release().wait().unwrap(), ReleaseOutcome::Lost);
     released(&second);
     // Each client's first request is refused as late, once, and asked again by the new clock.
     for client in [&a, &b] {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dlock::{Client, Ended, Lease, Lock};
+use dlock::{Client, Lease, Lock, ReleaseOutcome};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::server::{Redis, RedisOptions};
 
@@ -36,7 +36,7 @@ pub(crate) fn client(addr: SocketAddr) -> Client {
 pub(crate) fn client_with(addr: SocketAddr, timeout: Duration) -> Client {
     let client = cold(addr, timeout);
     let warm = client.lock(&format!("warm-{}", next())).try_acquire().wait().unwrap().unwrap();
-    assert_eq!(warm.release().wait().unwrap(), Ended::Released);
+    assert_eq!(warm.release().wait().unwrap(), ReleaseOutcome::Released);
     client
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn lock(client: &Client, key: &str, ttl: Duration) -> Lock {
 }
 
 pub(crate) fn released(lease: &Lease) {
-    assert_eq!(lease.release().wait().unwrap(), Ended::Released, "{}", lease.key());
+    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released, "{}", lease.key());
 }
 
 /// Waits for it, in small steps.

@@ -1,6 +1,6 @@
 //! What others do to the data: all of it, the key or the scripts are deleted, overwritten, of another type.
 
-use dlock::{Ended, Kind};
+use dlock::{Kind, ReleaseOutcome};
 use dlock_harness::server::Redis;
 
 use crate::common::{
@@ -32,7 +32,7 @@ fn a_holder_learns_of_it_and_touches_nothing() {
         spoil(&server, case);
         assert!(lease.lost_within(Some(ms(300) + SLACK)).wait().unwrap(), "{}: not told", case.0);
         assert_eq!(lease.check().unwrap_err().kind(), Kind::Lost);
-        assert_eq!(lease.release().wait().unwrap(), Ended::Lost, "{}", case.0);
+        assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Lost, "{}", case.0);
         until("what is in its place is over", LONG, || server.get::<i64>(&["EXISTS", "k"]) == 0);
         let again = lock(&client, "k", ms(900)).acquire().wait().unwrap();
         assert!(again.fence() > lease.fence(), "{}", case.0);
@@ -49,7 +49,7 @@ fn a_stale_handle_changes_nothing_of_anothers() {
         let lease = lock(&client, key, LONG).acquire().wait().unwrap();
         server.command(&["SET", key, "another's", "PX", "5000"]);
         if word == "release" {
-            assert_eq!(lease.release().wait().unwrap(), Ended::Lost);
+            assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Lost);
         } else {
             assert_eq!(lease.renew(None).wait().unwrap_err().kind(), Kind::Lost);
         }
@@ -99,14 +99,14 @@ fn scripts_are_sent_again_when_the_server_has_forgotten_them() {
         forget();
         lease.renew(None).wait().unwrap();
         forget();
-        assert_eq!(a.holders("k").wait().unwrap().len(), 2);
+        assert_eq!(a.contenders("k").wait().unwrap().len(), 2);
         forget();
         released(&lease);
         let next = waiter.join().unwrap();
         assert!(next.fence() > lease.fence());
         forget();
         assert!(b.break_lock("k").wait().unwrap());
-        assert_eq!(next.release().wait().unwrap(), Ended::Lost);
+        assert_eq!(next.release().wait().unwrap(), ReleaseOutcome::Lost);
         assert_eq!(queued(&server, "k"), 0);
     }
     assert_eq!(left_over(&server), Vec::<String>::new());

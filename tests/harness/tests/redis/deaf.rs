@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 
-use dlock::event::{What, subscribe};
+use dlock::event::{EventKind, subscribe};
 use dlock::{Client, Lock};
 use dlock_harness::proxy::{Mode, Proxy};
 use dlock_harness::server::Redis;
@@ -95,7 +95,7 @@ fn that_no_messages_come_is_told_once() {
     let (tell, told) = channel();
     let port = server.port().to_string();
     subscribe(move |event| {
-        if let What::Warning { note } = event.what
+        if let EventKind::Warning { note } = event.kind
             && note.contains(&port)
         {
             let _ = tell.send(note);

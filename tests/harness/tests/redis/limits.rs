@@ -2,8 +2,8 @@
 
 use std::sync::mpsc::channel;
 
-use dlock::event::{What, subscribe};
-use dlock::{Ended, Kind};
+use dlock::event::{EventKind, subscribe};
+use dlock::{Kind, ReleaseOutcome};
 use dlock_harness::server::{Redis, RedisOptions};
 
 use crate::common::{
@@ -81,7 +81,7 @@ fn a_server_that_evicts_is_warned_of_and_an_evicted_lock_is_lost() {
     let (tell, told) = channel();
     let port = server.port().to_string();
     subscribe(move |event| {
-        if let What::Warning { note } = event.what
+        if let EventKind::Warning { note } = event.kind
             && note.contains(&port)
         {
             let _ = tell.send(note);
@@ -95,7 +95,7 @@ fn a_server_that_evicts_is_warned_of_and_an_evicted_lock_is_lost() {
     let held = lock(&client, "renewed", ms(600)).acquire().wait().unwrap();
     fill(&server, || owner(&server, "k").is_none());
     assert_eq!(lease.renew(None).wait().unwrap_err().kind(), Kind::Lost);
-    assert_eq!(lease.release().wait().unwrap(), Ended::Lost);
+    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Lost);
     drop(held);
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dlock::{Ended, Kind};
+use dlock::{Kind, ReleaseOutcome};
 use dlock_harness::server::{Redis, RedisOptions};
 
 use crate::common::{
@@ -41,13 +41,13 @@ fn every_call_returns_in_time_while_the_server_is_stopped() {
         });
         scope.spawn(move || check("try", timeout, &|| free("b").try_acquire().wait().err().map(|e| e.kind())));
         scope.spawn(move || check("renew", timeout, &|| renewed.renew(None).wait().err().map(|e| e.kind())));
-        scope.spawn(move || check("holders", timeout, &|| client.holders("k").wait().err().map(|e| e.kind())));
+        scope.spawn(move || check("holders", timeout, &|| client.contenders("k").wait().err().map(|e| e.kind())));
         scope.spawn(move || check("ping", timeout, &|| client.ping().wait().err().map(|e| e.kind())));
         scope.spawn(move || check("break", timeout, &|| client.break_lock("k").wait().err().map(|e| e.kind())));
         scope.spawn(move || {
             let begun = Instant::now();
             // It goes on trying for five seconds; the server is back before.
-            assert_eq!(held.release().wait().unwrap(), Ended::Released);
+            assert_eq!(held.release().wait().unwrap(), ReleaseOutcome::Released);
             assert!(begun.elapsed() < ms(5000) + LATE + SLACK);
         });
         scope.spawn(move || {
@@ -58,7 +58,7 @@ fn every_call_returns_in_time_while_the_server_is_stopped() {
     let (told, end) = (told.lock().unwrap().expect("the loss is told"), lost.valid_until());
     println!("the loss was told {:?} before the end, {:?} after it", end - told, told - end);
     assert!(told < end.plus(SLACK));
-    assert_eq!(lost.release().wait().unwrap(), Ended::Lost);
+    assert_eq!(lost.release().wait().unwrap(), ReleaseOutcome::Lost);
     renewed.renew(None).wait().unwrap();
     released(&renewed);
     for key in ["a", "b", "c", "lost", "held", "dropped", "renewed"] {
@@ -140,7 +140,7 @@ fn a_server_that_lost_its_data_is_noticed_and_fences_go_on() {
     assert!(first.lost_within(Some(ttl + SLACK)).wait().unwrap(), "told at the next renewal");
     let second = waiter.join().unwrap();
     assert!(second.fence() > first.fence(), "{:?} after {:?}", second.fence(), first.fence());
-    assert_eq!(first.release().wait().unwrap(), Ended::Lost);
+    assert_eq!(first.release().wait().unwrap(), ReleaseOutcome::Lost);
     assert_eq!(owner(&server, "k"), Some(second.token()));
     released(&second);
 }

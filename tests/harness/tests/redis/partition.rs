@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 
 use dlock::clock::Instant;
-use dlock::{Ended, Kind};
+use dlock::{Kind, ReleaseOutcome};
 use dlock_harness::proxy::{Action, Direction, Mode, Proxy};
 
 use crate::common::{
@@ -32,7 +32,7 @@ fn cut_off(name: &str, cut: &[(Direction, Mode)]) {
     for (direction, mode) in cut {
         proxy.set(*direction, *mode);
     }
-    let second = lock(&direct, "k", LONG * 2).renew(false).acquire();
+    let second = lock(&direct, "k", LONG * 2).auto_renew(false).acquire();
     let second = std::thread::spawn(move || second.wait().unwrap());
     let loss = told.recv_timeout(ttl * 3).expect("the loss is told");
     let end = lease.valid_until();
@@ -45,7 +45,7 @@ fn cut_off(name: &str, cut: &[(Direction, Mode)]) {
     let before = left(&server);
     heal(&proxy, cut.iter().any(|(_, mode)| *mode == Mode::Drop));
     // What was under way arrives, and the old holder is heard again.
-    assert_eq!(lease.release().wait().unwrap(), Ended::Lost);
+    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Lost);
     until("it is connected again", LONG, || client.ping().wait().is_ok());
     assert!(lock(&client, "k", ttl).try_acquire().wait().unwrap().is_none());
     assert_eq!(owner(&server, "k"), Some(second.token()));

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use dlock::{Ended, Lease};
+use dlock::{Lease, ReleaseOutcome};
 use dlock_harness::server::Redis;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -158,5 +158,5 @@ fn a_holder_that_was_frozen_does_not_believe_it() {
     assert_eq!(other.ask("release -"), ["Lost"]);
     assert_eq!(owner(&server, "k"), Some(lease.token()));
     until("nothing is left of it in the queue", LONG, || queued(&server, "k") == 0);
-    assert_eq!(lease.release().wait().unwrap(), Ended::Released);
+    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released);
 }

@@ -35,7 +35,7 @@ fn each_refusal_has_its_kind_and_its_remedy() {
         for error in [
             lock(&client, "k", LONG).try_acquire().wait().unwrap_err(),
             lock(&client, "k", LONG).wait(ms(50)).acquire().wait().unwrap_err(),
-            client.holders("k").wait().unwrap_err(),
+            client.contenders("k").wait().unwrap_err(),
             client.break_lock("k").wait().unwrap_err(),
         ] {
             assert_eq!((error.kind(), error.is_temporary()), (Kind::Backend, temporary), "{error:?}");
@@ -81,7 +81,7 @@ fn what_a_server_doesnt_do_now_is_asked_again_on_another_connection() {
             left.store(3, Ordering::SeqCst);
             lease.renew(None).wait().unwrap();
             left.store(3, Ordering::SeqCst);
-            assert_eq!(client.holders("k").wait().unwrap().len(), 1);
+            assert_eq!(client.contenders("k").wait().unwrap().len(), 1);
             left.store(3, Ordering::SeqCst);
             released(&lease);
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use dlock::clock::Instant;
-use dlock::{Ended, Kind};
+use dlock::{Kind, ReleaseOutcome};
 use dlock_harness::proxy::{Action, Direction, Mode};
 
 use crate::common::{LONG, SLACK, client, lock, ms, owner, proxy, released, server, until};
@@ -19,7 +19,7 @@ fn a_lease_counts_from_when_its_request_was_sent() {
     // Shorter than the second after which it would be asked again.
     proxy.rule(Direction::ToServer, TAKE, 1..=1, Action::DelayReply(delay));
     let sent = proxy.rule(Direction::ToServer, TAKE, .., Action::Signal);
-    let acquired = lock(&client, "k", ttl).renew(false).acquire();
+    let acquired = lock(&client, "k", ttl).auto_renew(false).acquire();
     let acquired = std::thread::spawn(move || acquired.wait().unwrap());
     assert!(sent.wait_fired(1, LONG));
     let seen = Instant::now();
@@ -50,7 +50,7 @@ fn a_lease_keeps_what_is_kept_beside_its_key() {
         server.command(&["PEXPIRE", "dlock:f:{k}", "5000"]);
         until("it lives on with the lease", ms(4000), || server.get::<i64>(&["PTTL", "dlock:f:{k}"]) > 5000);
         lease.renew(None).wait().unwrap();
-        assert_eq!(client.holders("k").wait().unwrap()[0].fence, lease.fence());
+        assert_eq!(client.contenders("k").wait().unwrap()[0].fence, lease.fence());
         released(&lease);
     }
     // Another program's is left alone.
@@ -133,7 +133,7 @@ fn a_deleted_key_is_a_loss_at_the_next_renewal() {
     assert_eq!(by_hand.check().unwrap_err().kind(), Kind::Lost);
     assert!(by_itself.lost_within(Some(ms(300) + SLACK)).wait().unwrap());
     assert!(by_itself.check().unwrap_err().message().contains("no longer ours"), "{}", by_itself.loss());
-    assert_eq!(by_itself.release().wait().unwrap(), Ended::Lost);
+    assert_eq!(by_itself.release().wait().unwrap(), ReleaseOutcome::Lost);
     released(&lock(&client, "self", LONG).acquire().wait().unwrap());
 }
 
@@ -161,8 +161,8 @@ fn nothing_is_renewed_that_is_being_given_back() {
 fn a_lease_ends_in_time_though_the_watchdog_is_kept() {
     let server = server();
     let client = client(server.addr());
-    let first = lock(&client, "first", ms(200)).renew(false).acquire().wait().unwrap();
-    let second = lock(&client, "second", ms(500)).renew(false).acquire().wait().unwrap();
+    let first = lock(&client, "first", ms(200)).auto_renew(false).acquire().wait().unwrap();
+    let second = lock(&client, "second", ms(500)).auto_renew(false).acquire().wait().unwrap();
     let ((tell, told), (go, gone)) = (channel(), channel::<()>());
     // What a callback is not to do.
     first.on_lost_here(move || {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dlock::{Ended, Kind, Lock};
+use dlock::{Kind, Lock, ReleaseOutcome};
 use dlock_harness::proxy::{Action, Direction, Proxy};
 use dlock_harness::server::Redis;
 
@@ -25,7 +25,7 @@ fn play(server: &Redis, round: impl Fn(&Proxy, &Lock) + Sync) {
                 let proxy = proxy(server);
                 let client = client(proxy.addr());
                 for n in 0..ROUNDS {
-                    let lock = client.lock(&format!("k{worker}-{n}")).ttl(TTL).wait(ms(700)).renew(false);
+                    let lock = client.lock(&format!("k{worker}-{n}")).ttl(TTL).wait(ms(700)).auto_renew(false);
                     round(&proxy, &lock);
                     proxy.clear_rules();
                 }
@@ -88,10 +88,10 @@ fn release_meets(action: Action) {
     play(&server, |proxy, lock| {
         let lease = lock.clone().ttl(TTL * 4).acquire().wait().unwrap();
         let rule = next(proxy, GIVE, action);
-        assert_eq!(lease.release().wait().unwrap(), Ended::Released);
+        assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released);
         assert_eq!(rule.fired(), 1, "the fault was not injected");
         assert_eq!(owner(&server, lock.key()), None);
-        assert_eq!(lease.release().wait().unwrap(), Ended::Released, "and it stays so");
+        assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released, "and it stays so");
     });
     until_clean(&server, ms(1000));
 }

@@ -30,7 +30,7 @@ fn what_is_no_lock_is_not_broken() {
         fill(&server, kind, kind);
         for error in [
             client.break_lock(kind).wait().unwrap_err(),
-            client.holders(kind).wait().unwrap_err(),
+            client.contenders(kind).wait().unwrap_err(),
             client.lock(kind).try_acquire().wait().unwrap_err(),
             lock(&client, kind, LONG).acquire().wait().unwrap_err(),
         ] {
@@ -42,7 +42,7 @@ fn what_is_no_lock_is_not_broken() {
     // A lock of Redisson's is one, a hash with its only other field isn't.
     let owner = "01234567-89ab-cdef-0123-456789abcdef:1";
     server.command(&["HSET", "lock", owner, "1", "mode", "read"]);
-    assert!(client.holders("lock").wait().unwrap()[0].held);
+    assert!(client.contenders("lock").wait().unwrap()[0].held);
     assert!(client.lock("lock").try_acquire().wait().unwrap().is_none());
     assert!(client.break_lock("lock").wait().unwrap());
     assert!(server.keys("lock").is_empty());
@@ -58,7 +58,7 @@ fn a_lock_without_a_fence_is_not_left_behind() {
     for error in [
         client.lock("k").try_acquire().wait().unwrap_err(),
         lock(&client, "k", LONG).acquire().wait().unwrap_err(),
-        client.holders("k").wait().unwrap_err(),
+        client.contenders("k").wait().unwrap_err(),
     ] {
         names(&error, "hash", "dlock:f:{k}");
     }
@@ -75,7 +75,7 @@ fn a_queue_that_is_none_is_told_and_nothing_is_left_in_it() {
         let lease = lock(&a, "k", LONG).acquire().wait().unwrap();
         fill(&server, side, "list");
         names(&lock(&b, "k", LONG).acquire().wait().unwrap_err(), "list", side);
-        names(&b.holders("k").wait().unwrap_err(), "list", side);
+        names(&b.contenders("k").wait().unwrap_err(), "list", side);
         assert_eq!(server.keys("dlock:[qd]:{k}"), [side]);
         lease.renew(None).wait().unwrap();
         released(&lease);

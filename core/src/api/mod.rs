@@ -1,0 +1,7 @@
+//! What users call: clients, locks and leases.
+
+pub(crate) mod client;
+mod lease;
+pub(crate) mod lock;
+mod options;
+pub mod registry;

@@ -1,0 +1,149 @@
+//! How a connection is made: our own socket and TLS under the crate's HTTP/2, the login on top.
+
+use std::io::ErrorKind;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use etcd_client::{Channel, Client, ConnectOptions};
+use http::header::{HeaderValue, USER_AGENT};
+use http::uri::{Authority, InvalidUri, Scheme, Uri};
+use http::{Request, Response};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service};
+
+use super::coalesce::Cork;
+use super::error::{of_io, of_request};
+use super::link::{Conn, Link};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::runtime;
+use crate::runtime::BoxFuture;
+
+/// How often a connection with requests under way is asked whether it lives. More often than every 5 s etcd forbids.
+const PING: Duration = Duration::from_secs(10);
+
+/// Makes a connection to one of the endpoints: each is tried once, the one of this number first, counted from 1.
+pub(super) async fn connect(link: &Link, number: u64) -> Result<Conn> {
+    let (count, first) = (link.addresses.len(), usize::try_from(number).unwrap_or(1) - 1);
+    let limit = link.dial_limit();
+    let mut failed = Error::unavailable("etcd has no endpoint");
+    for turn in 0..count {
+        let at = first.wrapping_add(turn) % count;
+        let address = &link.addresses[at];
+        let made = tokio::select! {
+            biased;
+            made = made(link, at) => made,
+            () = clock::sleep(limit) => Err(Error::unavailable(format!(
+                "etcd at {address} didn't complete a connection within {limit:?}; raise dial_timeout, or see whether \
+                 it is overloaded or stopped{}",
+                address.hint()
+            ))),
+        };
+        match made {
+            Ok(client) => return Ok(Conn::new(number, address.to_string(), client)),
+            // A login that is refused here is refused everywhere.
+            Err(error) if !error.is_temporary() => return Err(error),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+async fn made(link: &Link, at: usize) -> Result<Client> {
+    let address = &link.addresses[at];
+    let name = address.to_string();
+    let stream = address.connect().await.map_err(|error| of_io(&error, address))?;
+    let unusable = |why: &dyn std::fmt::Display| Error::invalid(format!("etcd at {name} has no usable address: {why}"));
+    let (send, conn) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(link.config.connect_timeout())
+        .handshake(TokioIo::new(Cork::new(stream)))
+        .await
+        .map_err(|why| Error::unavailable(format!("etcd at {name} can't be reached: {why}")))?;
+    // It ends with the last who has `send`.
+    runtime::spawn(async move { drop(conn.await) });
+    let requests = Requests {
+        send,
+        scheme: if address.has_tls() { Scheme::HTTPS } else { Scheme::HTTP },
+        authority: name.parse().map_err(|why: InvalidUri| unusable(&why))?,
+    };
+    let client = Client::from_channel(Channel::Custom(BoxCloneSyncService::new(requests)), Some(options(link))).await;
+    let client = client.map_err(|error| of_request(&error, &name).error)?;
+    address.was_reached();
+    Ok(client)
+}
+
+fn options(link: &Link) -> ConnectOptions {
+    let values = link.config.values();
+    let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
+    match values.text("username") {
+        Some(user) => options.with_user(user, values.text("password").unwrap_or_default()),
+        None => options,
+    }
+}
+
+/// Sends requests on one connection, and on no other: one that is lost is not made again in silence, since what was sent
+/// on it may still be done, and what is asked then is asked elsewhere.
+#[derive(Clone)]
+struct Requests {
+    send: SendRequest<Body>,
+    scheme: Scheme,
+    authority: Authority,
+}
+
+impl Service<Request<Body>> for Requests {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, std::result::Result<Response<Body>, BoxError>>;
+
+    /// Always: only of a request that was given to it can the connection say that it wasn't sent.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        uri.scheme = Some(self.scheme.clone());
+        uri.authority = Some(self.authority.clone());
+        match Uri::from_parts(uri) {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(why) => return Box::pin(std::future::ready(Err(why.into()))),
+        }
+        request
+            .headers_mut()
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("dlock/", env!("CARGO_PKG_VERSION"))));
+        let answer = self.send.try_send_request(request);
+        Box::pin(async move {
+            match answer.await {
+                Ok(answer) => Ok(answer.map(Body::new)),
+                Err(error) if error.message().is_some() => {
+                    Err(std::io::Error::new(ErrorKind::NotConnected, "the connection was lost").into())
+                }
+                Err(error) => Err(error.into_error().into()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::Fate;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_on_a_lost_connection_was_never_sent() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (send, conn) = http2::handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
+        drop(theirs);
+        let _ = conn.await;
+        let requests = Requests { send, scheme: Scheme::HTTP, authority: Authority::from_static("e:2379") };
+        let channel = Channel::Custom(BoxCloneSyncService::new(requests));
+        let client = Client::from_channel(channel, None).await.unwrap();
+        let error = client.kv_client().get("k", None).await.unwrap_err();
+        assert_eq!(of_request(&error, "e:2379").fate, Fate::Elsewhere, "{error:?}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Who holds and who waits, and taking the lock away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp};
+
+use super::keys::{after, is_child, range, told};
+use super::link::{Limits, Link, Refusal};
+use super::mutex::{get, txn};
+use crate::contract::ContenderInfo;
+use crate::contract::owner::parse_owner;
+
+/// How many keys are read at a time, with all that their holders put there.
+const PAGE: i64 = 512;
+
+/// The keys of holder and queue, in their order.
+async fn queue(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyValue>, Refusal> {
+    let (mut from, to) = range(name);
+    let (mut found, mut at) = (Vec::new(), 0);
+    loop {
+        // All as of one moment.
+        let options = GetOptions::new().with_range(to.clone()).with_limit(PAGE).with_revision(at);
+        let page = get(link, limits, &from, &options).await?.value;
+        found.extend(page.kvs().iter().filter(|contender| is_child(name, contender.key())).cloned());
+        match page.kvs().last() {
+            Some(last) if page.more() => {
+                at = if at == 0 { page.header().map_or(0, ResponseHeader::revision) } else { at };
+                from = after(name, last.key());
+            }
+            _ => break,
+        }
+    }
+    found.sort_unstable_by_key(KeyValue::create_revision);
+    Ok(found)
+}
+
+/// ContenderInfo first, then the queue.
+pub(super) async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<ContenderInfo>, Refusal> {
+    let all = queue(link, name, limits).await?;
+    let mut holders: Vec<_> = all.iter().map(holder).collect();
+    if let (Some(first), Some(holder)) = (all.first(), holders.first_mut()) {
+        holder.held = true;
+        holder.fence = u64::try_from(first.create_revision()).ok();
+        let lease = first.lease();
+        if lease > 0 {
+            let left =
+                link.ask(limits, |conn| async move { conn.client.lease_client().time_to_live(lease, None).await });
+            let left = left.await.ok().and_then(|left| u64::try_from(left.value.ttl()).ok());
+            holder.ttl = left.map(Duration::from_secs);
+        }
+    }
+    Ok(holders)
+}
+
+fn holder(contender: &KeyValue) -> ContenderInfo {
+    let Some(told) = told(contender.value()) else { return ContenderInfo::default() };
+    let (host, pid) = parse_owner(told.claim);
+    let token = if told.token.is_empty() { told.claim } else { told.token };
+    ContenderInfo {
+        token: Some(token.to_owned()),
+        label: Some(told.label.to_owned()).filter(|label| !label.is_empty()),
+        host,
+        pid,
+        ..ContenderInfo::default()
+    }
+}
+
+/// Deletes the key of the holder. False: nobody held it.
+pub(super) async fn break_lock(link: &Arc<Link>, name: &str, limits: Limits) -> Result<bool, Refusal> {
+    let Some(first) = queue(link, name, limits).await?.into_iter().next() else { return Ok(false) };
+    let request = Txn::new()
+        .when([Compare::create_revision(first.key(), CompareOp::Equal, first.create_revision())])
+        .and_then([TxnOp::delete(first.key(), None)]);
+    let answer = txn(link, limits, &request).await?;
+    // Gone in the meantime: who held it when it was asked for doesn't any more.
+    Ok(answer.value.succeeded() || !answer.unanswered.is_empty())
+}

@@ -1,0 +1,76 @@
+//! Who holds a lock file, as far as the kernel tells: the process, and nothing else of it.
+
+use std::fs;
+use std::io::Read;
+
+use crate::contract::ContenderInfo;
+
+/// How often the table is looked at before it is believed that nobody holds the lock.
+const LOOKS: usize = 3;
+
+/// The processes that hold a flock on this path. Empty where the system doesn't tell.
+pub(super) fn contenders(path: &str) -> Vec<ContenderInfo> {
+    let Ok(stat) = rustix::fs::stat(path) else { return Vec::new() };
+    let device = format!("{:02x}:{:02x}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let look = || -> Vec<ContenderInfo> {
+        let mut found: Vec<ContenderInfo> = Vec::new();
+        for holder in table().unwrap_or_default().lines().filter_map(|line| holder(line, &device, stat.st_ino)) {
+            if found.iter().all(|other| other.pid != holder.pid) {
+                found.push(holder);
+            }
+        }
+        found
+    };
+    (0..LOOKS).map(|_| look()).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// The kernel's table of locks. It is walked anew from the last position by every read, so that a lock that comes or goes
+/// in between shows another twice or hides it: read with few, large reads, counted once a process, and looked at again
+/// by those who find nothing.
+fn table() -> std::io::Result<String> {
+    let mut file = fs::File::open("/proc/locks")?;
+    let (mut bytes, mut part) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            read => bytes.extend_from_slice(&part[..read]),
+        }
+    }
+}
+
+/// A line such as `1: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF`.
+fn holder(line: &str, device: &str, inode: u64) -> Option<ContenderInfo> {
+    let mut fields = line.split_whitespace().skip(1);
+    if fields.next()? != "FLOCK" {
+        return None;
+    }
+    let pid = fields.nth(2)?.parse::<i64>().ok()?;
+    let (on, number) = fields.next()?.rsplit_once(':')?;
+    if on != device || number.parse() != Ok(inode) {
+        return None;
+    }
+    // A process of another namespace is shown as 0 or -1.
+    let pid = u32::try_from(pid).ok().filter(|&pid| pid > 0);
+    Some(ContenderInfo {
+        held: true,
+        pid,
+        host: Some(crate::contract::owner::host().to_owned()),
+        ..ContenderInfo::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holder;
+
+    #[test]
+    fn reads_a_line_of_the_kernel() {
+        let line = "3: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF";
+        assert_eq!(holder(line, "fe:00", 56789).and_then(|holder| holder.pid), Some(1234));
+        assert!(holder(line, "fe:00", 5).is_none());
+        assert!(holder("1: POSIX  ADVISORY  WRITE 9 fe:00:56789 0 EOF", "fe:00", 56789).is_none());
+        assert!(holder("1: -> FLOCK  ADVISORY  WRITE 9 fe:00:56789 0 EOF", "fe:00", 56789).is_none());
+        let unknown = holder("1: FLOCK  ADVISORY  WRITE -1 fe:00:56789 0 EOF", "fe:00", 56789);
+        assert_eq!(unknown.map(|holder| holder.pid), Some(None));
+    }
+}

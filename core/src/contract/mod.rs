@@ -1,0 +1,20 @@
+//! The contract of a backend.
+//!
+//! A backend knows how to try once, say when to try again, renew and release. Deadlines, cancelling, retries, renewal
+//! and local queues are written once, above it.
+
+mod backend;
+mod capability;
+mod claim;
+mod contender_info;
+mod context;
+mod driver;
+pub(crate) mod owner;
+
+pub(crate) use backend::downcast;
+pub use backend::{Attempt, Backend, Contender, DueLease, Grant, Released, Renewal, RetryHint};
+pub use capability::Capabilities;
+pub use claim::{AcquireOptions, Claim, Mode};
+pub use contender_info::ContenderInfo;
+pub use context::{Context, Observer};
+pub use driver::Driver;

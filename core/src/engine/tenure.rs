@@ -1,0 +1,357 @@
+//! One successful acquisition: what proves it, what became of it, and who learns of its end.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::gate::{Holder, Turn};
+use super::shared::Shared;
+use super::validity::{Policy, Validity};
+use crate::clock::{self, Instant};
+use crate::contract::{Claim, Grant};
+use crate::error::{Error, Kind};
+use crate::observe::callbacks::guarded;
+use crate::observe::event::{self, EventKind};
+use crate::runtime::{epoch, lock};
+
+/// A lock that is held, until it is released, lost, or dropped, which releases it in the background.
+///
+/// May be moved to and used from any thread. Ownership belongs to this value, not to a thread.
+pub struct Lease(pub(crate) Arc<Tenure>);
+
+/// What became of a lease. `Held` turns into one of the others, which are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Ours, as far as this process knows; whether it still counts is for [`Lease::is_held`] to compute.
+    Held,
+    /// No longer ours, or not proven to be.
+    Lost,
+    /// Given back.
+    Released,
+}
+
+/// Why a lease was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum LossReason {
+    Unknown,
+    Expired,
+    Taken,
+    HeldTooLong,
+    Closed,
+}
+
+/// How the release at the backend stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ReleaseState {
+    /// The backend hasn't answered, or hasn't been asked.
+    Open,
+    /// The backend has given the lock back.
+    Done,
+    /// The lock wasn't ours.
+    NotOurs,
+    /// The backend never answered: the lock ends by its ttl.
+    Unconfirmed,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// What a [`Lease`] is a view of.
+pub(crate) struct Tenure {
+    pub(super) epoch: u32,
+    /// The client's handle that made it.
+    pub(crate) handle: u64,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) claim: Claim,
+    pub(super) grant: Arc<dyn Grant>,
+    pub(crate) fence: Option<u64>,
+    /// When the core saw the grant: its age and its longest hold count from then.
+    granted: Instant,
+    pub(crate) validity: Validity,
+    state: AtomicU8,
+    reason: AtomicU8,
+    /// Whether the release at the backend has begun.
+    pub(super) releasing: AtomicBool,
+    release_state: AtomicU8,
+    pub(super) turn: Turn<Self>,
+    /// Whether anybody has ever asked to learn of a change: most leases end with nobody watching.
+    watched: AtomicBool,
+    hooks: Mutex<Vec<Hook>>,
+    changed: Notify,
+    /// Free for a binding's use.
+    pub(crate) user_data: AtomicU64,
+}
+
+/// What a backend granted.
+pub(crate) struct Granted {
+    pub(crate) grant: Arc<dyn Grant>,
+    pub(crate) since: Instant,
+    pub(crate) ttl: Duration,
+}
+
+impl Tenure {
+    /// Makes the lease, with the turn in the gate, from what the backend granted.
+    pub(crate) fn lease(shared: &Arc<Shared>, handle: u64, claim: Claim, granted: Granted, turn: Turn<Self>) -> Lease {
+        let Granted { grant, since, ttl } = granted;
+        // `since` may lie long before: the request is of a session, or of a place in a queue.
+        let granted = Instant::now();
+        let since = shared.not_in_the_future(since, granted);
+        let policy = Policy {
+            unexpiring: shared.is_unexpiring(&claim.options),
+            renewed: shared.is_renewed(&claim.options),
+            max_hold: claim.options.max_hold,
+        };
+        let tenure = Arc::new(Self {
+            epoch: shared.epoch,
+            handle,
+            shared: shared.clone(),
+            fence: grant.fences().map(|fences| fences.start),
+            granted,
+            validity: Validity::new(&policy, granted, since, ttl),
+            claim,
+            grant,
+            state: AtomicU8::new(State::Held as u8),
+            reason: AtomicU8::new(LossReason::Unknown as u8),
+            releasing: AtomicBool::new(false),
+            release_state: AtomicU8::new(ReleaseState::Open as u8),
+            turn,
+            watched: AtomicBool::new(false),
+            hooks: Mutex::new(Vec::new()),
+            changed: Notify::new(),
+            user_data: AtomicU64::new(0),
+        });
+        tenure.turn.hold(&tenure);
+        tenure.schedule();
+        Lease(tenure)
+    }
+
+    /// The user's key.
+    pub(crate) fn key(&self) -> &Arc<str> {
+        &self.claim.options.key
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        Instant::now() - self.granted
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.validity.ttl()
+    }
+
+    /// Returns true if it was made before this process was forked: it is the parent's.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.epoch != epoch()
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            held if held == State::Held as u8 => State::Held,
+            lost if lost == State::Lost as u8 => State::Lost,
+            _ => State::Released,
+        }
+    }
+
+    /// `Held` → another state, once. True: this call did it.
+    fn leave_held(&self, to: State) -> bool {
+        self.state.compare_exchange(State::Held as u8, to as u8, Ordering::SeqCst, Ordering::Acquire).is_ok()
+    }
+
+    pub(super) fn is_lost_because(&self, reason: LossReason) -> bool {
+        self.reason.load(Ordering::Acquire) == reason as u8
+    }
+
+    pub(super) fn set_reason(&self, reason: LossReason) {
+        self.reason.store(reason as u8, Ordering::Release);
+    }
+
+    pub(super) fn release_state(&self) -> ReleaseState {
+        match self.release_state.load(Ordering::Acquire) {
+            0 => ReleaseState::Open,
+            1 => ReleaseState::Done,
+            2 => ReleaseState::NotOurs,
+            _ => ReleaseState::Unconfirmed,
+        }
+    }
+
+    pub(super) fn set_release_state(&self, state: ReleaseState) {
+        self.release_state.store(state as u8, Ordering::SeqCst);
+    }
+
+    /// Returns true if the lease counts, computed from the clock at the call.
+    pub(crate) fn is_held(&self) -> bool {
+        if self.is_inherited() || self.state() != State::Held {
+            return false;
+        }
+        if self.validity.until().passed() && !mutant!("never-expires") {
+            let held_too_long = self.validity.is_held_too_long();
+            self.lose(if held_too_long { LossReason::HeldTooLong } else { LossReason::Expired });
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        !self.is_held() && self.state() == State::Lost
+    }
+
+    /// The error of whoever counts on a lease that isn't held.
+    pub(crate) fn not_held_error(&self) -> Error {
+        let error = if self.is_inherited() {
+            Error::new(
+                Kind::NotHeld,
+                "the lease was made before a fork and belongs to the parent; acquire the lock here",
+            )
+        } else if self.state() == State::Released {
+            Error::new(Kind::NotHeld, "the lease was released before")
+        } else {
+            return self.loss();
+        };
+        self.in_context(error)
+    }
+
+    /// The error of a loss, and its reason.
+    pub(crate) fn loss(&self) -> Error {
+        let text = match self.reason.load(Ordering::Acquire) {
+            reason if reason == LossReason::Taken as u8 => {
+                "the lock was lost: the backend says that it is no longer ours"
+            }
+            reason if reason == LossReason::HeldTooLong as u8 => {
+                "the lock was lost: it was held for longer than max_hold"
+            }
+            reason if reason == LossReason::Closed as u8 => {
+                "the lock was lost: the client that it came from was closed"
+            }
+            _ => "the lock was lost: it was not renewed before it ended",
+        };
+        self.in_context(Error::new(Kind::Lost, text))
+    }
+
+    /// The error with this lease's key and backend.
+    pub(super) fn in_context(&self, error: Error) -> Error {
+        error.with_key(self.key().clone()).with_backend(self.shared.name())
+    }
+
+    pub(super) fn emit(&self, kind: impl FnOnce() -> EventKind) {
+        event::emit(|| kind().of(self.shared.name(), self.key()));
+    }
+
+    /// `Held` → `Lost`, once, and reported to everybody.
+    pub(crate) fn lose(&self, reason: LossReason) {
+        // Before the state: whoever sees the loss sees its reason.
+        if self.state() == State::Held {
+            let (unknown, reason) = (LossReason::Unknown as u8, reason as u8);
+            let _ = self.reason.compare_exchange(unknown, reason, Ordering::AcqRel, Ordering::Acquire);
+        }
+        if !self.leave_held(State::Lost) {
+            return;
+        }
+        self.emit(|| EventKind::Lost { held: self.age() });
+        for hook in self.change() {
+            guarded(self.shared.name(), self.key(), hook);
+        }
+    }
+
+    /// `Held` → `Released`, once. True: this call did it.
+    pub(crate) fn let_go(&self) -> bool {
+        let let_go = self.leave_held(State::Released);
+        if let_go {
+            self.emit(|| EventKind::Released { held: self.age() });
+            drop(self.change());
+        }
+        let_go
+    }
+
+    /// Wakes all that wait for a change, and returns the hooks, which are of use once.
+    pub(super) fn change(&self) -> Vec<Hook> {
+        if !self.watched.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        self.changed.notify_waiters();
+        std::mem::take(&mut *lock(&self.hooks))
+    }
+
+    /// The next change. What is looked at after this call and before awaiting it is not missed.
+    pub(super) fn next_change(&self) -> Notified<'_> {
+        self.watched.store(true, Ordering::SeqCst);
+        self.changed.notified()
+    }
+
+    /// Waits for the end: true when it was lost, false when it was released.
+    pub(crate) async fn lost(&self) -> bool {
+        if self.is_inherited() {
+            // A thread that isn't here may have locked what follows for ever; and nothing loses this copy any more.
+            return true;
+        }
+        loop {
+            let mut changed = std::pin::pin!(self.next_change());
+            changed.as_mut().enable();
+            if self.state() == State::Released {
+                return false;
+            }
+            if !self.is_held() {
+                return true;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = clock::sleep_until(self.validity.until()) => {}
+            }
+        }
+    }
+
+    /// Calls `f` once when the lease is lost, at once if it was, on the thread that finds it lost.
+    pub(crate) fn on_lost(&self, f: impl FnOnce() + Send + 'static) {
+        if self.is_inherited() {
+            // As in `lost`.
+            return;
+        }
+        self.watched.store(true, Ordering::SeqCst);
+        let call = |f| guarded(self.shared.name(), self.key(), f);
+        if self.is_lost() {
+            return call(f);
+        }
+        let mut hooks = lock(&self.hooks);
+        match self.state() {
+            State::Held => hooks.push(Box::new(f)),
+            State::Released => {}
+            State::Lost => {
+                drop(hooks);
+                call(f);
+            }
+        }
+    }
+}
+
+impl Holder for Tenure {
+    fn key(&self) -> &Arc<str> {
+        &self.claim.options.key
+    }
+
+    fn is_being_released(&self) -> bool {
+        self.releasing.load(Ordering::Acquire) && self.release_state() == ReleaseState::Open
+    }
+}
+
+/// Releases in the background. Does nothing at all in a child of fork: the lock is the parent's.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.0.is_inherited() {
+            // Not even the parent's counters are touched: what they lead to may be locked for ever.
+            std::mem::forget(self.0.clone());
+            return;
+        }
+        self.0.release_in_background();
+    }
+}
+
+impl fmt::Debug for Tenure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenure").field("claim", &self.claim).finish_non_exhaustive()
+    }
+}
