@@ -24,13 +24,13 @@ impl Instant {
     }
 
     /// As the machine's clock has it, also in a test that has a clock of its own: for what other processes see too.
-    #[cfg(all(unix, feature = "file"))]
+    #[cfg(unix)]
     pub(crate) fn real() -> Self {
         Self(boot_time())
     }
 
     /// What [`now`](Self::now) says, where this is what [`real`](Self::real) has just said.
-    #[cfg(all(unix, feature = "file"))]
+    #[cfg(unix)]
     pub(crate) fn as_now(self) -> Self {
         #[cfg(feature = "testing")]
         if let Some(virtual_now) = virtual_time::now() {

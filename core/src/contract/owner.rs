@@ -8,7 +8,6 @@ pub(crate) fn contender(client: u32) -> String {
 }
 
 /// The host and the process of a contender or a claim; `None` for a text that is neither.
-#[cfg(any(feature = "redis", feature = "etcd"))]
 pub(crate) fn parse_owner(contender: &str) -> (Option<String>, Option<u32>) {
     let mut parts = contender.split(':');
     if parts.next() != Some("dlock") {
