@@ -66,11 +66,9 @@ fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
         }
         answered();
     };
-    if mutant!("process-one-pool-for-all") {
-        crate::callbacks::pool(work);
-        return Ok(answer);
-    }
-    RESOLVER.get(|| Pool::new("dlock-resolve")).run(work).map_err(|error| {
+    let one_for_all = mutant!("process-one-pool-for-all");
+    let pool = if one_for_all { Pool::callbacks() } else { RESOLVER.get(|| Pool::new("dlock-resolve")) };
+    pool.run(work).map_err(|error| {
         forget();
         Error::other(threads::exhausted("no thread to resolve a name can be started", &error))
     })?;

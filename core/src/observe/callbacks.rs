@@ -9,19 +9,18 @@ use crate::clock;
 use crate::error::panic_text;
 #[cfg(feature = "testing")]
 use crate::runtime::simulated;
-use crate::runtime::{self, PerProcess, Pool};
+use crate::runtime::{self, Pool};
 
 /// Runs code of the user's on the pool of threads that is kept for it, never on the thread that renews leases. A panic
 /// is caught, and becomes an event.
 pub fn pool(work: impl FnOnce() + Send + 'static) {
-    static CALLBACKS: PerProcess<Pool> = PerProcess::new();
     let work = || guarded("", &"".into(), work);
     #[cfg(feature = "testing")]
     if let Some(handle) = simulated::runtime() {
         drop(handle.spawn_blocking(work));
         return;
     }
-    let pool = CALLBACKS.get(|| Pool::new("dlock-pool"));
+    let pool = Pool::callbacks();
     if pool.run(work).is_err() {
         // The system has no thread for it now. The work is not lost.
         runtime::spawn(async {

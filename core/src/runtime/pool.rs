@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::fork::PerProcess;
 use super::lock::lock;
 use super::threads;
 
@@ -32,6 +33,12 @@ struct State {
 }
 
 impl Pool {
+    /// The pool for code of the user's.
+    pub(crate) fn callbacks() -> &'static Self {
+        static CALLBACKS: PerProcess<Pool> = PerProcess::new();
+        CALLBACKS.get(|| Self::new("dlock-pool"))
+    }
+
     /// One whose threads have this name.
     pub(crate) fn new(name: &'static str) -> Self {
         Self { name, state: Mutex::default(), come: Condvar::new() }
