@@ -1,4 +1,5 @@
-//! The one connection of a client: made when it is needed, once for all who ask, and again when it is of no use any more.
+//! The one connection of a client: made when it is needed, once for all who ask, and again when it is of no use any
+//! more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,8 +49,8 @@ impl<C: Connection> SharedConnection<C> {
         }
     }
 
-    /// The connection there is, or the one that is made; `other`: another than the one of this number. It is made whole also
-    /// when nobody waits for it. `None`: the runtime ended before.
+    /// The connection there is, or the one that is made; `other`: another than the one of this number. It is made whole
+    /// also when nobody waits for it. `None`: the runtime ended before.
     pub(crate) async fn get<F>(self: &Arc<Self>, other: Option<u64>, make: impl FnOnce(u64) -> F) -> Made<C>
     where
         F: Future<Output = Result<Arc<C>>> + Send + 'static,

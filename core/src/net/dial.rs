@@ -13,8 +13,8 @@ use crate::clock;
 /// How long an address has for itself before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to whichever answers first: IPv6 and IPv4 in turn, the next one when the one before has failed or was silent
-/// for its head start.
+/// Connects to whichever answers first: IPv6 and IPv4 in turn, the next one when the one before has failed or was
+/// silent for its head start.
 pub(super) async fn dial(addresses: Vec<SocketAddr>) -> Result<Socket> {
     let mut rest = VecDeque::from(in_turn(addresses));
     let mut failed = Error::new(ErrorKind::NotFound, "the name has no address");

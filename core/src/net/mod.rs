@@ -85,7 +85,8 @@ impl Address {
         self.reached.load(Ordering::Relaxed)
     }
 
-    /// Connects: the name is resolved and the certificates are read for each connection anew. The caller bounds the time.
+    /// Connects: the name is resolved and the certificates are read for each connection anew. The caller bounds the
+    /// time.
     pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>> {
         let addresses = resolve::resolve(&self.host, self.port).await?;
         let Some(tls) = &self.tls else { return Ok(Box::new(dial::dial(addresses).await?)) };

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use crate::clock::Instant;
 use crate::runtime::{PerProcess, Pool, lock, threads};
 
-/// How old a question may be whose answer is shared: a name that hangs doesn't take a thread for each try to connect, and
-/// one that has been answered in the meantime isn't waited for behind it.
+/// How old a question may be whose answer is shared: a name that hangs doesn't take a thread for each try to connect,
+/// and one that has been answered in the meantime isn't waited for behind it.
 const SHARED: Duration = Duration::from_secs(2);
 
 type Answer = Option<std::result::Result<Vec<SocketAddr>, Arc<Error>>>;

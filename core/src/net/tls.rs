@@ -51,7 +51,8 @@ impl Tls {
         self
     }
 
-    /// Reads the files on a thread of its own, as their disk may be slow. One that can't be used may be just being replaced.
+    /// Reads the files on a thread of its own, as their disk may be slow. One that can't be used may be just being
+    /// replaced.
     pub(super) async fn read_anew(self: Arc<Self>) -> std::io::Result<(TlsConnector, ServerName<'static>)> {
         static READER: PerProcess<Pool> = PerProcess::new();
         let (tell, told) = oneshot::channel();

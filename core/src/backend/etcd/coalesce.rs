@@ -1,7 +1,7 @@
-//! Fewer packets: what belongs to one request goes out together.
+//! Fewer packets: the parts of one request are sent together.
 //!
-//! HTTP/2 flushes a request's head before its body, and the server is woken for both. As with the option of TCP of this
-//! name, a flush waits; here no longer than until whatever else is ready has run, and may have had more to send.
+//! HTTP/2 flushes a request's head before its body, and the server wakes up for both. So a flush waits, as with TCP's
+//! option "cork": until every other task that is ready has run, and may have sent more.
 
 use std::io::Result;
 use std::pin::Pin;
@@ -9,23 +9,25 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How much is held back at the most, in bytes.
+/// The number of bytes that are held back at the most.
 const LIMIT: usize = 16 * 1024;
 
-pub(super) struct Cork<S> {
+/// A stream whose flushes wait once.
+pub(super) struct CoalescingStream<S> {
     stream: S,
     held: Vec<u8>,
-    /// How much of it is written.
+    /// The number of held bytes that are written.
     written: usize,
-    /// Whether the flush under way has waited.
+    /// True if the flush in progress has waited.
     waited: bool,
 }
 
-impl<S: AsyncWrite + Unpin> Cork<S> {
+impl<S: AsyncWrite + Unpin> CoalescingStream<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, held: Vec::new(), written: 0, waited: false }
     }
 
+    /// Writes the held bytes.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while self.written < self.held.len() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.held[self.written..]))? {
@@ -39,7 +41,7 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescingStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         if self.held.len() >= LIMIT {
             ready!(self.poll_out(cx))?;
@@ -64,7 +66,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CoalescingStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, bytes)
     }
@@ -79,16 +81,16 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_until_the_flush_has_waited_goes_out_together() {
         let (ours, mut theirs) = duplex(64);
-        let mut cork = Cork::new(ours);
+        let mut coalescing = CoalescingStream::new(ours);
         let mut bytes = [0; 64];
         for _ in 0..3 {
-            cork.write_all(b"head").await.unwrap();
+            coalescing.write_all(b"head").await.unwrap();
             let mut first = true;
             std::future::poll_fn(|cx| {
-                let flushed = Pin::new(&mut cork).poll_flush(cx);
+                let flushed = Pin::new(&mut coalescing).poll_flush(cx);
                 assert_eq!(flushed.is_pending(), first, "{flushed:?}");
                 if std::mem::take(&mut first) {
-                    assert!(Pin::new(&mut cork).poll_write(cx, b"body").is_ready());
+                    assert!(Pin::new(&mut coalescing).poll_write(cx, b"body").is_ready());
                 }
                 flushed.map(Result::unwrap)
             })
@@ -104,12 +106,12 @@ mod tests {
         let all: Vec<u8> = (0..5 * LIMIT).map(|n| (n % 251) as u8).collect();
         let sent = all.clone();
         let sender = tokio::spawn(async move {
-            let mut cork = Cork::new(ours);
+            let mut coalescing = CoalescingStream::new(ours);
             for part in sent.chunks(999) {
-                cork.write_all(part).await.unwrap();
-                assert!(cork.held.len() < 2 * LIMIT);
+                coalescing.write_all(part).await.unwrap();
+                assert!(coalescing.held.len() < 2 * LIMIT);
             }
-            cork.shutdown().await.unwrap();
+            coalescing.shutdown().await.unwrap();
         });
         let mut arrived = Vec::new();
         theirs.read_to_end(&mut arrived).await.unwrap();

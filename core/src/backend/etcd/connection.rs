@@ -1,4 +1,4 @@
-//! How a connection is made: our own socket and TLS under the crate's HTTP/2, the login on top.
+//! A connection: our own socket and TLS, the crate's HTTP/2 above them, and the login.
 
 use std::io::ErrorKind;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service};
 
-use super::coalesce::Cork;
+use super::coalesce::CoalescingStream;
 use super::error::{of_io, of_request};
 use super::link::{Conn, Link};
 use crate::clock;
@@ -22,10 +22,10 @@ use crate::error::{Error, Result};
 use crate::runtime;
 use crate::runtime::BoxFuture;
 
-/// How often a connection with requests under way is asked whether it lives. More often than every 5 s etcd forbids.
+/// The time between two pings on a connection with requests in progress. etcd forbids less than 5 s.
 const PING: Duration = Duration::from_secs(10);
 
-/// Makes a connection to one of the endpoints: each is tried once, the one of this number first, counted from 1.
+/// Connects to one of the endpoints. Each is tried once, the one of this number first, counted from 1.
 pub(super) async fn connect(link: &Link, number: u64) -> Result<Conn> {
     let (count, first) = (link.addresses.len(), usize::try_from(number).unwrap_or(1) - 1);
     let limit = link.dial_limit();
@@ -61,10 +61,10 @@ async fn made(link: &Link, at: usize) -> Result<Client> {
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(link.config.connect_timeout())
-        .handshake(TokioIo::new(Cork::new(stream)))
+        .handshake(TokioIo::new(CoalescingStream::new(stream)))
         .await
         .map_err(|why| Error::unavailable(format!("etcd at {name} can't be reached: {why}")))?;
-    // It ends with the last who has `send`.
+    // It ends when the last clone of `send` is dropped.
     runtime::spawn(async move { drop(conn.await) });
     let requests = Requests {
         send,
@@ -86,8 +86,8 @@ fn options(link: &Link) -> ConnectOptions {
     }
 }
 
-/// Sends requests on one connection, and on no other: one that is lost is not made again in silence, since what was sent
-/// on it may still be done, and what is asked then is asked elsewhere.
+/// A sender of requests on one connection and no other. A lost connection is not replaced silently: requests that were
+/// sent on it may still be applied, and later ones are sent on another connection.
 #[derive(Clone)]
 struct Requests {
     send: SendRequest<Body>,
@@ -100,7 +100,7 @@ impl Service<Request<Body>> for Requests {
     type Error = BoxError;
     type Future = BoxFuture<'static, std::result::Result<Response<Body>, BoxError>>;
 
-    /// Always: only of a request that was given to it can the connection say that it wasn't sent.
+    /// Returns ready always: only for a request that it got can the connection say that it wasn't sent.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
@@ -131,7 +131,7 @@ impl Service<Request<Body>> for Requests {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::Fate;
+    use super::super::error::Outcome;
     use super::*;
 
     #[tokio::test]
@@ -144,6 +144,6 @@ mod tests {
         let channel = Channel::Custom(BoxCloneSyncService::new(requests));
         let client = Client::from_channel(channel, None).await.unwrap();
         let error = client.kv_client().get("k", None).await.unwrap_err();
-        assert_eq!(of_request(&error, "e:2379").fate, Fate::Elsewhere, "{error:?}");
+        assert_eq!(of_request(&error, "e:2379").outcome, Outcome::TryElsewhere, "{error:?}");
     }
 }

@@ -4,269 +4,275 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Etcd;
-use super::error::Fate;
-use super::grant::Held;
+use super::error::Outcome;
+use super::grant::EtcdGrant;
 use super::keys::{key, value};
 use super::link::{Limits, PATIENCE, Refusal, Unanswered};
-use super::mutex::{Asker, Line, Seen, leave};
-use super::orphans::{self, Ghost};
+use super::mutex::{MutexTxn, Position, Predecessors, delete_if_ours};
+use super::orphans::{self, Orphan};
 use super::session::Session;
-use super::watch::Interest;
+use super::watch::Subscription;
 use crate::clock::Instant;
 use crate::contract::Claim;
 use crate::contract::{Attempt, Contender, RetryHint};
 use crate::error::Result;
 use crate::runtime::BoxFuture;
 
-/// How often a contender looks again at once before it lets others have the server.
+/// The number of requests in a row before a contender pauses.
 const LOOKS: u32 = 8;
 
-pub(super) struct Waiter {
+/// A claim that asks for its lock.
+pub(super) struct EtcdContender {
     etcd: Arc<Etcd>,
     claim: Claim,
     value: Vec<u8>,
-    seat: Option<Seat>,
-    interest: Option<Interest>,
+    entry: Option<QueueEntry>,
+    subscription: Option<Subscription>,
     polls: u32,
 }
 
-/// Under which key the claim stands, or may stand.
-struct Seat {
+/// The key of a claim in the queue, which exists or may exist.
+struct QueueEntry {
     session: Arc<Session>,
     key: Vec<u8>,
-    /// The revision at which the key was put; 0: not known to be there.
+    /// The revision at which the key was put; 0: it is not known to exist.
     rev: i64,
-    /// Where putting it has had no answer.
+    /// The connections on which the put had no answer.
     unanswered: Unanswered,
-    /// Whether it may be there all the same.
-    unknown: bool,
+    /// True if the key may exist although no request is unanswered.
+    unconfirmed: bool,
 }
 
-impl Seat {
-    fn is_doubtful(&self) -> bool {
-        self.unknown || !self.unanswered.is_empty()
+impl QueueEntry {
+    /// Returns true if the key may exist or be put without an answer.
+    fn is_in_doubt(&self) -> bool {
+        self.unconfirmed || !self.unanswered.is_empty()
     }
 
-    fn may_be_there(&self) -> bool {
-        self.rev != 0 || self.is_doubtful()
+    /// Returns true if the key exists or may exist.
+    fn may_exist(&self) -> bool {
+        self.rev != 0 || self.is_in_doubt()
     }
 }
 
-/// How long a request about a lock of this ttl is waited for before it is asked elsewhere as well.
+/// The time after which a request about a lock of this ttl is sent on a second connection too.
 pub(super) fn patience(ttl: Duration) -> Duration {
     (ttl / 4).clamp(Duration::from_millis(50), PATIENCE)
 }
 
-impl Waiter {
+impl EtcdContender {
     pub(super) fn new(etcd: Arc<Etcd>, claim: Claim) -> Self {
         let value = value(&claim);
-        Self { etcd, claim, value, seat: None, interest: None, polls: 0 }
+        Self { etcd, claim, value, entry: None, subscription: None, polls: 0 }
     }
 
+    /// Tries once.
     async fn try_once(&mut self, budget: Duration) -> Result<Attempt> {
         let end = Instant::now().plus(budget);
         for _ in 0..LOOKS {
             let limits = Limits { patience: patience(self.claim.options.ttl), budget: end.left() };
-            self.seated(limits).await?;
-            let Some(seat) = &mut self.seat else { continue };
-            // Before asking: the server has executed the keep-alive by which the lease lives.
-            let since = seat.session.since();
-            if seat.rev != 0 && self.interest.as_ref().is_some_and(Interest::is_first) {
-                let rev = seat.rev;
+            self.ensure_entry(limits).await?;
+            let Some(entry) = &mut self.entry else { continue };
+            // Read before the request: the server has executed the keep-alive by which the lease lives.
+            let since = entry.session.since();
+            if entry.rev != 0 && self.subscription.as_ref().is_some_and(Subscription::is_first) {
+                let rev = entry.rev;
                 return Ok(self.granted(rev, since));
             }
-            let listens = self.interest.as_ref().is_some_and(Interest::listen);
+            let collects = self.subscription.as_ref().is_some_and(Subscription::collect);
             let (link, name) = (&self.etcd.link, &*self.claim.options.name);
             let (floors, made) = (&self.etcd.floors, link.made());
-            let asker = Asker { link, name, key: &seat.key, value: &self.value, limits, floors, made };
-            let lease = seat.session.id;
-            let answer = match seat.rev {
-                0 if self.claim.wait => asker.enter(lease).await,
-                0 => asker.take(lease).await,
-                rev => asker.look(rev).await.map(|seen| (seen, Unanswered::new())),
+            let mutex = MutexTxn { link, name, key: &entry.key, value: &self.value, limits, floors, made };
+            let lease = entry.session.id;
+            let answer = match entry.rev {
+                0 if self.claim.wait => mutex.enqueue(lease).await,
+                0 => mutex.acquire(lease).await,
+                rev => mutex.locate(rev).await.map(|seen| (seen, Unanswered::new())),
             };
             let seen = match answer {
                 Ok((seen, unanswered)) => {
-                    seat.unanswered.extend(unanswered);
+                    entry.unanswered.extend(unanswered);
                     seen
                 }
-                Err(refusal) if refusal.failure.fate == Fate::NoLease => {
-                    // What was asked before can't be done any more either.
-                    seat.session.lose();
-                    self.seat = None;
+                Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => {
+                    // Requests before this one can't be applied any more either.
+                    entry.session.lose();
+                    self.entry = None;
                     continue;
                 }
                 Err(refusal) => {
-                    if seat.rev == 0 && refusal.is_unknown() {
-                        seat.unknown = true;
-                        seat.unanswered.extend(refusal.unanswered);
+                    if entry.rev == 0 && refusal.is_in_doubt() {
+                        entry.unconfirmed = true;
+                        entry.unanswered.extend(refusal.unanswered);
                     }
                     return Err(refusal.failure.error);
                 }
             };
             match seen {
-                Seen::First { rev } => return Ok(self.granted(rev, since)),
-                Seen::Behind { rev, line } => {
-                    seat.rev = rev;
+                Position::First { rev } => return Ok(self.granted(rev, since)),
+                Position::Behind { rev, predecessors } => {
+                    entry.rev = rev;
                     if !self.claim.wait {
                         return Ok(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None }));
                     }
-                    if let Some(wake) = self.wake(listens, line, limits).await {
+                    if let Some(wake) = self.wake(collects, predecessors, limits).await {
                         return Ok(Attempt::Busy(wake));
                     }
                 }
-                Seen::Absent if !self.claim.wait && seat.rev == 0 => {
+                Position::Absent if !self.claim.wait && entry.rev == 0 => {
                     return Ok(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None }));
                 }
-                // Its lease has ended or it was deleted: the place is lost.
-                Seen::Absent => self.give_up_seat(),
-                Seen::Foreign(theirs) => {
-                    seat.rev = 0;
-                    seat.unknown = false;
-                    let ghost = Ghost { key: seat.key.clone(), value: theirs, unanswered: Unanswered::new() };
-                    orphans::settle(self.etcd.link.clone(), &seat.session, ghost);
-                    self.etcd.sessions.retire(&seat.session);
-                    self.give_up_seat();
+                // The lease has ended or the key was deleted: the place is lost.
+                Position::Absent => self.give_up_entry(),
+                Position::Foreign(theirs) => {
+                    entry.rev = 0;
+                    entry.unconfirmed = false;
+                    let orphan = Orphan { key: entry.key.clone(), value: theirs, unanswered: Unanswered::new() };
+                    orphans::take_back(self.etcd.link.clone(), &entry.session, orphan);
+                    self.etcd.sessions.retire(&entry.session);
+                    self.give_up_entry();
                 }
             }
         }
         Ok(Attempt::Busy(RetryHint { after: Duration::from_millis(fastrand::u64(5..=15)), on: None }))
     }
 
-    /// Sees to it that there is a key to stand under, with a lease that lives.
-    async fn seated(&mut self, limits: Limits) -> Result<(), Refusal> {
-        if let Some(seat) = &self.seat {
-            let session = &seat.session;
-            // A lease of its own is to be whole when it is granted.
-            let age = if session.own { session.ttl / 10 } else { session.ttl / 3 };
+    /// Makes sure that the claim has a key, with a lease that lives.
+    async fn ensure_entry(&mut self, limits: Limits) -> Result<(), Refusal> {
+        if let Some(entry) = &self.entry {
+            let session = &entry.session;
+            // A dedicated lease has nearly its whole ttl at the grant.
+            let age = if session.dedicated { session.ttl / 10 } else { session.ttl / 3 };
             let lives = !session.since().plus(age).passed()
                 || Box::pin(session.keep_alive(limits, Instant::now().minus(age))).await?;
             if lives {
                 return Ok(());
             }
-            self.seat = None;
+            self.entry = None;
         }
         let options = &self.claim.options;
-        // As long as with any lease.
+        // The longest name of a lease.
         let size = options.name.len() + 17;
         let session = self.etcd.sessions.pick(options.ttl, !options.auto_renew, size, limits).await?;
         let key = key(&options.name, session.id);
-        self.interest = self.interest.take().filter(|interest| interest.is_for(&key));
-        if self.interest.is_none() && self.claim.wait {
-            self.interest = self.etcd.watches.enter(&options.name, &key, true);
+        self.subscription = self.subscription.take().filter(|subscription| subscription.is_for(&key));
+        if self.subscription.is_none() && self.claim.wait {
+            self.subscription = self.etcd.watches.subscribe(&options.name, &key, true);
         }
-        self.seat = Some(Seat { session, key, rev: 0, unanswered: Unanswered::new(), unknown: false });
+        self.entry = Some(QueueEntry { session, key, rev: 0, unanswered: Unanswered::new(), unconfirmed: false });
         Ok(())
     }
 
-    /// What to wait for behind these. `None`: look again at once.
-    async fn wake(&mut self, listens: bool, line: Line, limits: Limits) -> Option<RetryHint> {
-        let seat = self.seat.as_ref()?;
-        let after = seat.session.since().plus(seat.session.ttl / 3).left().max(Duration::from_millis(10));
-        if listens {
-            let interest = self.interest.as_ref()?;
-            if !interest.arm(line) {
+    /// Returns the hint for the next try, behind these keys. `None`: ask again at once.
+    async fn wake(&mut self, collects: bool, predecessors: Predecessors, limits: Limits) -> Option<RetryHint> {
+        let entry = self.entry.as_ref()?;
+        let after = entry.session.since().plus(entry.session.ttl / 3).left().max(Duration::from_millis(10));
+        if collects {
+            let subscription = self.subscription.as_ref()?;
+            if !subscription.arm(predecessors) {
                 return None;
             }
             self.polls = 0;
-            return Some(RetryHint { after, on: Some(Box::pin(interest.rung())) });
+            return Some(RetryHint { after, on: Some(Box::pin(subscription.notified())) });
         }
-        let watched = match &self.interest {
-            Some(interest) => interest,
+        let watched = match &self.subscription {
+            Some(subscription) => subscription,
             None => {
-                let (name, key) = (&self.claim.options.name, &seat.key);
-                self.interest = self.etcd.watches.enter(name, key, false);
-                self.interest.as_ref()?
+                let (name, key) = (&self.claim.options.name, &entry.key);
+                self.subscription = self.etcd.watches.subscribe(name, key, false);
+                self.subscription.as_ref()?
             }
         };
         if watched.ready(limits.patience.min(limits.budget)).await {
-            if mutant!("etcd-listens-after-reading") && watched.listen() && watched.arm(line) {
-                return Some(RetryHint { after, on: Some(Box::pin(watched.rung())) });
+            if mutant!("etcd-listens-after-reading") && watched.collect() && watched.arm(predecessors) {
+                return Some(RetryHint { after, on: Some(Box::pin(watched.notified())) });
             }
             return None;
         }
-        // Nobody tells: looked at again, less and less often.
+        // No event will come: poll, less and less often.
         self.polls = (self.polls + 1).min(6);
         let pause = Duration::from_millis(5 << self.polls).min(Duration::from_millis(250));
         Some(RetryHint { after: after.min(pause.mul_f64(0.5 + fastrand::f64() / 2.0)), on: None })
     }
 
-    /// Begins anew under another key, or under the same one.
-    fn give_up_seat(&mut self) {
-        let Some(seat) = self.seat.take() else { return };
-        if seat.is_doubtful() {
-            self.haunted(&seat);
+    /// Gives up the key. The next try starts with another key, or with the same one.
+    fn give_up_entry(&mut self) {
+        let Some(entry) = self.entry.take() else { return };
+        if entry.is_in_doubt() {
+            self.take_back(&entry);
         }
     }
 
-    /// What was asked there may still be there, or be done.
-    fn haunted(&self, seat: &Seat) {
-        let (key, value, unanswered) = (seat.key.clone(), self.value.clone(), seat.unanswered.clone());
-        let ghost = Ghost { key, value, unanswered };
-        self.etcd.sessions.retire(&seat.session);
-        orphans::settle(self.etcd.link.clone(), &seat.session, ghost);
+    /// Takes back a key that exists or may still be put.
+    fn take_back(&self, entry: &QueueEntry) {
+        let (key, value, unanswered) = (entry.key.clone(), self.value.clone(), entry.unanswered.clone());
+        let orphan = Orphan { key, value, unanswered };
+        self.etcd.sessions.retire(&entry.session);
+        orphans::take_back(self.etcd.link.clone(), &entry.session, orphan);
     }
 
+    /// Returns the grant, which takes over the key and the subscription.
     fn granted(&mut self, rev: i64, since: Instant) -> Attempt {
-        let Some(seat) = self.seat.take() else {
+        let Some(entry) = self.entry.take() else {
             return Attempt::Busy(RetryHint { after: Duration::ZERO, on: None });
         };
-        let ttl = seat.session.ttl;
-        let interest = self.interest.take();
+        let ttl = entry.session.ttl;
+        let subscription = self.subscription.take();
         let (etcd, claim, value) = (self.etcd.clone(), self.claim.clone(), std::mem::take(&mut self.value));
-        let held = Held::new(etcd, claim, (seat.key, value), rev, seat.session, interest, seat.unanswered);
+        let held = EtcdGrant::new(etcd, claim, (entry.key, value), rev, entry.session, subscription, entry.unanswered);
         Attempt::Granted { grant: Arc::new(held), since, ttl }
     }
 
-    async fn leave(&mut self) -> Result<()> {
-        let Some(seat) = &self.seat else { return Ok(()) };
+    /// Deletes the key.
+    async fn delete_entry(&mut self) -> Result<()> {
+        let Some(entry) = &self.entry else { return Ok(()) };
         let limits = self.etcd.link.limits(patience(self.claim.options.ttl));
-        let doubtful = seat.is_doubtful();
-        if !seat.may_be_there() {
+        let in_doubt = entry.is_in_doubt();
+        if !entry.may_exist() {
             return Ok(());
         }
-        if seat.session.own {
-            // It goes with its lease, and can't come later.
-            seat.session.revoke(limits).await?;
+        if entry.session.dedicated {
+            // The end of the lease deletes the key, and the key can't be put later.
+            entry.session.revoke(limits).await?;
             return Ok(());
         }
-        let rev = if doubtful { 0 } else { seat.rev };
-        match leave(&self.etcd.link, limits, (&seat.key, &self.value), rev).await {
-            Ok(_) if doubtful => self.haunted(seat),
+        let rev = if in_doubt { 0 } else { entry.rev };
+        match delete_if_ours(&self.etcd.link, limits, (&entry.key, &self.value), rev).await {
+            Ok(_) if in_doubt => self.take_back(entry),
             Ok(_) => {}
             Err(refusal) if refusal.failure.error.is_temporary() => return Err(refusal.into()),
-            // Refused for good: nobody is kept waiting for that.
-            Err(_) => self.haunted(seat),
+            // Refused for good: the caller need not wait.
+            Err(_) => self.take_back(entry),
         }
         Ok(())
     }
 }
 
-/// What it couldn't be freed of in time is looked after in the background: its lease may live on for others.
-impl Drop for Waiter {
+/// Takes back in the background the key that could not be deleted in time: its lease may live on for other claims.
+impl Drop for EtcdContender {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.take().filter(|seat| seat.may_be_there() && !seat.session.own) {
-            self.haunted(&seat);
+        if let Some(entry) = self.entry.take().filter(|entry| entry.may_exist() && !entry.session.dedicated) {
+            self.take_back(&entry);
         }
     }
 }
 
-impl Contender for Waiter {
+impl Contender for EtcdContender {
     fn attempt(&mut self, budget: Duration) -> BoxFuture<'_, Result<Attempt>> {
         Box::pin(self.try_once(budget))
     }
 
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
-            self.leave().await?;
-            (self.seat, self.interest) = (None, None);
+            self.delete_entry().await?;
+            (self.entry, self.subscription) = (None, None);
             Ok(())
         })
     }
 }
 
-impl std::fmt::Debug for Waiter {
+impl std::fmt::Debug for EtcdContender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiter").field("claim", &self.claim).finish_non_exhaustive()
+        f.debug_struct("EtcdContender").field("claim", &self.claim).finish_non_exhaustive()
     }
 }

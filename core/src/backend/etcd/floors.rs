@@ -1,36 +1,37 @@
-//! Where the keys of longer names are among those of a lock's contenders: up to which revision they were looked through, so
-//! that however many there are, each is looked at once.
+//! Floors: for a lock whose range contains keys of longer names, the revision up to which they were read. So each of
+//! these keys is read once.
 //!
-//! What is known ends with the connection that it was heard on: behind the next one there may be a cluster that was restored
-//! and has gone back, and on again past all that was seen before.
+//! A floor ends with its connection: behind the next one there may be a cluster that was restored from a backup, has
+//! gone back, and has passed the old revision again.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 use crate::runtime::lock;
 
-/// For how many names at a time. What is forgotten is looked through again.
+/// The number of names with a floor. The keys of a name without one are read again.
 const NAMES: usize = 1024;
 
-/// For each name that has longer ones beside it: no contender has a key that was made before this revision, and none
-/// will have.
+/// The floors: for each name that has longer ones beside it, no contender has a key that was made before this revision,
+/// and none will have.
 #[derive(Debug, Default)]
 pub(super) struct Floors(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// How many connections had been made when it was learnt.
+    /// The number of connections that had been made when the floors were found.
     made: u64,
     floors: HashMap<String, i64>,
 }
 
 impl Floors {
-    /// What is known after so many connections; 0: nothing.
+    /// Returns the floor of a name, for this number of connections. 0: not known.
     pub(super) fn of(&self, made: u64, name: &str) -> i64 {
         let known = lock(&self.0);
         if known.made == made { known.floors.get(name).copied().unwrap_or(0) } else { 0 }
     }
 
+    /// Raises the floor of a name.
     pub(super) fn raise(&self, made: u64, name: &str, rev: i64) {
         if mutant!("etcd-longer-names-looked-through") {
             return;
@@ -53,6 +54,7 @@ impl Floors {
         floors.insert(name.to_owned(), rev);
     }
 
+    /// Forgets the floor of a name.
     pub(super) fn forget(&self, name: &str) {
         lock(&self.0).floors.remove(name);
     }

@@ -1,4 +1,4 @@
-//! A grant: what proves it, and how it is kept and given back.
+//! A grant: its proof, its renewal and its release.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use super::Etcd;
 use super::contender::patience;
 use super::link::{Limits, Refusal, Unanswered};
-use super::mutex::{get, leave, txn};
-use super::orphans::{self, Ghost};
+use super::mutex::{delete_if_ours, get, txn};
+use super::orphans::{self, Orphan};
 use super::session::{Session, seconds};
-use super::watch::Interest;
+use super::watch::Subscription;
 use crate::clock::Instant;
 use crate::contract::Claim;
 use crate::contract::{Grant, Released, Renewal};
@@ -24,38 +24,39 @@ use crate::error::{Error, Result};
 use crate::runtime::BoxFuture;
 use crate::runtime::lock;
 
-/// Of so many leases that are due together each key is read.
+/// The number of leases due together up to which each key is read on its own.
 const FEW: usize = 16;
-/// How many keys are read at a time.
+/// The number of keys that are read at a time.
 const LOOKS: usize = 64;
 
-pub(super) struct Held {
+/// A lock that a claim holds.
+pub(super) struct EtcdGrant {
     etcd: Arc<Etcd>,
     claim: Claim,
     key: Vec<u8>,
     value: Vec<u8>,
     rev: i64,
-    /// The lease that the key has; while it isn't known to which of several it was attached, all of them.
+    /// The key's lease, or all that it may have after an attachment without an answer.
     sessions: Mutex<Vec<Arc<Session>>>,
-    /// Tells of the end of the key, if somebody listens for this lock anyway.
-    interest: Mutex<Option<Interest>>,
-    doubt: Mutex<Unanswered>,
-    /// Whether a release was sent and had no answer.
+    /// The subscription to the deletion of the key, if this process watches the lock anyway.
+    subscription: Mutex<Option<Subscription>>,
+    in_doubt: Mutex<Unanswered>,
+    /// True if a release was sent and had no answer.
     unanswered: AtomicBool,
 }
 
-impl Held {
+impl EtcdGrant {
     pub(super) fn new(
         etcd: Arc<Etcd>,
         claim: Claim,
         (key, value): (Vec<u8>, Vec<u8>),
         rev: i64,
         session: Arc<Session>,
-        interest: Option<Interest>,
-        doubt: Unanswered,
+        subscription: Option<Subscription>,
+        in_doubt: Unanswered,
     ) -> Self {
-        if let Some(interest) = &interest {
-            interest.hold(rev);
+        if let Some(subscription) = &subscription {
+            subscription.begin_hold(rev);
         }
         Self {
             etcd,
@@ -64,8 +65,8 @@ impl Held {
             value,
             rev,
             sessions: Mutex::new(vec![session]),
-            interest: Mutex::new(interest),
-            doubt: Mutex::new(doubt),
+            subscription: Mutex::new(subscription),
+            in_doubt: Mutex::new(in_doubt),
             unanswered: AtomicBool::new(false),
         }
     }
@@ -74,15 +75,16 @@ impl Held {
         lock(&self.sessions).clone()
     }
 
-    async fn give(&self) -> Result<Released> {
-        if let Some(interest) = &*lock(&self.interest) {
-            interest.let_go();
+    /// Sends the release.
+    async fn send_release(&self) -> Result<Released> {
+        if let Some(subscription) = &*lock(&self.subscription) {
+            subscription.end_hold();
         }
         let limits = self.etcd.link.limits(patience(self.claim.options.ttl));
-        let answer = match leave(&self.etcd.link, limits, (&self.key, &self.value), self.rev).await {
+        let answer = match delete_if_ours(&self.etcd.link, limits, (&self.key, &self.value), self.rev).await {
             Ok(answer) => answer,
             Err(refusal) => {
-                if refusal.is_unknown() {
+                if refusal.is_in_doubt() {
                     self.unanswered.store(true, Ordering::Release);
                 }
                 return Err(refusal.into());
@@ -90,36 +92,36 @@ impl Held {
         };
         let again = !answer.unanswered.is_empty() || self.unanswered.load(Ordering::Acquire);
         let again = again && !mutant!("etcd-release-forgets-doubt");
-        // The next contender of this process finds the watcher; one's own lease ends with the last who has it.
+        // The next contender of this process finds the watcher. A dedicated lease ends when its last owner drops it.
         let sessions = std::mem::take(&mut *lock(&self.sessions));
-        drop(lock(&self.interest).take());
-        let doubt = std::mem::take(&mut *lock(&self.doubt));
-        if !doubt.is_empty() {
-            self.haunted(&sessions, doubt);
+        drop(lock(&self.subscription).take());
+        let in_doubt = std::mem::take(&mut *lock(&self.in_doubt));
+        if !in_doubt.is_empty() {
+            self.take_back(&sessions, in_doubt);
         }
-        // Not ours any more, after an earlier release whose answer was lost: that one gave it back.
+        // If the answer to an earlier release was lost, that release may have been applied.
         if !answer.value && !again {
             return Ok(Released::NotOurs);
         }
         Ok(Released::Yes)
     }
 
-    /// The key may still be there, or be put.
-    fn haunted(&self, sessions: &[Arc<Session>], unanswered: Unanswered) {
-        // One's own lease takes it with it.
-        let Some(session) = sessions.iter().find(|session| !session.own) else { return };
+    /// Takes back the key, which may still exist or be put.
+    fn take_back(&self, sessions: &[Arc<Session>], unanswered: Unanswered) {
+        // The end of a dedicated lease deletes the key.
+        let Some(session) = sessions.iter().find(|session| !session.dedicated) else { return };
         let (key, value) = (self.key.clone(), self.value.clone());
         self.etcd.sessions.retire(session);
-        orphans::settle(self.etcd.link.clone(), session, Ghost { key, value, unanswered });
+        orphans::take_back(self.etcd.link.clone(), session, Orphan { key, value, unanswered });
     }
 
     /// Attaches the key to a lease with a longer ttl.
     async fn lengthen(&self, ttl: Duration, limits: Limits) -> Result<(), Refusal> {
-        let own = !self.claim.options.auto_renew;
-        let mut longer = self.etcd.sessions.pick(ttl, own, self.key.len(), limits).await?;
-        // Alive from now on, so that it ends after the one that the key has had.
+        let dedicated = !self.claim.options.auto_renew;
+        let mut longer = self.etcd.sessions.pick(ttl, dedicated, self.key.len(), limits).await?;
+        // Kept alive now, so that it ends after the key's present lease.
         while !longer.keep_alive(limits, Instant::now()).await? {
-            longer = self.etcd.sessions.pick(ttl, own, self.key.len(), limits).await?;
+            longer = self.etcd.sessions.pick(ttl, dedicated, self.key.len(), limits).await?;
         }
         let put = PutOptions::new().with_lease(longer.id);
         let request = Txn::new()
@@ -133,7 +135,7 @@ impl Held {
                 Ok(())
             }
             Err(refusal) => {
-                if refusal.is_unknown() {
+                if refusal.is_in_doubt() {
                     lock(&self.sessions).push(longer);
                 }
                 Err(refusal)
@@ -141,16 +143,16 @@ impl Held {
         }
     }
 
-    /// Until when the server keeps it, from its sessions.
-    fn kept(&self) -> Renewal {
+    /// Returns the time until which the server keeps the lock, according to its sessions.
+    fn renewal(&self) -> Renewal {
         let ends = self.sessions().into_iter().filter(|session| !session.is_over());
         let first = ends.min_by_key(|session| session.since().plus(session.ttl));
         first.map_or(Renewal::Lost, |session| Renewal::Kept { since: session.since(), ttl: session.ttl })
     }
 }
 
-/// Renews these: one keep-alive for each session, and a look whether the keys are there.
-pub(super) async fn renew(etcd: &Etcd, due: &[(&Held, Duration)]) -> Vec<Result<Renewal>> {
+/// Renews these leases: one keep-alive for each session, and a check that the keys exist.
+pub(super) async fn renew(etcd: &Etcd, due: &[(&EtcdGrant, Duration)]) -> Vec<Result<Renewal>> {
     let shortest = due.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
     let budget = etcd.link.config.connect_timeout().min(shortest);
     let limits = Limits { patience: patience(shortest), budget };
@@ -161,28 +163,28 @@ pub(super) async fn renew(etcd: &Etcd, due: &[(&Held, Duration)]) -> Vec<Result<
         let done = if longer { Box::pin(held.lengthen(*ttl, limits)).await } else { Ok(()) };
         failed.push(done.err().map(Error::from));
     }
-    let (alive, there) = tokio::join!(keep_alive(sessions(due), limits), there(etcd, due, limits));
+    let (alive, present) = tokio::join!(keep_alive(sessions(due), limits), keys_present(etcd, due, limits));
     let mut answers = Vec::with_capacity(due.len());
-    for (((held, _), failed), there) in due.iter().zip(failed).zip(there) {
+    for (((held, _), failed), present) in due.iter().zip(failed).zip(present) {
         let over = held.sessions().iter().any(|session| session.is_over());
-        // Only the server's word ends a lease: whatever else it said is asked again.
-        answers.push(match (there, failed.as_ref().or(alive.as_ref().err())) {
+        // Only the server's answer "not ours" ends a lease. Every other error is temporary.
+        answers.push(match (present, failed.as_ref().or(alive.as_ref().err())) {
             (Ok(false), _) => Ok(Renewal::Lost),
             _ if over => Ok(Renewal::Lost),
             (Err(error), _) => Err(error.temporary(true)),
             (Ok(true), Some(error)) => Err(error.clone().temporary(true)),
-            (Ok(true), None) => Ok(held.kept()),
+            (Ok(true), None) => Ok(held.renewal()),
         });
     }
     answers
 }
 
-/// The sessions of all these, each once.
-fn sessions(due: &[(&Held, Duration)]) -> BTreeMap<i64, Arc<Session>> {
+/// Returns the sessions of these leases, each once.
+fn sessions(due: &[(&EtcdGrant, Duration)]) -> BTreeMap<i64, Arc<Session>> {
     due.iter().flat_map(|(held, _)| held.sessions()).map(|session| (session.id, session)).collect()
 }
 
-/// Keeps them alive, each unless that was done just now. An error where one of them didn't answer.
+/// Keeps these sessions alive, except those that were kept alive just now. Returns an error if one had no answer.
 async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Result<()> {
     let mut all = JoinSet::new();
     for session in sessions.into_values() {
@@ -200,8 +202,9 @@ async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Re
     result
 }
 
-/// Which of their keys are there. Read one by one, or, where they are many, in the lists that the server keeps of each lease.
-async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Result<bool>> {
+/// Returns for each lease whether its key exists. Few keys are read one by one. Many are found in the server's list of
+/// each lease's keys.
+async fn keys_present(etcd: &Etcd, due: &[(&EtcdGrant, Duration)], limits: Limits) -> Vec<Result<bool>> {
     let (mut lists, mut failed) = (Vec::new(), None);
     if due.len() > FEW {
         for id in sessions(due).into_keys() {
@@ -224,7 +227,7 @@ async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Re
             unlisted.push(at);
         }
     }
-    // A list may lag behind what it doesn't show.
+    // A list may lag behind: keys that are not in it are read.
     for chunk in unlisted.chunks(LOOKS) {
         let mut looks = JoinSet::new();
         for at in chunk {
@@ -245,29 +248,29 @@ async fn there(etcd: &Etcd, due: &[(&Held, Duration)], limits: Limits) -> Vec<Re
     found
 }
 
-impl Grant for Held {
+impl Grant for EtcdGrant {
     fn fences(&self) -> Option<Range<u64>> {
         let fence = u64::try_from(self.rev).ok()?;
         Some(fence..fence + 1)
     }
 
     fn release(&self) -> BoxFuture<'_, Result<Released>> {
-        Box::pin(self.give())
+        Box::pin(self.send_release())
     }
 }
 
-/// A release that wasn't confirmed in time goes on in the background: the lease may live on for others.
-impl Drop for Held {
+/// Continues an unconfirmed release in the background: the lease may live on for other claims.
+impl Drop for EtcdGrant {
     fn drop(&mut self) {
         let sessions = std::mem::take(&mut *lock(&self.sessions));
         if !sessions.is_empty() {
-            self.haunted(&sessions, Unanswered::new());
+            self.take_back(&sessions, Unanswered::new());
         }
     }
 }
 
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for EtcdGrant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("claim", &self.claim.nonce).field("rev", &self.rev).finish_non_exhaustive()
+        f.debug_struct("EtcdGrant").field("claim", &self.claim.nonce).field("rev", &self.rev).finish_non_exhaustive()
     }
 }

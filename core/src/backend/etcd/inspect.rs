@@ -1,25 +1,25 @@
-//! Who holds and who waits, and taking the lock away.
+//! Holder and waiters of a lock, and the break of a lock.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp};
 
-use super::keys::{after, is_child, range, told};
+use super::keys::{after, is_child, owner_record, range};
 use super::link::{Limits, Link, Refusal};
 use super::mutex::{get, txn};
 use crate::contract::ContenderInfo;
 use crate::contract::owner::parse_owner;
 
-/// How many keys are read at a time, with all that their holders put there.
+/// The number of keys that are read at a time, with their values.
 const PAGE: i64 = 512;
 
-/// The keys of holder and queue, in their order.
+/// Returns the keys of holder and queue, in their order.
 async fn queue(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyValue>, Refusal> {
     let (mut from, to) = range(name);
     let (mut found, mut at) = (Vec::new(), 0);
     loop {
-        // All as of one moment.
+        // All pages as of one revision.
         let options = GetOptions::new().with_range(to.clone()).with_limit(PAGE).with_revision(at);
         let page = get(link, limits, &from, &options).await?.value;
         found.extend(page.kvs().iter().filter(|contender| is_child(name, contender.key())).cloned());
@@ -35,7 +35,7 @@ async fn queue(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyVa
     Ok(found)
 }
 
-/// ContenderInfo first, then the queue.
+/// Returns the holder, then the queue.
 pub(super) async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<ContenderInfo>, Refusal> {
     let all = queue(link, name, limits).await?;
     let mut holders: Vec<_> = all.iter().map(holder).collect();
@@ -53,26 +53,27 @@ pub(super) async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> 
     Ok(holders)
 }
 
+/// Reads the record of a contender.
 fn holder(contender: &KeyValue) -> ContenderInfo {
-    let Some(told) = told(contender.value()) else { return ContenderInfo::default() };
-    let (host, pid) = parse_owner(told.claim);
-    let token = if told.token.is_empty() { told.claim } else { told.token };
+    let Some(record) = owner_record(contender.value()) else { return ContenderInfo::default() };
+    let (host, pid) = parse_owner(record.claim);
+    let token = if record.token.is_empty() { record.claim } else { record.token };
     ContenderInfo {
         token: Some(token.to_owned()),
-        label: Some(told.label.to_owned()).filter(|label| !label.is_empty()),
+        label: Some(record.label.to_owned()).filter(|label| !label.is_empty()),
         host,
         pid,
         ..ContenderInfo::default()
     }
 }
 
-/// Deletes the key of the holder. False: nobody held it.
+/// Deletes the key of the holder. Returns false if the lock was free.
 pub(super) async fn break_lock(link: &Arc<Link>, name: &str, limits: Limits) -> Result<bool, Refusal> {
     let Some(first) = queue(link, name, limits).await?.into_iter().next() else { return Ok(false) };
     let request = Txn::new()
         .when([Compare::create_revision(first.key(), CompareOp::Equal, first.create_revision())])
         .and_then([TxnOp::delete(first.key(), None)]);
     let answer = txn(link, limits, &request).await?;
-    // Gone in the meantime: who held it when it was asked for doesn't any more.
+    // The transaction fails if the key is gone. After a request without an answer that counts as broken.
     Ok(answer.value.succeeded() || !answer.unanswered.is_empty())
 }

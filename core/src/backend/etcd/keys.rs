@@ -1,20 +1,20 @@
-//! The layout of etcd's own mutex: under the lock's name a key each for the holder and for everybody in the queue.
+//! The keys of etcd's own mutex: below the lock's name one key for the holder and one for each waiter.
 
 use crate::contract::Claim;
 
-/// The keys of this lock's contenders are no less than the first of these, and less than the second. So are keys of
-/// longer names, where what follows the `/` begins as a number does: those are told by [`is_child`].
+/// Returns the range of the keys of this lock's contenders, without its end. Keys of longer names are in it too, if the
+/// part after the `/` begins as a number does; [`is_child`] tells them apart.
 pub(super) fn range(name: &str) -> (Vec<u8>, Vec<u8>) {
     (format!("{name}/0").into_bytes(), format!("{name}/g").into_bytes())
 }
 
-/// The key of the contender that has this lease.
+/// Returns the key of the contender that has this lease.
 pub(super) fn key(name: &str, lease: i64) -> Vec<u8> {
     format!("{name}/{lease:x}").into_bytes()
 }
 
-/// Whether a key is that of a contender for this lock: the name and a lease. Those further down belong to locks of longer
-/// names.
+/// Returns true if a key is that of a contender for this lock: the name and a lease. Keys further down belong to locks
+/// of longer names.
 pub(super) fn is_child(name: &str, key: &[u8]) -> bool {
     let lease = key.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
     lease.is_some_and(|lease| {
@@ -22,7 +22,7 @@ pub(super) fn is_child(name: &str, key: &[u8]) -> bool {
     })
 }
 
-/// Behind this key, and behind all others of the longer name that it belongs to.
+/// Returns the next key after this one, and after all others of the longer name that it belongs to.
 pub(super) fn after(name: &str, key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     match key.iter().skip(name.len() + 1).position(|byte| *byte == b'/') {
@@ -35,29 +35,29 @@ pub(super) fn after(name: &str, key: &[u8]) -> Vec<u8> {
     next
 }
 
-/// What the key of a claim contains: `1 <claim> <n> <user's token, n bytes><label>`. Others leave it empty, and look
-/// at none.
+/// Returns the value of a claim's key: `1 <claim> <n> <user's token, n bytes><label>`. Other clients leave it empty and
+/// ignore it.
 pub(super) fn value(claim: &Claim) -> Vec<u8> {
     let (token, label) = (&claim.options.token, &claim.options.label);
     let (token, label) = (token.as_deref().unwrap_or_default(), label.as_deref().unwrap_or_default());
     format!("1 {} {} {token}{label}", claim.id(), token.len()).into_bytes()
 }
 
-/// What a value tells of its contender.
+/// The owner of a key, as its value names it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Told<'a> {
+pub(super) struct OwnerRecord<'a> {
     pub(super) claim: &'a str,
     pub(super) token: &'a str,
     pub(super) label: &'a str,
 }
 
-/// Reads a value; `None`: another client's.
-pub(super) fn told(value: &[u8]) -> Option<Told<'_>> {
+/// Reads a value. `None`: another client wrote it.
+pub(super) fn owner_record(value: &[u8]) -> Option<OwnerRecord<'_>> {
     let mut parts = std::str::from_utf8(value).ok()?.strip_prefix("1 ")?.splitn(3, ' ');
     let claim = parts.next()?;
     let length = parts.next()?.parse().ok()?;
     let (token, label) = parts.next()?.split_at_checked(length)?;
-    Some(Told { claim, token, label })
+    Some(OwnerRecord { claim, token, label })
 }
 
 #[cfg(test)]
@@ -105,13 +105,13 @@ mod tests {
         options.label = Some("nightly report".into());
         let claim = Claim::new(1, Arc::new(options), true);
         let (value, id) = (value(&claim), claim.id());
-        assert_eq!(told(&value), Some(Told { claim: &id, token: "mine é", label: "nightly report" }));
+        assert_eq!(owner_record(&value), Some(OwnerRecord { claim: &id, token: "mine é", label: "nightly report" }));
     }
 
     #[test]
     fn other_clients_values_tell_nothing() {
         for value in [&b""[..], b"1", b"1 x", b"1 x 9 short", b"\xff", b"2 x 0 ", "1 x 1 é".as_bytes()] {
-            assert_eq!(told(value), None, "{value:?}");
+            assert_eq!(owner_record(value), None, "{value:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use etcd_client::{Client, Error as Etcd};
 use tokio::sync::Notify;
 
-use super::error::{Failure, Fate, of_request};
+use super::error::{Failure, Outcome, of_request};
 use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -71,8 +71,8 @@ impl From<Refusal> for Error {
 
 impl Refusal {
     /// Whether it may be done all the same.
-    pub(super) fn is_unknown(&self) -> bool {
-        self.failure.fate == Fate::Unknown || !self.unanswered.is_empty()
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.failure.outcome == Outcome::InDoubt || !self.unanswered.is_empty()
     }
 }
 
@@ -98,8 +98,8 @@ impl Link {
     }
 
     /// Does what `work` does on a connection, and again on another one when there is no answer for the patience, when
-    /// the connection is lost, or when its server can't; and again there when the server doesn't know what became of it.
-    /// `work` may therefore be done twice.
+    /// the connection is lost, or when its server can't; and again there when the server doesn't know what became of
+    /// it. `work` may therefore be done twice.
     pub(super) async fn ask<T, F>(
         self: &Arc<Self>,
         limits: Limits,
@@ -120,11 +120,11 @@ impl Link {
                     Err(failure) => return Err(Refusal { failure, unanswered }),
                 },
             };
-            let (value, conn, sent) = match self.raced(conn, limits.patience, end, &work, &mut unanswered).await {
+            let (value, conn, sent) = match self.hedged(conn, limits.patience, end, &work, &mut unanswered).await {
                 Some(answered) => answered,
                 None => {
                     let error = self.silent("no answer came in time");
-                    return Err(Refusal { failure: Failure::unknown(error), unanswered });
+                    return Err(Refusal { failure: Failure::in_doubt(error), unanswered });
                 }
             };
             let error = match value {
@@ -132,8 +132,8 @@ impl Link {
                 Err(error) => error,
             };
             let failure = of_request(&error, &conn.address);
-            let (unknown, said) = (failure.fate == Fate::Unknown, answered_by(&error));
-            let lost = failure.fate == Fate::Elsewhere || unknown && !said;
+            let (unknown, said) = (failure.outcome == Outcome::InDoubt, answered_by(&error));
+            let lost = failure.outcome == Outcome::TryElsewhere || unknown && !said;
             if lost {
                 self.lost(&conn);
             }
@@ -153,9 +153,9 @@ impl Link {
         }
     }
 
-    /// One sending, and another one elsewhere whenever there has been no answer for the patience: whichever answers first
-    /// is right. A leader that is gone takes with it what was sent in the meantime.
-    async fn raced<T, F>(
+    /// One sending, and another one elsewhere whenever there has been no answer for the patience: whichever answers
+    /// first is right. A leader that is gone takes with it what was sent in the meantime.
+    async fn hedged<T, F>(
         self: &Arc<Self>,
         conn: Arc<Conn>,
         patience: Duration,
@@ -173,22 +173,22 @@ impl Link {
             value = &mut first => return Some((value, conn, sent)),
             () = clock::sleep(patience.min(end.left())) => {}
         }
-        let mut flights = vec![Flight { work: first, conn, sent }];
+        let mut hedges = vec![Hedge { work: first, conn, sent }];
         let mut answered = None;
         while answered.is_none() && !end.passed() {
-            let newest = flights.last().map(|flight| flight.conn.number);
+            let newest = hedges.last().map(|hedge| hedge.conn.number);
             let next = Instant::now().plus(patience).min(end);
             tokio::select! {
                 biased;
-                done = landed(&mut flights) => answered = Some(done),
+                done = first_answer(&mut hedges) => answered = Some(done),
                 fresh = self.conn(newest) => match fresh {
                     Ok(conn) => {
                         // Two at a time: nothing more is sent where the others went, so that it closes.
-                        while flights.len() > 1 {
-                            self.abandon(flights.remove(0), unanswered);
+                        while hedges.len() > 1 {
+                            self.abandon(hedges.remove(0), unanswered);
                         }
                         let (work, sent) = (Box::pin(work(conn.clone())), Instant::now());
-                        flights.push(Flight { work, conn, sent });
+                        hedges.push(Hedge { work, conn, sent });
                     }
                     Err(_) => clock::sleep(PAUSE.min(end.left())).await,
                 },
@@ -197,22 +197,22 @@ impl Link {
             if answered.is_none() {
                 tokio::select! {
                     biased;
-                    done = landed(&mut flights) => answered = Some(done),
+                    done = first_answer(&mut hedges) => answered = Some(done),
                     () = clock::sleep_until(next) => {}
                 }
             }
         }
         let answered = answered.map(|(at, value)| {
-            let flight = flights.remove(at);
-            (value, flight.conn, flight.sent)
+            let hedge = hedges.remove(at);
+            (value, hedge.conn, hedge.sent)
         });
-        flights.into_iter().for_each(|flight| self.abandon(flight, unanswered));
+        hedges.into_iter().for_each(|hedge| self.abandon(hedge, unanswered));
         answered
     }
 
-    fn abandon<F>(&self, flight: Flight<F>, unanswered: &mut Unanswered) {
-        self.lost(&flight.conn);
-        unanswered.push(Arc::downgrade(&flight.conn));
+    fn abandon<F>(&self, hedge: Hedge<F>, unanswered: &mut Unanswered) {
+        self.lost(&hedge.conn);
+        unanswered.push(Arc::downgrade(&hedge.conn));
     }
 
     fn silent(&self, what: &str) -> Error {
@@ -228,8 +228,8 @@ impl Link {
     async fn connected(self: &Arc<Self>, end: Instant) -> Result<Arc<Conn>, Failure> {
         tokio::select! {
             biased;
-            conn = self.conn(None) => conn.map_err(Failure::refused),
-            () = clock::sleep_until(end) => Err(Failure::refused(self.silent("no connection was made in time"))),
+            conn = self.conn(None) => conn.map_err(Failure::not_applied),
+            () = clock::sleep_until(end) => Err(Failure::not_applied(self.silent("no connection was made in time"))),
         }
     }
 
@@ -256,17 +256,17 @@ impl Link {
 }
 
 /// One sending under way.
-struct Flight<F> {
+struct Hedge<F> {
     work: Pin<Box<F>>,
     conn: Arc<Conn>,
     sent: Instant,
 }
 
 /// The first of these to be answered, and its answer.
-async fn landed<T, F: Future<Output = T>>(flights: &mut [Flight<F>]) -> (usize, T) {
+async fn first_answer<T, F: Future<Output = T>>(hedges: &mut [Hedge<F>]) -> (usize, T) {
     std::future::poll_fn(|cx| {
-        for (at, flight) in flights.iter_mut().enumerate() {
-            if let Poll::Ready(value) = flight.work.as_mut().poll(cx) {
+        for (at, hedge) in hedges.iter_mut().enumerate() {
+            if let Poll::Ready(value) = hedge.work.as_mut().poll(cx) {
                 return Poll::Ready((at, value));
             }
         }

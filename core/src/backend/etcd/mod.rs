@@ -23,7 +23,7 @@ use std::time::Duration;
 use etcd_client::GetOptions;
 
 use self::floors::Floors;
-use self::grant::Held;
+use self::grant::EtcdGrant;
 use self::link::{Link, PATIENCE};
 use self::session::Sessions;
 use self::watch::Watches;
@@ -40,7 +40,7 @@ const PORT: u16 = 2379;
 pub static DRIVER: Driver =
     Driver { schema: &SCHEMA, capabilities, connect: |config, context| Ok(Arc::new(Etcd::new(config, context)?)) };
 
-/// How it is named and configured.
+/// The names and options of the backend.
 pub static SCHEMA: Schema = Schema {
     name: "etcd",
     schemes: &[Scheme { name: "etcd", tls: false, mode: None }, Scheme { name: "etcds", tls: true, mode: None }],
@@ -67,7 +67,7 @@ fn capabilities() -> Capabilities {
         processes: true,
         fork: true,
         local: false,
-        // The least that a server of the ordinary configuration grants.
+        // The minimum that a server with the default configuration grants.
         min_ttl: Duration::from_secs(2),
         guarantee: "a majority of the members, and how fast their clocks run",
     }
@@ -83,7 +83,7 @@ fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     }
 }
 
-/// One client's part.
+/// The locks of one cluster, for one client.
 #[derive(Debug)]
 struct Etcd {
     link: Arc<Link>,
@@ -119,17 +119,18 @@ impl Backend for Etcd {
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(contender::Waiter::new(self, claim))
+        Box::new(contender::EtcdContender::new(self, claim))
     }
 
-    /// Whatever number has one lease: it is asked for once.
+    /// Returns no limit: one keep-alive renews any number of locks.
     fn renew_limit(&self) -> usize {
         usize::MAX
     }
 
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
-            let held: Result<Vec<_>> = due.iter().map(|due| Ok((downcast::<Held>(&due.grant)?, due.ttl))).collect();
+            let held: Result<Vec<_>> =
+                due.iter().map(|due| Ok((downcast::<EtcdGrant>(&due.grant)?, due.ttl))).collect();
             match held {
                 Ok(held) => grant::renew(self, &held).await,
                 Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
@@ -147,7 +148,7 @@ impl Backend for Etcd {
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            // A read that needs the majority; what it reads doesn't matter.
+            // A read that needs the majority. Its result doesn't matter.
             let count = GetOptions::new().with_count_only();
             Ok(mutex::get(&self.link, self.link.limits(PATIENCE), b"/", &count).await.map(drop)?)
         })

@@ -1,4 +1,4 @@
-//! What is asked of the server about one lock, and how its answers are read.
+//! The transactions of etcd's mutex, and the meaning of their answers.
 
 use std::sync::Arc;
 
@@ -9,55 +9,57 @@ use etcd_client::{
 
 use super::error::Failure;
 use super::floors::Floors;
-use super::keys::{after, is_child, range, told};
+use super::keys::{after, is_child, owner_record, range};
 use super::link::{Answer, Limits, Link, Refusal, Unanswered};
 use crate::error::Error;
 
-/// How many keys are read at a time where longer names may be among them.
+/// The number of keys that are read at a time if keys of longer names may be among them.
 const PAGE: i64 = 4096;
-/// How many of them a try is told of.
+/// The number of these keys that a try reads.
 const NEW: i64 = 64;
-/// How often a try is repeated where nothing but keys of longer names are in its way.
+/// The number of tries while only keys of longer names are in the way.
 const TRIES: usize = 3;
-/// The longest answer that is taken. None is asked for that would come near it.
+/// The longest answer that is accepted. No request has an answer near it.
 const ANSWER: usize = 64 << 20;
-/// How many before a claim it is told of, so that it knows by their deletions when it is its turn.
+/// The number of predecessors that a claim reads. Their deletions tell it when it is its turn.
 const AHEAD: i64 = 128;
 
-/// Where a claim stands.
-pub(super) enum Seen {
-    /// Its key is there and none is before it.
+/// The position of a claim in the queue.
+pub(super) enum Position {
+    /// Its key exists and is the first.
     First { rev: i64 },
-    /// Its key is there, behind others.
-    Behind { rev: i64, line: Line },
-    /// Its key isn't there.
+    /// Its key exists, behind others.
+    Behind { rev: i64, predecessors: Predecessors },
+    /// Its key doesn't exist.
     Absent,
-    /// Under its key stands what another claim has put there.
+    /// Its key contains the value of another claim.
     Foreign(Vec<u8>),
 }
 
-/// The keys before a claim's own, which was there as well.
-pub(super) struct Line {
-    /// As of this revision.
+/// The keys before a claim's own key, which existed at that revision too.
+pub(super) struct Predecessors {
+    /// The revision of the read.
     pub(super) at: i64,
-    /// The nearest first.
+    /// The keys, nearest first.
     pub(super) keys: Vec<Vec<u8>>,
-    /// Whether these are all.
-    pub(super) whole: bool,
+    /// True if these are all.
+    pub(super) complete: bool,
 }
 
-/// One claim at the server.
-pub(super) struct Asker<'a> {
+/// The transactions for one claim.
+pub(super) struct MutexTxn<'a> {
     pub(super) link: &'a Arc<Link>,
     pub(super) name: &'a str,
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
     pub(super) limits: Limits,
     pub(super) floors: &'a Floors,
-    /// How many connections had been made when it began: what was known of the floors then counts while there is no other.
+    /// The number of connections that had been made at the start. The floors known then count until there is another
+    /// connection.
     pub(super) made: u64,
 }
 
+/// Runs a transaction.
 pub(super) async fn txn(link: &Arc<Link>, limits: Limits, txn: &Txn) -> Result<Answer<TxnResponse>, Refusal> {
     link.ask(limits, |conn| {
         let txn = txn.clone();
@@ -66,7 +68,7 @@ pub(super) async fn txn(link: &Arc<Link>, limits: Limits, txn: &Txn) -> Result<A
     .await
 }
 
-/// Reads a key, or a range of them.
+/// Reads a key or a range of keys.
 pub(super) async fn get(
     link: &Arc<Link>,
     limits: Limits,
@@ -80,15 +82,18 @@ pub(super) async fn get(
     .await
 }
 
+/// Returns the error for an answer that etcd doesn't give.
 fn unexpected() -> Refusal {
     let error = Error::unavailable("etcd answered what was not expected");
-    Refusal { failure: Failure::refused(error), unanswered: Unanswered::new() }
+    Refusal { failure: Failure::not_applied(error), unanswered: Unanswered::new() }
 }
 
+/// Returns the revision of an answer.
 fn revision(response: &TxnResponse) -> Result<i64, Refusal> {
     response.header().map(etcd_client::ResponseHeader::revision).ok_or_else(unexpected)
 }
 
+/// Returns the answer to one read of a transaction.
 fn read(response: &TxnResponse, at: usize) -> Result<GetResponse, Refusal> {
     match response.op_responses().into_iter().nth(at) {
         Some(TxnOpResponse::Get(read)) => Ok(read),
@@ -96,8 +101,8 @@ fn read(response: &TxnResponse, at: usize) -> Result<GetResponse, Refusal> {
     }
 }
 
-/// Deletes the key if it is still the one of this revision; 0: the one that has this value. Says whether it was.
-pub(super) async fn leave(
+/// Deletes the key if it still has this revision; 0: this value. Returns true if it had.
+pub(super) async fn delete_if_ours(
     link: &Arc<Link>,
     limits: Limits,
     (key, value): (&[u8], &[u8]),
@@ -113,23 +118,24 @@ pub(super) async fn leave(
     Ok(Answer { value: answer.value.succeeded(), sent: answer.sent, unanswered: answer.unanswered })
 }
 
-fn placed(rev: i64, line: Option<Line>) -> Seen {
-    match line {
-        Some(line) => Seen::Behind { rev, line },
-        None => Seen::First { rev },
+/// Returns the position of a key behind these predecessors.
+fn placed(rev: i64, predecessors: Option<Predecessors>) -> Position {
+    match predecessors {
+        Some(predecessors) => Position::Behind { rev, predecessors },
+        None => Position::First { rev },
     }
 }
 
-impl Asker<'_> {
-    /// Takes a free lock; queues nowhere.
-    pub(super) async fn take(&self, lease: i64) -> Result<(Seen, Unanswered), Refusal> {
+impl MutexTxn<'_> {
+    /// Acquires the lock if it is free. Never queues.
+    pub(super) async fn acquire(&self, lease: i64) -> Result<(Position, Unanswered), Refusal> {
         let (from, to) = range(self.name);
         let mut unanswered = Unanswered::new();
         for _ in 0..TRIES {
             let floor = self.floor();
             let free = match floor {
                 0 => Compare::create_revision(from.clone(), CompareOp::Equal, 0),
-                // Of what is older nothing is in the way.
+                // No older key is in the way.
                 floor => Compare::create_revision(from.clone(), CompareOp::Less, floor),
             };
             let others = self.newest(if floor == 0 { 1 } else { NEW }, floor);
@@ -141,23 +147,23 @@ impl Asker<'_> {
             unanswered.extend(answer.unanswered);
             let rev = revision(&answer.value)?;
             if answer.value.succeeded() {
-                return Ok((placed(rev, self.believed(floor, rev).await?), unanswered));
+                return Ok((placed(rev, self.behind_floor(floor, rev).await?), unanswered));
             }
             if let Some(own) = read(&answer.value, 0)?.kvs().first() {
                 return Ok((self.found(own, rev).await?, unanswered));
             }
-            if self.line(&read(&answer.value, 1)?, rev + 1, rev).await?.is_some() {
-                return Ok((Seen::Absent, unanswered));
+            if self.predecessors(&read(&answer.value, 1)?, rev + 1, rev).await?.is_some() {
+                return Ok((Position::Absent, unanswered));
             }
-            // Only locks of longer names are in the way.
+            // Only keys of longer names are in the way.
         }
-        let (seen, more) = self.enter(lease).await?;
+        let (seen, more) = self.enqueue(lease).await?;
         unanswered.extend(more);
         Ok((seen, unanswered))
     }
 
-    /// Takes the lock, or a place in the queue.
-    pub(super) async fn enter(&self, lease: i64) -> Result<(Seen, Unanswered), Refusal> {
+    /// Acquires the lock, or a place in the queue.
+    pub(super) async fn enqueue(&self, lease: i64) -> Result<(Position, Unanswered), Refusal> {
         let floor = self.floor();
         let absent = Compare::create_revision(self.key, CompareOp::Equal, 0);
         let request = Txn::new()
@@ -167,11 +173,11 @@ impl Asker<'_> {
         let answer = txn(self.link, self.limits, &request).await?;
         let rev = revision(&answer.value)?;
         let seen = if answer.value.succeeded() {
-            let line = match self.believed(floor, rev).await? {
-                None => self.line(&read(&answer.value, 1)?, rev, rev).await?,
-                line => line,
+            let predecessors = match self.behind_floor(floor, rev).await? {
+                None => self.predecessors(&read(&answer.value, 1)?, rev, rev).await?,
+                predecessors => predecessors,
             };
-            placed(rev, line)
+            placed(rev, predecessors)
         } else {
             match read(&answer.value, 0)?.kvs().first() {
                 Some(own) => self.found(own, rev).await?,
@@ -181,26 +187,27 @@ impl Asker<'_> {
         Ok((seen, answer.unanswered))
     }
 
-    /// Looks where the key of this revision stands. One read, which has both keys as of one moment, and no transaction: servers
-    /// of 3.5 before 3.5.5 end when the client of one that only reads goes away.
-    pub(super) async fn look(&self, rev: i64) -> Result<Seen, Refusal> {
+    /// Returns the position of the key with this revision. It is one read of all keys as of one revision, and no
+    /// transaction: servers of 3.5 before 3.5.5 end when the client of a transaction that only reads goes away.
+    pub(super) async fn locate(&self, rev: i64) -> Result<Position, Refusal> {
         let floor = self.floor().min(rev);
         let answer = self.read(AHEAD + 1, floor, |options| options.with_max_create_revision(rev)).await?;
         let at = answer.header().map(etcd_client::ResponseHeader::revision).ok_or_else(unexpected)?;
         let own = answer.kvs().iter().any(|own| own.key() == self.key && own.create_revision() == rev);
         if !own && !mutant!("etcd-own-key-not-checked") {
-            return Ok(Seen::Absent);
+            return Ok(Position::Absent);
         }
-        Ok(placed(rev, self.line(&answer, rev, at).await?))
+        Ok(placed(rev, self.predecessors(&answer, rev, at).await?))
     }
 
-    /// The newest keys where those of the contenders are, none older than the floor.
+    /// Returns the options for the newest keys in the range, none older than the floor.
     fn newest(&self, limit: i64, floor: i64) -> GetOptions {
         let options = GetOptions::new().with_range(range(self.name).1).with_keys_only().with_limit(limit);
         options.with_sort(SortTarget::Create, SortOrder::Descend).with_min_create_revision(floor)
     }
 
-    /// Reads these; without the floor where the answer may be that of a cluster for which it isn't known.
+    /// Reads the newest keys. After a new connection it reads again without the floor, which may be that of another
+    /// cluster.
     async fn read(
         &self,
         limit: i64,
@@ -215,31 +222,33 @@ impl Asker<'_> {
         Ok(get(self.link, self.limits, &from, &of(self.newest(limit, 0))).await?.value)
     }
 
+    /// Returns true if no connection was made since the start.
     fn is_connected_as_before(&self) -> bool {
         self.link.made() == self.made
     }
 
-    /// No contender's key is older; 0: nothing is known.
+    /// Returns the revision below which no contender has a key; 0: not known.
     fn floor(&self) -> i64 {
         if self.is_connected_as_before() { self.floors.of(self.made, self.name) } else { 0 }
     }
 
+    /// Returns the put of the claim's key.
     fn put(&self, lease: i64) -> TxnOp {
         TxnOp::put(self.key, self.value, Some(PutOptions::new().with_lease(lease)))
     }
 
-    /// What the key under our name means, as of this revision.
-    async fn found(&self, own: &KeyValue, at: i64) -> Result<Seen, Refusal> {
-        if told(own.value()).map(|told| told.claim) != told(self.value).map(|told| told.claim) {
-            return Ok(Seen::Foreign(own.value().to_vec()));
+    /// Returns the position of the key that was found instead of being put, as of this revision.
+    async fn found(&self, own: &KeyValue, at: i64) -> Result<Position, Refusal> {
+        if owner_record(own.value()).map(|record| record.claim) != owner_record(self.value).map(|record| record.claim) {
+            return Ok(Position::Foreign(own.value().to_vec()));
         }
         let rev = own.create_revision();
         Ok(placed(rev, self.older(rev, at).await?))
     }
 
-    /// Who is before our key of this revision though a floor says that nobody is older: a cluster that was restored has
-    /// gone back behind it, and has perhaps gone on past it.
-    async fn believed(&self, floor: i64, rev: i64) -> Result<Option<Line>, Refusal> {
+    /// Returns the predecessors of our key of this revision if the floor can't be relied on: a cluster that was
+    /// restored has gone back behind the floor, and has perhaps passed it again.
+    async fn behind_floor(&self, floor: i64, rev: i64) -> Result<Option<Predecessors>, Refusal> {
         if floor == 0 || floor <= rev && self.is_connected_as_before() {
             return Ok(None);
         }
@@ -247,30 +256,31 @@ impl Asker<'_> {
         self.older(rev, rev).await
     }
 
-    /// The contenders older than `below`, as of this revision.
-    async fn older(&self, below: i64, at: i64) -> Result<Option<Line>, Refusal> {
+    /// Returns the contenders older than `below`, as of this revision.
+    async fn older(&self, below: i64, at: i64) -> Result<Option<Predecessors>, Refusal> {
         let of = |options: GetOptions| options.with_max_create_revision(below - 1).with_revision(at);
         let answer = self.read(AHEAD, self.floor(), of).await?;
-        self.line(&answer, below, at).await
+        self.predecessors(&answer, below, at).await
     }
 
-    /// The other contenders among these, which are the newest of those older than `below`, as of this revision.
-    async fn line(&self, found: &GetResponse, below: i64, at: i64) -> Result<Option<Line>, Refusal> {
+    /// Returns the other contenders among these keys, which are the newest of those older than `below`, as of this
+    /// revision.
+    async fn predecessors(&self, found: &GetResponse, below: i64, at: i64) -> Result<Option<Predecessors>, Refusal> {
         let others = found.kvs().iter().map(KeyValue::key).filter(|key| *key != self.key);
         let keys: Vec<_> = others.clone().filter(|key| is_child(self.name, key)).map(<[u8]>::to_vec).collect();
         if !keys.is_empty() {
-            return Ok(Some(Line { at, keys, whole: !found.more() }));
+            return Ok(Some(Predecessors { at, keys, complete: !found.more() }));
         }
-        let line = if found.more() { Box::pin(self.scan(below, at)).await? } else { None };
-        if line.is_none() && others.count() > 0 {
-            // What is there belongs to longer names, and whoever comes later is not older.
+        let predecessors = if found.more() { Box::pin(self.scan(below, at)).await? } else { None };
+        if predecessors.is_none() && others.count() > 0 {
+            // The keys there belong to longer names, and no later contender is older.
             self.floors.raise(self.made, self.name, below);
         }
-        Ok(line)
+        Ok(predecessors)
     }
 
-    /// The contenders older than `below`, as of this revision, among however many keys of longer names.
-    async fn scan(&self, below: i64, at: i64) -> Result<Option<Line>, Refusal> {
+    /// Reads the complete range for the contenders older than `below`, as of this revision.
+    async fn scan(&self, below: i64, at: i64) -> Result<Option<Predecessors>, Refusal> {
         let (mut from, to) = range(self.name);
         let mut found = Vec::new();
         loop {
@@ -287,8 +297,8 @@ impl Asker<'_> {
         }
         found.sort_unstable_by(|one, other| other.cmp(one));
         let ahead = usize::try_from(AHEAD).unwrap_or(usize::MAX);
-        let whole = found.len() <= ahead;
+        let complete = found.len() <= ahead;
         let keys: Vec<_> = found.into_iter().take(ahead).map(|(_, key)| key).collect();
-        Ok((!keys.is_empty()).then_some(Line { at, keys, whole }))
+        Ok((!keys.is_empty()).then_some(Predecessors { at, keys, complete }))
     }
 }

@@ -1,4 +1,5 @@
-//! The leases at the server: one for all claims of a ttl class, kept alive once for all of them.
+//! Sessions: the leases at the server. One session serves all claims of a ttl class, and one keep-alive renews it for
+//! all.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,30 +9,30 @@ use std::time::Duration;
 use etcd_client::{Error as Etcd, LeaseGrantOptions};
 use tokio::task::JoinSet;
 
-use super::error::{Failure, Fate};
+use super::error::{Failure, Outcome};
 use super::link::{Limits, Link, PATIENCE, Refusal};
 use crate::clock::{self, Instant};
 use crate::error::Error;
 use crate::runtime::{self, lock};
 
-/// How many classes of ttl a client has. What comes later joins the next longer one.
+/// The number of ttl classes of a client. A further ttl joins the next longer class.
 const CLASSES: usize = 8;
 
-/// How many bytes of keys a lease carries, so that the server can list them in one answer of 4 MiB: also where long keys
-/// came first and many short ones later.
+/// The number of bytes of keys that a lease carries, so that the server can list them in one answer of 4 MiB: also if
+/// long keys came first and many short ones later.
 const LISTED: usize = 512 << 10;
 
-/// One lease at the server. Dropped, it is revoked in the background.
+/// A lease at the server. It is revoked in the background when the session is dropped.
 pub(super) struct Session {
     link: Arc<Link>,
     pub(super) id: i64,
-    /// What the server granted: whole seconds, and no less than its own minimum.
+    /// The ttl that the server granted: whole seconds, and no less than its own minimum.
     pub(super) ttl: Duration,
-    /// Of one claim only.
-    pub(super) own: bool,
+    /// True if one claim has the session for itself.
+    pub(super) dedicated: bool,
     since: AtomicU64,
     over: AtomicBool,
-    /// One keep-alive at a time: whoever comes meanwhile is served by it.
+    /// The lock for one keep-alive at a time, which serves every caller that waits for it.
     refreshing: tokio::sync::Mutex<()>,
     epoch: u32,
 }
@@ -40,18 +41,19 @@ pub(super) struct Session {
 pub(super) struct Sessions {
     link: Arc<Link>,
     classes: Mutex<BTreeMap<u64, Arc<Class>>>,
-    /// All that may live.
+    /// All sessions that may live.
     all: Mutex<Vec<Weak<Session>>>,
 }
 
+/// The sessions of one ttl.
 #[derive(Default)]
 struct Class {
-    /// Those that have room for more keys, and those that may have again.
+    /// The sessions that have room for more keys, or may have room again.
     sessions: Mutex<Vec<Arc<Session>>>,
     granting: tokio::sync::Mutex<()>,
 }
 
-/// How many whole seconds a ttl is, rounded up.
+/// Returns a ttl in whole seconds, rounded up.
 pub(super) fn seconds(ttl: Duration) -> u64 {
     ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)
 }
@@ -61,17 +63,17 @@ impl Sessions {
         Self { link, classes: Mutex::default(), all: Mutex::default() }
     }
 
-    /// The session for a claim of this ttl, with at least half of it left, and room for a key of so many bytes; `own`: one
-    /// that no other claim has.
+    /// Returns the session for a claim of this ttl, with at least half of it left, and room for a key of `size` bytes.
+    /// `dedicated`: a session that no other claim has.
     pub(super) async fn pick(
         &self,
         ttl: Duration,
-        own: bool,
+        dedicated: bool,
         size: usize,
         limits: Limits,
     ) -> Result<Arc<Session>, Refusal> {
         let wanted = seconds(ttl);
-        let Some(class) = (if own { None } else { self.class(wanted) }) else {
+        let Some(class) = (if dedicated { None } else { self.class(wanted) }) else {
             return Box::pin(self.grant(wanted, true, limits)).await;
         };
         let (seconds, class) = class;
@@ -102,8 +104,9 @@ impl Sessions {
         }
     }
 
-    async fn grant(&self, seconds: u64, own: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
-        let session = Arc::new(Session::grant(&self.link, seconds, own, limits).await?);
+    /// Creates a session.
+    async fn grant(&self, seconds: u64, dedicated: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
+        let session = Arc::new(Session::grant(&self.link, seconds, dedicated, limits).await?);
         let mut all = lock(&self.all);
         if all.len() == all.capacity() {
             all.retain(|session| session.strong_count() > 0);
@@ -112,19 +115,19 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Ends them all, with whatever still has them.
+    /// Revokes all sessions and deletes all their keys.
     pub(super) async fn close(&self) {
         let all: Vec<_> = lock(&self.all).drain(..).filter_map(|session| session.upgrade()).collect();
         let mut ends = JoinSet::new();
         for session in all.into_iter().filter(|session| !session.is_over()) {
             let limits = self.link.limits(PATIENCE);
-            // If it isn't done, it ends by its ttl.
+            // Without an answer the lease ends by its ttl.
             ends.spawn(async move { drop(session.revoke(limits).await) });
         }
         while ends.join_next().await.is_some() {}
     }
 
-    /// The class for a ttl, and its seconds. `None`: there are too many, and none is longer.
+    /// Returns the class for a ttl, and its seconds. `None`: there are too many classes, and none is longer.
     fn class(&self, wanted: u64) -> Option<(u64, Arc<Class>)> {
         let mut classes = lock(&self.classes);
         if classes.len() < CLASSES || classes.contains_key(&wanted) {
@@ -133,7 +136,7 @@ impl Sessions {
         classes.range(wanted..).next().map(|(seconds, class)| (*seconds, class.clone()))
     }
 
-    /// Gives it to no further claim. It ends with those that have it.
+    /// Gives a session to no further claim. It ends with the claims that have it.
     pub(super) fn retire(&self, session: &Arc<Session>) {
         for class in lock(&self.classes).values() {
             lock(&class.sessions).retain(|other| !Arc::ptr_eq(other, session));
@@ -142,32 +145,33 @@ impl Sessions {
 }
 
 impl Class {
-    /// The first with room for a key of so many bytes.
+    /// Returns the first session with room for a key of `size` bytes.
     fn usable(&self, size: usize) -> Option<Arc<Session>> {
         let mut sessions = lock(&self.sessions);
         sessions.retain(|session| !session.is_over());
         let most = if mutant!("etcd-one-lease-for-all") { usize::MAX } else { LISTED / size.max(1) };
-        // Each claim has it once, and so has this list.
+        // Each claim has one reference to its session, and so has this list.
         sessions.iter().find(|session| Arc::strong_count(session) <= most.max(1)).cloned()
     }
 }
 
-/// Waits within the limits for what somebody else may be doing.
+/// Waits within the limits for work that another task may be doing.
 async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     tokio::select! {
         biased;
         done = work => done,
         () = clock::sleep(limits.budget) => {
-            let failure = Failure::refused(Error::unavailable("etcd gave no lease in time"));
+            let failure = Failure::not_applied(Error::unavailable("etcd gave no lease in time"));
             Err(Refusal { failure, unanswered: Vec::new() })
         }
     }
 }
 
 impl Session {
-    async fn grant(link: &Arc<Link>, seconds: u64, own: bool, limits: Limits) -> Result<Self, Refusal> {
+    /// Creates a lease at the server.
+    async fn grant(link: &Arc<Link>, seconds: u64, dedicated: bool, limits: Limits) -> Result<Self, Refusal> {
         let ttl = i64::try_from(seconds).unwrap_or(i64::MAX);
-        // Ours to choose, one for each sending, so that what is granted to nobody's knowledge can be taken back.
+        // Each sending has an id of its own, so that a lease whose grant had no answer can be revoked.
         let ids = Mutex::new(Vec::new());
         let answer = link.ask(limits, |conn| {
             let id = i64::try_from(getrandom::u64().unwrap_or(0) >> 1).unwrap_or(0).max(1);
@@ -176,7 +180,7 @@ impl Session {
         });
         let answer = answer.await;
         let id = answer.as_ref().map_or(0, |answer| answer.value.id());
-        let known = answer.as_ref().err().is_some_and(|refusal| !refusal.is_unknown());
+        let known = answer.as_ref().err().is_some_and(|refusal| !refusal.is_in_doubt());
         for other in std::mem::take(&mut *lock(&ids)).into_iter().filter(|other| *other != id && !known) {
             revoke_later(link.clone(), other);
         }
@@ -185,7 +189,7 @@ impl Session {
             link: link.clone(),
             id,
             ttl: Duration::from_secs(u64::try_from(answer.value.ttl()).unwrap_or(0)),
-            own,
+            dedicated,
             since: AtomicU64::new(answer.sent.nanos()),
             over: AtomicBool::new(false),
             refreshing: tokio::sync::Mutex::default(),
@@ -193,21 +197,23 @@ impl Session {
         })
     }
 
-    /// When the last request was sent that the server has answered by a grant or by a ttl.
+    /// Returns the time when the last request was sent that the server has answered with a grant or a ttl.
     pub(super) fn since(&self) -> Instant {
         Instant::from_nanos(self.since.load(Ordering::Acquire))
     }
 
-    /// The server has said that there is no such lease.
+    /// Notes the server's answer that there is no such lease.
     pub(super) fn lose(&self) {
         self.over.store(true, Ordering::Release);
     }
 
+    /// Returns true if the lease has ended.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire) || self.since().plus(self.ttl).passed()
     }
 
-    /// Keeps it alive, unless that was done by a request sent no earlier than this. False: it has ended.
+    /// Keeps the lease alive, unless a request that was sent at `not_before` or later has done that. Returns false if
+    /// it has ended.
     pub(super) async fn keep_alive(&self, limits: Limits, not_before: Instant) -> Result<bool, Refusal> {
         let kept = async {
             let _one = self.refreshing.lock().await;
@@ -221,7 +227,7 @@ impl Session {
             let answer = self.link.ask(limits, |conn| async move {
                 match conn.client.lease_client().keep_alive(id).await {
                     Ok(_) => Ok(true),
-                    // An answer without a ttl, which the crate tells in this way.
+                    // The crate's error for an answer without a ttl.
                     Err(Etcd::LeaseKeepAliveError(_)) => Ok(mutant!("etcd-ended-lease-kept")),
                     Err(error) => Err(error),
                 }
@@ -235,7 +241,7 @@ impl Session {
                     self.lose();
                     Ok(false)
                 }
-                Err(refusal) if refusal.failure.fate == Fate::NoLease => {
+                Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => {
                     self.lose();
                     Ok(false)
                 }
@@ -245,6 +251,7 @@ impl Session {
         bounded(limits, kept).await
     }
 
+    /// Keeps the lease alive in the background.
     fn refresh_later(self: &Arc<Self>) {
         let (session, limits) = (self.clone(), self.link.limits(PATIENCE));
         runtime::spawn(async move {
@@ -252,7 +259,7 @@ impl Session {
         });
     }
 
-    /// Ends it: whatever was put with it is deleted, and can't be put later.
+    /// Ends the lease: its keys are deleted, and none can be put later.
     pub(super) async fn revoke(&self, limits: Limits) -> Result<(), Error> {
         revoke(&self.link, self.id, limits).await?;
         self.lose();
@@ -260,22 +267,24 @@ impl Session {
     }
 }
 
+/// Revokes a lease.
 async fn revoke(link: &Arc<Link>, id: i64, limits: Limits) -> Result<(), Error> {
     match link.ask(limits, |conn| async move { conn.client.lease_client().revoke(id).await }).await {
         Ok(_) => Ok(()),
-        Err(refusal) if refusal.failure.fate == Fate::NoLease => Ok(()),
+        Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => Ok(()),
         Err(refusal) => Err(refusal.into()),
     }
 }
 
+/// Revokes a lease in the background.
 fn revoke_later(link: Arc<Link>, id: i64) {
     runtime::spawn_tracked(async move {
-        // If it isn't done, the lease ends by its ttl.
+        // Without an answer the lease ends by its ttl.
         let _ = revoke(&link, id, link.limits(PATIENCE)).await;
     });
 }
 
-/// Does nothing in a child of fork: the lease is the parent's.
+/// Revokes the lease, but not in a child of fork: the lease is the parent's.
 impl Drop for Session {
     fn drop(&mut self) {
         if self.epoch == runtime::epoch() && !self.is_over() {

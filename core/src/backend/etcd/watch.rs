@@ -1,4 +1,4 @@
-//! Who is told what: a watcher for each lock that is waited for, and those whom a deleted key concerns.
+//! Watchers: one for each lock that is waited for, and the subscriptions to its deletions.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::link::Link;
-use super::mutex::Line;
+use super::mutex::Predecessors;
 use super::watch_stream;
 use crate::clock::{self, Instant};
 use crate::contract::Context;
 use crate::runtime::{self, lock};
 
-/// How long a watcher that nobody uses is kept: the next contender of a busy lock finds it.
+/// The time for which an unused watcher is kept, so that the next contender of a busy lock finds it.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The watchers of a client.
@@ -24,57 +24,61 @@ pub(super) struct Watches {
     state: Mutex<State>,
 }
 
+/// The watchers and the task of the stream.
 #[derive(Default)]
 struct State {
     watchers: HashMap<Arc<str>, Watcher>,
     names: HashMap<i64, Arc<str>>,
     next: i64,
-    /// To the task that has the stream, while there is one.
-    orders: Option<mpsc::UnboundedSender<Order>>,
+    /// The channel to the task of the stream, while there is one.
+    commands: Option<mpsc::UnboundedSender<WatchCommand>>,
 }
 
 /// The watcher of one lock.
 struct Watcher {
     id: i64,
-    /// Whether the server has said that it is there; `None`: that it can't be.
+    /// True after the server has confirmed the watcher; `None`: it refused the watcher.
     ready: watch::Sender<Option<bool>>,
     listeners: Vec<Arc<Listener>>,
-    /// Since when nobody uses it.
+    /// The time since which it is unused.
     idle: Option<Instant>,
 }
 
-/// What the task that has the stream is to do.
-pub(super) enum Order {
+/// A command to the task of the stream.
+pub(super) enum WatchCommand {
+    /// Start a watcher.
     Watch(i64, Arc<str>),
+    /// Cancel a watcher.
     Cancel(i64),
-    /// Look what is not used any more.
+    /// Cancel the watchers that are not used any more.
     Sweep,
 }
 
-/// Somebody whom some deletions concern.
+/// A claim that deletions concern: those of the keys before its own, and of its own.
 struct Listener {
     own: Vec<u8>,
-    ear: Mutex<Ear>,
-    /// The revision since which the key is that of a lock that is held; `i64::MAX`: it is not.
+    watch_state: Mutex<WatchState>,
+    /// The revision of the key if the claim holds the lock; otherwise `i64::MAX`.
     held: AtomicI64,
-    ring: Notify,
+    notify: Notify,
 }
 
-enum Ear {
-    /// To nothing.
-    Closed,
-    /// To everything: which key matters is being asked.
-    Open(Vec<(Vec<u8>, i64)>),
-    /// To these keys and our own. Keys are used again, so ends before these were seen concern others.
-    To(Line),
-    /// Of all the keys before ours we have heard the end, and not of ours: it is the first.
+/// The effect of a deletion on a claim.
+enum WatchState {
+    /// No effect.
+    Idle,
+    /// Collected: the request that tells which keys matter is in progress.
+    Collecting(Vec<(Vec<u8>, i64)>),
+    /// Compared with these keys and our own. Keys are used again, so a deletion before the read doesn't concern them.
+    Watching(Predecessors),
+    /// All keys before ours were deleted, and ours was not: it is the first.
     First,
-    /// Something has happened.
-    Rung,
+    /// A deletion that wakes the claim has happened.
+    Notified,
 }
 
-/// An interest in a lock; dropped, it is over.
-pub(super) struct Interest {
+/// A claim's subscription to the deletions of a lock's keys. It ends when it is dropped.
+pub(super) struct Subscription {
     watches: Arc<Watches>,
     name: Arc<str>,
     listener: Arc<Listener>,
@@ -86,14 +90,14 @@ impl Watches {
         Self { link, context, state: Mutex::default() }
     }
 
-    /// An interest in this lock, for the one whose key this is. `made`: only if it is watched already.
-    pub(super) fn enter(self: &Arc<Self>, name: &Arc<str>, own: &[u8], made: bool) -> Option<Interest> {
+    /// Subscribes the claim with this key to a lock. `existing`: only if the server watches the lock already.
+    pub(super) fn subscribe(self: &Arc<Self>, name: &Arc<str>, own: &[u8], existing: bool) -> Option<Subscription> {
         let mut state = lock(&self.state);
-        if made && state.watchers.get(name).is_none_or(|watcher| *watcher.ready.borrow() != Some(true)) {
+        if existing && state.watchers.get(name).is_none_or(|watcher| *watcher.ready.borrow() != Some(true)) {
             return None;
         }
-        let (ear, held) = (Mutex::new(Ear::Closed), AtomicI64::new(i64::MAX));
-        let listener = Arc::new(Listener { own: own.to_vec(), ear, held, ring: Notify::new() });
+        let (watch_state, held) = (Mutex::new(WatchState::Idle), AtomicI64::new(i64::MAX));
+        let listener = Arc::new(Listener { own: own.to_vec(), watch_state, held, notify: Notify::new() });
         let fresh = !state.watchers.contains_key(name);
         if fresh {
             state.next += 1;
@@ -106,47 +110,48 @@ impl Watches {
         watcher.listeners.push(listener.clone());
         let (id, ready) = (watcher.id, watcher.ready.subscribe());
         if fresh {
-            self.order(&mut state, Order::Watch(id, name.clone()));
+            self.send(&mut state, WatchCommand::Watch(id, name.clone()));
         }
         drop(state);
-        Some(Interest { watches: self.clone(), name: name.clone(), listener, ready })
+        Some(Subscription { watches: self.clone(), name: name.clone(), listener, ready })
     }
 
-    fn order(self: &Arc<Self>, state: &mut State, order: Order) {
-        let order = match &state.orders {
-            Some(orders) => match orders.send(order) {
+    /// Sends a command to the task of the stream, and starts the task if there is none.
+    fn send(self: &Arc<Self>, state: &mut State, command: WatchCommand) {
+        let command = match &state.commands {
+            Some(commands) => match commands.send(command) {
                 Ok(()) => return,
                 Err(unsent) => unsent.0,
             },
-            None => order,
+            None => command,
         };
-        let (orders, ordered) = mpsc::unbounded_channel();
-        let _ = orders.send(order);
-        state.orders = Some(orders);
-        runtime::spawn(watch_stream::run(Arc::downgrade(self), ordered));
+        let (commands, received) = mpsc::unbounded_channel();
+        let _ = commands.send(command);
+        state.commands = Some(commands);
+        runtime::spawn(watch_stream::run(Arc::downgrade(self), received));
     }
 
-    /// All that is to be watched, for a stream that begins: nobody has heard anything in between.
+    /// Returns all watchers, for a stream that starts.
     pub(super) fn all(&self) -> Vec<(i64, Arc<str>)> {
         let state = lock(&self.state);
         state.watchers.iter().map(|(name, watcher)| (watcher.id, name.clone())).collect()
     }
 
-    /// The server watches from now on.
+    /// Notes that the server watches from now on.
     pub(super) fn created(&self, id: i64) {
         self.with(id, |_, watcher| watcher.ready.send_replace(Some(true)));
     }
 
-    /// This watcher hears nothing any more. `for_good`: nor will another.
+    /// Notes that this watcher gets no events any more. `for_good`: no other will either.
     pub(super) fn ended(&self, id: i64, for_good: bool) -> Option<Arc<str>> {
         self.with(id, |name, watcher| {
             watcher.ready.send_replace((!for_good).then_some(false));
-            watcher.listeners.iter().for_each(|listener| listener.hear_all());
+            watcher.listeners.iter().for_each(|listener| listener.on_watch_end());
             name.clone()
         })
     }
 
-    /// No watcher hears anything any more.
+    /// Notes that no watcher gets events any more.
     pub(super) fn all_ended(&self) {
         let ids: Vec<_> = lock(&self.state).names.keys().copied().collect();
         for id in ids {
@@ -154,10 +159,10 @@ impl Watches {
         }
     }
 
-    /// These keys were deleted, each by its revision: all that the server told at a time, so no part of a revision.
+    /// Passes on the deletions of one answer, each with its revision. An answer contains whole revisions.
     pub(super) fn deleted(&self, id: i64, gone: &[(&[u8], i64)]) {
         let taken = self.with(id, |name, watcher| {
-            let taken = watcher.listeners.iter().filter(|listener| listener.hear(gone)).count();
+            let taken = watcher.listeners.iter().filter(|listener| listener.on_delete(gone)).count();
             (taken > 0).then(|| name.clone())
         });
         if let Some(name) = taken.flatten() {
@@ -165,14 +170,15 @@ impl Watches {
         }
     }
 
+    /// Runs `work` on a watcher.
     fn with<T>(&self, id: i64, work: impl FnOnce(&Arc<str>, &mut Watcher) -> T) -> Option<T> {
         let mut state = lock(&self.state);
         let name = state.names.get(&id)?.clone();
         state.watchers.get_mut(&name).map(|watcher| work(&name, watcher))
     }
 
-    /// Cancels watchers that nobody has used for a while, and says when to look again. When none is left, the orders
-    /// end.
+    /// Cancels watchers that were not used for a while, and returns the time of the next sweep. When none is left, the
+    /// commands end.
     pub(super) fn sweep(&self) -> Instant {
         let mut state = lock(&self.state);
         let mut next = Instant::NEVER;
@@ -190,98 +196,101 @@ impl Watches {
         });
         for id in done {
             state.names.remove(&id);
-            if let Some(orders) = &state.orders {
-                let _ = orders.send(Order::Cancel(id));
+            if let Some(commands) = &state.commands {
+                let _ = commands.send(WatchCommand::Cancel(id));
             }
         }
         if state.watchers.is_empty() {
-            state.orders = None;
+            state.commands = None;
         }
         next
     }
 }
 
 impl Listener {
-    /// Whether what this tells is that a lock was taken away.
-    fn hear(&self, gone: &[(&[u8], i64)]) -> bool {
-        let mut ear = lock(&self.ear);
-        let woken = gone.iter().filter(|(key, rev)| self.heard(&mut ear, key, *rev)).count() > 0;
-        drop(ear);
+    /// Applies deletions, and wakes the claim if they concern it. Returns true if a lock that it holds was taken away.
+    fn on_delete(&self, gone: &[(&[u8], i64)]) -> bool {
+        let mut watch_state = lock(&self.watch_state);
+        let woken = gone.iter().filter(|(key, rev)| self.on_deleted_key(&mut watch_state, key, *rev)).count() > 0;
+        drop(watch_state);
         if woken {
-            self.ring.notify_one();
+            self.notify.notify_one();
         }
         gone.iter().any(|(key, rev)| *key == self.own && *rev > self.held.load(Ordering::Acquire))
     }
 
-    /// Takes in that a key was deleted. Whether that is cause to wake.
-    fn heard(&self, ear: &mut Ear, key: &[u8], rev: i64) -> bool {
+    /// Applies the deletion of one key. Returns true if the claim is to be woken.
+    fn on_deleted_key(&self, watch_state: &mut WatchState, key: &[u8], rev: i64) -> bool {
         let own = *key == *self.own && !mutant!("etcd-own-key-not-checked");
-        let news = match ear {
-            Ear::Open(heard) => {
+        let news = match watch_state {
+            WatchState::Collecting(heard) => {
                 heard.push((key.to_vec(), rev));
                 return false;
             }
-            Ear::To(line) if rev > line.at => {
-                let nearest = line.keys.first().is_some_and(|nearest| nearest == key);
-                line.keys.retain(|other| other != key);
-                match line.whole {
-                    _ if own => Ear::Rung,
-                    true if line.keys.is_empty() => Ear::First,
-                    false if nearest => Ear::Rung,
+            WatchState::Watching(predecessors) if rev > predecessors.at => {
+                let nearest = predecessors.keys.first().is_some_and(|nearest| nearest == key);
+                predecessors.keys.retain(|other| other != key);
+                match predecessors.complete {
+                    _ if own => WatchState::Notified,
+                    true if predecessors.keys.is_empty() => WatchState::First,
+                    false if nearest => WatchState::Notified,
                     _ => return false,
                 }
             }
-            Ear::First if own => Ear::Rung,
+            WatchState::First if own => WatchState::Notified,
             _ => return false,
         };
-        *ear = news;
+        *watch_state = news;
         true
     }
 
-    fn hear_all(&self) {
-        *lock(&self.ear) = Ear::Rung;
-        self.ring.notify_one();
+    /// Wakes the claim: its watcher gets no events any more.
+    fn on_watch_end(&self) {
+        *lock(&self.watch_state) = WatchState::Notified;
+        self.notify.notify_one();
     }
 }
 
-impl Interest {
-    /// Notes what is deleted from now on. False: there is nothing that would tell.
-    pub(super) fn listen(&self) -> bool {
-        *lock(&self.listener.ear) = Ear::Open(Vec::new());
+impl Subscription {
+    /// Collects deletions from now on. Returns false if the server doesn't watch.
+    pub(super) fn collect(&self) -> bool {
+        *lock(&self.listener.watch_state) = WatchState::Collecting(Vec::new());
         *self.ready.borrow() == Some(true)
     }
 
-    /// Wakes when these are gone, or our own is. False: there is cause to look again at once.
-    pub(super) fn arm(&self, line: Line) -> bool {
-        let mut ear = lock(&self.listener.ear);
-        let Ear::Open(heard) = std::mem::replace(&mut *ear, Ear::Rung) else { return false };
-        *ear = Ear::To(line);
+    /// Waits for the deletion of these keys or our own. Returns false if the claim must read again at once.
+    pub(super) fn arm(&self, predecessors: Predecessors) -> bool {
+        let mut watch_state = lock(&self.listener.watch_state);
+        let WatchState::Collecting(heard) = std::mem::replace(&mut *watch_state, WatchState::Notified) else {
+            return false;
+        };
+        *watch_state = WatchState::Watching(predecessors);
         for (key, rev) in heard {
-            self.listener.heard(&mut ear, &key, rev);
+            self.listener.on_deleted_key(&mut watch_state, &key, rev);
         }
-        matches!(*ear, Ear::To(_))
+        matches!(*watch_state, WatchState::Watching(_))
     }
 
-    /// Whether our key has become the first.
+    /// Returns true if our key has become the first.
     pub(super) fn is_first(&self) -> bool {
-        matches!(*lock(&self.listener.ear), Ear::First)
+        matches!(*lock(&self.listener.watch_state), WatchState::First)
     }
 
-    /// Resolves when what it was armed for has happened.
-    pub(super) fn rung(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Resolves when a deletion that wakes the claim has happened.
+    pub(super) fn notified(&self) -> impl Future<Output = ()> + Send + 'static {
         let listener = self.listener.clone();
         async move {
             loop {
-                let rung = listener.ring.notified();
-                if matches!(*lock(&listener.ear), Ear::First | Ear::Rung) {
+                let notified = listener.notify.notified();
+                if matches!(*lock(&listener.watch_state), WatchState::First | WatchState::Notified) {
                     return;
                 }
-                rung.await;
+                notified.await;
             }
         }
     }
 
-    /// Waits until the server watches. False: it doesn't, or can't.
+    /// Waits until the server watches. Returns false if it doesn't in time, or refuses.
     pub(super) async fn ready(&self, limit: Duration) -> bool {
         let mut ready = self.ready.clone();
         tokio::select! {
@@ -291,32 +300,32 @@ impl Interest {
         }
     }
 
-    /// Whether it is of the one with this key.
+    /// Returns true if the subscription is that of the claim with this key.
     pub(super) fn is_for(&self, own: &[u8]) -> bool {
         *self.listener.own == *own
     }
 
-    /// Our own key is that of a lock that is held, since this revision.
-    pub(super) fn hold(&self, rev: i64) {
-        *lock(&self.listener.ear) = Ear::Closed;
+    /// Notes that the claim holds the lock, since this revision.
+    pub(super) fn begin_hold(&self, rev: i64) {
+        *lock(&self.listener.watch_state) = WatchState::Idle;
         self.listener.held.store(rev, Ordering::Release);
     }
 
-    /// It is given back, so its end is nobody's loss.
-    pub(super) fn let_go(&self) {
+    /// Notes that the lock is being released: its end is no loss.
+    pub(super) fn end_hold(&self) {
         self.listener.held.store(i64::MAX, Ordering::Release);
     }
 }
 
-impl Drop for Interest {
+impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = lock(&self.watches.state);
         if let Some(watcher) = state.watchers.get_mut(&self.name) {
             watcher.listeners.retain(|listener| !Arc::ptr_eq(listener, &self.listener));
             if watcher.listeners.is_empty() {
                 watcher.idle = Some(Instant::now());
-                if let Some(orders) = &state.orders {
-                    let _ = orders.send(Order::Sweep);
+                if let Some(commands) = &state.commands {
+                    let _ = commands.send(WatchCommand::Sweep);
                 }
             }
         }

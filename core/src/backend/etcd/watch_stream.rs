@@ -1,4 +1,5 @@
-//! The one watch stream of a client: begun when somebody waits, begun anew when it breaks, ended when nobody does.
+//! The watch stream of a client. It starts with the first waiter, starts again when it breaks, and ends with the last
+//! one.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -9,21 +10,21 @@ use tokio::sync::mpsc;
 
 use super::keys::range;
 use super::link::Conn;
-use super::watch::{Order, Watches};
+use super::watch::{WatchCommand, Watches};
 use crate::clock;
 
-/// How long opening a stream may take.
+/// The time for opening a stream.
 const OPENING: Duration = Duration::from_secs(5);
-/// The longest pause between two tries to open one.
+/// The longest pause between two tries to open a stream.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Has the stream for as long as there is something to watch.
-pub(super) async fn run(watches: Weak<Watches>, mut orders: mpsc::UnboundedReceiver<Order>) {
+/// Keeps a stream for as long as there is something to watch.
+pub(super) async fn run(watches: Weak<Watches>, mut commands: mpsc::UnboundedReceiver<WatchCommand>) {
     let mut pause = Duration::from_millis(10);
     loop {
         let Some(this) = watches.upgrade() else { return };
         this.sweep();
-        if orders.is_closed() {
+        if commands.is_closed() {
             return;
         }
         let opened = tokio::select! {
@@ -34,11 +35,11 @@ pub(super) async fn run(watches: Weak<Watches>, mut orders: mpsc::UnboundedRecei
         drop(this);
         if let Some(mut stream) = opened {
             pause = Duration::from_millis(10);
-            stream.serve(&watches, &mut orders).await;
-            if orders.is_closed() {
+            stream.serve(&watches, &mut commands).await;
+            if commands.is_closed() {
                 return;
             }
-            // Whoever waits looks for himself, and again when there is a stream.
+            // Every waiter reads for itself, and again when there is a stream.
             let Some(this) = watches.upgrade() else { return };
             this.all_ended();
         }
@@ -47,6 +48,7 @@ pub(super) async fn run(watches: Weak<Watches>, mut orders: mpsc::UnboundedRecei
     }
 }
 
+/// An open stream.
 struct Stream {
     conn: Arc<Conn>,
     sender: WatchRequestSender,
@@ -55,16 +57,17 @@ struct Stream {
     known: HashSet<i64>,
 }
 
-/// The longest answer that is taken: many keys may be deleted at once.
+/// The longest answer that is accepted: many keys may be deleted at once.
 const ANSWER: usize = 64 << 20;
 
+/// Returns the options of a watcher.
 fn options(id: i64, to: Vec<u8>) -> WatchOptions {
-    // From now on: from a past revision the server begins only at its next tick, 100 ms later. Whoever waits reads
-    // after this, so that nothing is missed.
+    // From the current revision: at a past revision the server starts only at its next tick, 100 ms later. Waiters read
+    // after the start, so that they miss nothing.
     WatchOptions::new().with_range(to).with_filters([WatchFilterType::NoPut]).with_watch_id(id)
 }
 
-/// A stream with a watcher for all that is waited for.
+/// Opens a stream with all watchers.
 async fn open(watches: &Watches) -> Option<Stream> {
     let conn = watches.link.conn(None).await.ok()?;
     let all = watches.all();
@@ -81,6 +84,7 @@ async fn open(watches: &Watches) -> Option<Stream> {
 }
 
 impl Stream {
+    /// Starts a watcher.
     async fn watch(&mut self, id: i64, name: &str) -> Option<()> {
         if !self.known.insert(id) {
             return Some(());
@@ -89,25 +93,25 @@ impl Stream {
         self.sender.watch(from, Some(options(id, to))).await.ok()
     }
 
-    /// Until it breaks, its connection is given up, or there is nothing left to watch.
-    async fn serve(&mut self, watches: &Weak<Watches>, orders: &mut mpsc::UnboundedReceiver<Order>) {
+    /// Serves the stream until it breaks, its connection is given up, or there is nothing left to watch.
+    async fn serve(&mut self, watches: &Weak<Watches>, commands: &mut mpsc::UnboundedReceiver<WatchCommand>) {
         loop {
             let Some(this) = watches.upgrade() else { return };
             let sweep = this.sweep();
-            if orders.is_closed() {
+            if commands.is_closed() {
                 return;
             }
             drop(this);
             let done = tokio::select! {
                 biased;
                 response = self.responses.message() => match (response, watches.upgrade()) {
-                    (Ok(Some(response)), Some(watches)) => self.take(&watches, &response).await,
+                    (Ok(Some(response)), Some(watches)) => self.receive(&watches, &response).await,
                     _ => None,
                 },
-                order = orders.recv() => match order {
-                    Some(Order::Watch(id, name)) => self.watch(id, &name).await,
-                    Some(Order::Cancel(id)) => self.cancel(id).await,
-                    Some(Order::Sweep) => Some(()),
+                command = commands.recv() => match command {
+                    Some(WatchCommand::Watch(id, name)) => self.watch(id, &name).await,
+                    Some(WatchCommand::Cancel(id)) => self.cancel(id).await,
+                    Some(WatchCommand::Sweep) => Some(()),
                     None => None,
                 },
                 () = self.conn.gone() => None,
@@ -119,6 +123,7 @@ impl Stream {
         }
     }
 
+    /// Cancels a watcher.
     async fn cancel(&mut self, id: i64) -> Option<()> {
         if !self.known.remove(&id) {
             return Some(());
@@ -126,14 +131,15 @@ impl Stream {
         self.sender.cancel(id).await.ok()
     }
 
-    async fn take(&mut self, watches: &Watches, response: &WatchResponse) -> Option<()> {
+    /// Handles an answer.
+    async fn receive(&mut self, watches: &Watches, response: &WatchResponse) -> Option<()> {
         let id = response.watch_id();
         let deletions = response.events().iter().filter(|event| event.event_type() == EventType::Delete);
         let gone: Vec<_> =
             deletions.filter_map(|event| Some((event.kv()?.key(), event.kv()?.mod_revision()))).collect();
         watches.deleted(id, &gone);
         if response.canceled() {
-            // Ours, or of a watcher that fell behind a compaction, or that the user may not have.
+            // Cancelled by this client, or by the server after a compaction or for lack of permission.
             if !self.known.remove(&id) {
                 return Some(());
             }

@@ -1,4 +1,5 @@
-//! Waiting for a lock file: woken when somebody closes it, with a poll as safety net. Never a thread blocked in flock.
+//! A contender for a lock file: inotify wakes it when a process closes the file, and a poll is the safety net. It never
+//! blocks a thread in flock.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,33 +16,34 @@ use crate::contract::{Attempt, Contender, RetryHint};
 use crate::error::Result;
 use crate::runtime::BoxFuture;
 
-/// One contender for one lock file.
-pub(super) struct Waiter {
+/// A claim that asks for its lock file.
+pub(super) struct FileContender {
     backend: Arc<File>,
     claim: Claim,
     open: Option<LockFile>,
     watch: Option<Watch>,
-    /// Whether all that hold a lock know that somebody waits.
-    known: bool,
+    /// True if every holder in the directory knows that a process waits.
+    marked: bool,
     tries: u32,
 }
 
-impl Waiter {
+impl FileContender {
     pub(super) fn new(backend: Arc<File>, claim: Claim) -> Self {
-        Self { backend, claim, open: None, watch: None, known: false, tries: 0 }
+        Self { backend, claim, open: None, watch: None, marked: false, tries: 0 }
     }
 
+    /// Tries once.
     fn try_once(&mut self) -> Result<Attempt> {
-        if let Some(left) = self.backend.courtesy(&self.claim) {
+        if let Some(left) = self.backend.yield_to_others(&self.claim) {
             return Ok(Attempt::Busy(RetryHint { after: left, on: None }));
         }
         let mut attempt = self.backend.take(&self.claim, &mut self.open)?;
         if attempt.is_none() && self.claim.wait {
-            // Who unlocks after this sees that it has to wake somebody; who has unlocked before it is found by looking
-            // once more. Failing that, waiting is polling.
-            match self.backend.dir()?.counter().announce() {
-                Ok(known) => {
-                    self.known = known;
+            // A process that unlocks after this sees the mark and wakes us. One that has unlocked before is found by
+            // the second try. If the mark can't be written, the contender polls.
+            match self.backend.dir()?.counter().mark_waiting() {
+                Ok(marked) => {
+                    self.marked = marked;
                     self.follow();
                 }
                 Err(_) => self.watch = None,
@@ -52,7 +54,7 @@ impl Waiter {
         Ok(attempt.unwrap_or_else(|| Attempt::Busy(self.wake())))
     }
 
-    /// Watches the file that is open now.
+    /// Watches the open file.
     fn follow(&mut self) {
         let Some(open) = &self.open else { return };
         if self.watch.as_ref().is_none_or(|watch| watch.inode != open.inode()) {
@@ -60,12 +62,13 @@ impl Waiter {
         }
     }
 
+    /// Returns the hint for the next try.
     fn wake(&self) -> RetryHint {
         let notify = self.watch.as_ref().map(|watch| watch.notify.clone());
-        // 1 ms doubling to 50 ms; at once in the upper half of that where a watch makes it a mere safety net.
+        // From 1 ms, doubled up to 50 ms. With a watch, which makes it a mere safety net, 50 ms at once.
         let longest = match &notify {
-            Some(_) if self.known => 50_000,
-            // Who has looked before it was written may unlock without another look.
+            Some(_) if self.marked => 50_000,
+            // A process that has read the file before the mark was written may unlock without another read.
             Some(_) => 2 * u64::try_from(LOOK.as_micros()).unwrap_or(0),
             None => (1_000 << self.tries.min(6)).min(50_000),
         };
@@ -77,7 +80,7 @@ impl Waiter {
     }
 }
 
-impl Contender for Waiter {
+impl Contender for FileContender {
     fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
         let attempt = self.try_once();
         Box::pin(std::future::ready(attempt))
@@ -90,7 +93,7 @@ impl Contender for Waiter {
     }
 }
 
-/// The files this client watches: one inotify instance for all, made when the first is waited for.
+/// The files that this client watches: one inotify instance for all, created with the first waiter.
 #[derive(Debug, Default)]
 pub(super) struct Watcher(#[cfg(target_os = "linux")] once_cell::sync::OnceCell<Arc<inotify::Instance>>);
 
@@ -104,7 +107,7 @@ pub(super) struct Watch {
 
 #[cfg(not(target_os = "linux"))]
 impl Watcher {
-    /// No watches here: waiting is polling.
+    /// Returns `None`: without inotify contenders poll.
     fn watch(&self, _: &Path, _: (u64, u64)) -> Option<Watch> {
         None
     }
@@ -112,7 +115,7 @@ impl Watcher {
 
 #[cfg(target_os = "linux")]
 impl Watcher {
-    /// `None`: the system has no more watches to give, and waiting is polling.
+    /// Watches a file. `None`: the system has no more watches, and the contender polls.
     fn watch(&self, path: &Path, inode: (u64, u64)) -> Option<Watch> {
         let instance = self.0.get_or_try_init(inotify::Instance::start).ok()?.clone();
         let notify = Arc::new(Notify::new());
@@ -142,7 +145,7 @@ mod inotify {
     use super::{Arc, HashMap, Mutex, Notify, Path, PoisonError};
     use crate::runtime::{self, close_on_fork, close_on_fork::CloseOnFork};
 
-    /// An inotify instance, and whom to wake for each of its watches.
+    /// An inotify instance, and the contenders to wake for each of its watches.
     #[derive(Debug)]
     pub(super) struct Instance {
         fd: Arc<CloseOnFork>,
@@ -171,7 +174,7 @@ mod inotify {
         }
 
         pub(super) fn add(&self, path: &Path, notify: &Arc<Notify>) -> io::Result<()> {
-            // A holder's end shows as the closing of the file; its removal or replacement as a change of its links.
+            // A release shows as the closing of the file, a removal or replacement as a change of its links.
             let what = WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF;
             let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
             let watch = add_watch(&*self.fd, path, what)?;
@@ -184,7 +187,7 @@ mod inotify {
             watched.retain(|&watch, all| {
                 all.retain(|other| !Arc::ptr_eq(other, notify));
                 if all.is_empty() {
-                    // Gone already when the file is.
+                    // The watch is gone already if the file is.
                     let _ = remove_watch(&*self.fd, watch);
                 }
                 !all.is_empty()
@@ -199,7 +202,7 @@ mod inotify {
         }
     }
 
-    /// Hands events on until the instance is gone.
+    /// Passes events on until the instance is gone.
     async fn read(readable: AsyncFd<Arc<CloseOnFork>>, instance: Weak<Instance>) {
         while let Ok(mut ready) = readable.readable().await {
             let Some(instance) = instance.upgrade() else { return };

@@ -1,9 +1,9 @@
-//! The fences of a directory, and whether somebody waits in it: the file `.fence`, which every process reads and no one
-//! maps, so that whoever truncates or replaces it breaks no process.
+//! The fences of a directory, and the mark that a process waits in it: the file `.fence`. Every process reads it and
+//! none maps it, so a program that truncates or replaces it breaks no process.
 //!
 //! A fence is the boot-time clock, which never goes back, plus a base that the file holds. A process reads the file no
-//! less often than every `LOOK` while it grants, and grants nothing by a base that it sees for the first time before all
-//! others have had to look again. So whatever becomes of the file, a later grant has a greater fence.
+//! less often than every `LOOK` while it grants. It grants nothing with a base that it sees for the first time before
+//! all other processes have read the file again. So whatever happens to the file, a later grant has a greater fence.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -24,19 +24,19 @@ use crate::runtime::lock;
 
 const NAME: &str = ".fence";
 
-/// How old what was read may be when a fence is made from it.
+/// The age up to which a read of the file is good for a fence.
 pub(super) const LOOK: Duration = Duration::from_millis(1);
-/// How long others are taken to wait after they last wrote so.
+/// The time for which a process counts as waiting after it last wrote the mark.
 const WAITING: Duration = Duration::from_millis(200);
-/// How long ago a base was written that all others have seen: `LOOK`, and how long a writer may be kept from writing.
+/// The time after which all processes have seen a base: `LOOK`, and the time for which a writer may be delayed.
 const KNOWN: Duration = Duration::from_secs(1);
-/// How far ahead the mark is set: it is written no more often.
+/// The time by which the mark of the fences is ahead: it is written no more often.
 const AHEAD: Duration = Duration::from_secs(1);
-/// How long the file may be locked by another writer.
+/// The time for which another writer may lock the file.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How often a look, or the wait for a new base, may have to be begun anew for one fence.
+/// The number of reads, or of waits for a new base, for one fence.
 const ROUNDS: u32 = 64;
-/// A fence fits a signed number of 64 bits; what is above half of that has been written by nobody of us.
+/// The limit of a base and a mark. A fence fits a signed number of 64 bits; dlock writes nothing above half of that.
 const LIMIT: u64 = u64::MAX >> 2;
 
 /// The counter of one directory.
@@ -47,53 +47,55 @@ pub(super) struct Counter {
     boot: u128,
     seen: ArcSwap<Seen>,
     looking: Mutex<()>,
-    /// When this process last wrote that it waits.
-    announced: AtomicU64,
+    /// The time when this process last wrote that it waits.
+    marked_at: AtomicU64,
 }
 
-/// What was last read.
+/// The last read of the file.
 #[derive(Clone, Debug)]
 struct Seen {
     file: Arc<OwnedFd>,
     inode: (u64, u64),
     base: u64,
-    /// From when on this process may use the base.
+    /// The time from which this process may use the base.
     from: Instant,
-    /// Until when somebody waits.
-    awaited: Instant,
-    /// When this was asked for.
+    /// The time until which a process waits.
+    waited_until: Instant,
+    /// The time of the read.
     at: Instant,
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stored {
     boot: u128,
     base: u64,
-    /// When the base was written.
+    /// The time when the base was written.
     since: u64,
-    /// Fences were given up to about here: they go on above it after the next boot.
+    /// The mark up to which fences were given. They continue above it after the next boot.
     mark: u64,
-    awaited: u64,
+    /// The time until which a process waits.
+    waited_until: u64,
 }
 
 const SIZE: usize = 64;
 const MAGIC: &[u8; 8] = b"dlock 2\n";
-const AWAITED: u64 = 56;
+const WAITED_AT: u64 = 56;
 
 impl Stored {
-    /// `None`: cut off, or written by somebody else.
+    /// Reads the content. `None`: cut off, or written by another program.
     fn parse(bytes: &[u8; SIZE]) -> Option<Self> {
         let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
         let intact = bytes.starts_with(MAGIC) && number(48) == checksum(&bytes[..48]);
         let boot = u128::from_le_bytes(std::array::from_fn(|n| bytes[8 + n]));
-        let stored = Self { boot, base: number(24), since: number(32), mark: number(40), awaited: number(56) };
+        let stored = Self { boot, base: number(24), since: number(32), mark: number(40), waited_until: number(56) };
         (intact && stored.base < LIMIT && stored.mark < LIMIT).then_some(stored)
     }
 
-    /// All but who waits, which has its own place and time.
+    /// The length without the mark of waiting, which is written on its own.
     const LENGTH: usize = 56;
 
+    /// Returns the content without the mark of waiting.
     fn bytes(&self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[..8].copy_from_slice(MAGIC);
@@ -106,36 +108,37 @@ impl Stored {
         bytes
     }
 
+    /// Reads a file.
     fn read(file: &OwnedFd) -> io::Result<Option<Self>> {
         let mut bytes = [0; SIZE];
         let read = io::pread(file, &mut bytes, 0)?;
-        // What is missing there is who waits, when nobody has waited yet.
+        // The mark of waiting is missing until a process has waited.
         Ok((read >= Self::LENGTH).then(|| Self::parse(&bytes)).flatten())
     }
 }
 
-/// FNV-1a: it finds a file that was read while it was written.
+/// Returns FNV-1a, which finds a file that was read while it was written.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Counter {
-    /// Opens the counter of a directory, and makes it if it isn't there; above all that `before` has known.
+    /// Opens the counter of a directory, or creates it. Its base is no less than that of `before`.
     pub(super) fn open(dir: &Path, access: Access, before: Option<&Self>) -> Result<Self> {
         let (path, boot) = (dir.join(NAME), boot());
         let known = before.map_or(0, |before| before.seen.load().base);
         let seen = join(&path, access, boot, known, PATIENCE)?;
-        let (seen, looking, announced) = (ArcSwap::from_pointee(seen), Mutex::default(), AtomicU64::new(0));
-        Ok(Self { path, access, boot, seen, looking, announced })
+        let (seen, looking, marked_at) = (ArcSwap::from_pointee(seen), Mutex::default(), AtomicU64::new(0));
+        Ok(Self { path, access, boot, seen, looking, marked_at })
     }
 
-    /// The next fence, and the time from which it counts. The caller has locked its lock file before.
-    pub(super) fn step(&self) -> Result<(u64, Instant)> {
+    /// Returns the next fence, and the time from which it counts. The caller has locked its lock file before.
+    pub(super) fn next_fence(&self) -> Result<(u64, Instant)> {
         let locked = Instant::real();
         let mut rounds = 0;
         loop {
             let now = Instant::real();
-            // Not the tick in which the lock was had, where a clock is so coarse that another's grant may be in it.
+            // Not in the clock tick of the lock: with a coarse clock another process may have granted in the same tick.
             if now == locked {
                 std::hint::spin_loop();
                 continue;
@@ -160,40 +163,41 @@ impl Counter {
         }
     }
 
-    /// Whether somebody may be waiting here, as known no later than `LOOK` ago.
-    pub(super) fn awaited(&self, now: Instant) -> bool {
+    /// Returns true if a process may be waiting in the directory, from a read no older than `LOOK`.
+    pub(super) fn has_waiters(&self, now: Instant) -> bool {
         let seen = self.seen.load();
-        let awaited = |until: Instant| {
-            // A mark far ahead is of before a restart, or of nobody.
+        let is_ahead = |until: Instant| {
+            // A mark far ahead is from before a reboot, or not dlock's.
             let left = until - now;
             !left.is_zero() && left <= WAITING + LOOK
         };
-        // Who can't look wakes whoever there may be.
-        awaited(seen.awaited) || now - seen.at > LOOK && self.look().map_or(true, |seen| awaited(seen.awaited))
+        // If the file can't be read, there may be waiters.
+        is_ahead(seen.waited_until)
+            || now - seen.at > LOOK && self.look().map_or(true, |seen| is_ahead(seen.waited_until))
     }
 
-    /// Writes for all processes that this one waits for a lock of the directory, for a little while. Whether all that
-    /// hold one know it by now.
-    pub(super) fn announce(&self) -> Result<bool> {
+    /// Writes the mark that this process waits for a lock of the directory, for a short time. Returns true if every
+    /// holder knows it by now.
+    pub(super) fn mark_waiting(&self) -> Result<bool> {
         let now = Instant::real();
-        let age = now - Instant::from_nanos(self.announced.load(Ordering::Acquire));
+        let age = now - Instant::from_nanos(self.marked_at.load(Ordering::Acquire));
         if age < WAITING / 2 {
             return Ok(age > LOOK);
         }
-        // Opened by its name: the number of a descriptor that was kept may be somebody else's by now.
+        // Opened by name: the number of a kept descriptor may belong to another file by now.
         let fail = |errno| failed(&self.path, errno);
         let (file, _) = open(&self.path, self.access).map_err(fail)?;
-        io::pwrite(&file, &now.plus(WAITING).nanos().to_le_bytes(), AWAITED).map_err(fail)?;
-        self.announced.fetch_max(Instant::real().nanos(), Ordering::AcqRel);
+        io::pwrite(&file, &now.plus(WAITING).nanos().to_le_bytes(), WAITED_AT).map_err(fail)?;
+        self.marked_at.fetch_max(Instant::real().nanos(), Ordering::AcqRel);
         Ok(false)
     }
 
-    /// Reads the file anew, and mends it: whoever has granted before others made it anew lifts it above that.
+    /// Reads the file again, and repairs it: a process that has granted with a greater base writes its base.
     pub(super) fn check(&self) -> Result<()> {
         self.look().map(drop)
     }
 
-    /// Reads the file anew, unless that was done just now.
+    /// Reads the file again, unless that was done just now.
     fn look(&self) -> Result<Arc<Seen>> {
         let _one = lock(&self.looking);
         let (at, seen) = (Instant::real(), self.seen.load_full());
@@ -204,11 +208,11 @@ impl Counter {
         let stored = if current { Stored::read(&seen.file).unwrap_or(None) } else { None };
         let seen = match stored.filter(|stored| stored.boot == self.boot && stored.base == seen.base) {
             Some(stored) => {
-                let seen = Seen { awaited: Instant::from_nanos(stored.awaited), at, ..Seen::clone(&seen) };
+                let seen = Seen { waited_until: Instant::from_nanos(stored.waited_until), at, ..Seen::clone(&seen) };
                 if seen.base.saturating_add(at.nanos()) <= stored.mark {
                     seen
                 } else {
-                    // It only matters after the next boot: not worth waiting for another who writes.
+                    // The mark only matters after the next boot, so this doesn't wait for another writer.
                     join(&self.path, self.access, self.boot, seen.base, Duration::ZERO).unwrap_or(seen)
                 }
             }
@@ -223,12 +227,13 @@ impl Counter {
     }
 }
 
+/// Returns the error of a system call on the file.
 fn failed(path: &Path, errno: Errno) -> Error {
     error::of(errno, "use the fence counter", &path.display().to_string())
 }
 
-/// Opens the file, and makes it if it isn't there. Not both at once: where everybody may write, opening another's file as
-/// one to be made is refused.
+/// Opens the file, or creates it. Not both in one call: in a directory that all may write, the kernel refuses to open
+/// the file of another user with the flag to create it.
 fn open(path: &Path, access: Access) -> io::Result<(OwnedFd, (u64, u64))> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = access.open(path, flags)?;
@@ -239,7 +244,7 @@ fn open(path: &Path, access: Access) -> io::Result<(OwnedFd, (u64, u64))> {
     Ok((file, (stat.st_dev, stat.st_ino)))
 }
 
-/// Agrees with all others on the base: the greater of theirs and what this process knows.
+/// Agrees with all processes on the base: the greater of the file's and this process's.
 fn join(path: &Path, access: Access, boot: u128, known: u64, patience: Duration) -> Result<Seen> {
     let fail = |errno| failed(path, errno);
     let end = Instant::real().plus(patience);
@@ -253,7 +258,7 @@ fn join(path: &Path, access: Access, boot: u128, known: u64, patience: Duration)
             })
         });
         let writer = writer.map_err(fail)?;
-        // Closing it gives the lock back. The one that is kept is never lock, so a child of fork may have it.
+        // Closing it ends the file lock. The descriptor that is kept is never locked, so a child of fork may have it.
         let kept = match fs::flock(&writer, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Some(open(path, access).map_err(fail)?).filter(|(_, number)| *number == inode),
             Err(Errno::WOULDBLOCK | Errno::INTR) => None,
@@ -276,21 +281,21 @@ fn join(path: &Path, access: Access, boot: u128, known: u64, patience: Duration)
             io::pwrite(&file, &agreed.bytes(), 0).map_err(fail)?;
         }
         drop(writer);
-        // Whoever has read another base before this moment grants by it for no longer than `LOOK`.
+        // A process that has read another base before this moment grants with it for no longer than `LOOK`.
         let now = Instant::real();
         let changed = agreed.base != known || stored.is_none_or(|stored| stored.base != agreed.base);
         let fresh = changed && now - Instant::from_nanos(agreed.since) < KNOWN;
         let from = if fresh { now.plus(LOOK) } else { Instant::START };
-        let awaited = Instant::from_nanos(agreed.awaited);
-        return Ok(Seen { file: Arc::new(file), inode, base: agreed.base, from, awaited, at });
+        let waited_until = Instant::from_nanos(agreed.waited_until);
+        return Ok(Seen { file: Arc::new(file), inode, base: agreed.base, from, waited_until, at });
     }
 }
 
-/// What is to stand in the file.
+/// Returns the content that the file is to have.
 fn agree(stored: Option<Stored>, boot: u128, known: u64, now: Instant) -> Stored {
     let nanos = now.nanos();
     let same = stored.filter(|stored| {
-        // Without a number for the boot, the clock that began anew tells.
+        // Without a number of the boot, a clock that started again shows a reboot.
         stored.boot == boot && (boot != 0 || stored.base.saturating_add((now.plus(AHEAD * 2)).nanos()) >= stored.mark)
     });
     let base = match (same, stored) {
@@ -300,7 +305,7 @@ fn agree(stored: Option<Stored>, boot: u128, known: u64, now: Instant) -> Stored
     };
     let mut agreed = match same {
         Some(same) if same.base == base => same,
-        _ => Stored { boot, base, since: nanos, mark: 0, awaited: stored.map_or(0, |stored| stored.awaited) },
+        _ => Stored { boot, base, since: nanos, mark: 0, waited_until: stored.map_or(0, |stored| stored.waited_until) },
     };
     if base.saturating_add(nanos) > agreed.mark {
         agreed.mark = base.saturating_add(now.plus(AHEAD).nanos());
@@ -308,7 +313,7 @@ fn agree(stored: Option<Stored>, boot: u128, known: u64, now: Instant) -> Stored
     agreed
 }
 
-/// By how much the wall clock is ahead of the boot-time clock.
+/// Returns the time by which the wall clock is ahead of the boot-time clock.
 fn offset() -> u64 {
     let mut offset = 0;
     for _ in 0..16 {
@@ -323,7 +328,7 @@ fn offset() -> u64 {
     offset
 }
 
-/// The number of this boot; 0 where there is none.
+/// Returns the number of this boot, or 0 if there is none.
 fn boot() -> u128 {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)

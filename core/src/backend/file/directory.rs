@@ -1,4 +1,4 @@
-//! The directory: where it is, whether it can be trusted, and who may use what is in it.
+//! The lock directory: its place, the checks whether it can be trusted, and the permissions of its files.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::error;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 
-/// Who may use the directory may use its files.
+/// The permissions of the directory's files: the same as those of the directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Access {
     mode: Mode,
@@ -21,15 +21,15 @@ pub(super) struct Access {
 
 /// An open lock directory.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(super) struct Directory {
     access: Access,
     counter: Counter,
     inode: (u64, u64),
-    /// When it was last seen at its path.
+    /// The time when it was last seen at its path.
     seen: AtomicU64,
 }
 
-/// The platform's own place for this user's locks: a constant, never chosen by what happens to be writable.
+/// Returns the platform's directory for this user's locks: a constant, never chosen by which directory is writable.
 pub(super) fn default_path() -> PathBuf {
     let user = rustix::process::geteuid().as_raw();
     let run = Path::new("/run/lock");
@@ -40,8 +40,8 @@ pub(super) fn default_path() -> PathBuf {
     parent.join(format!("dlock-{user}"))
 }
 
-impl Dir {
-    /// Opens it, and makes it if it isn't there. `own`: it must belong to this user alone.
+impl Directory {
+    /// Opens the directory, or creates it. `own`: it must belong to this user alone.
     pub(super) fn open(path: &Path, own: bool, force: bool, before: Option<&Self>) -> Result<Self> {
         let shown = path.display().to_string();
         match fs::mkdir(path, Mode::RWXU) {
@@ -77,7 +77,7 @@ impl Dir {
         Ok(Self { access, counter, inode: (stat.st_dev, stat.st_ino), seen })
     }
 
-    /// Whether the path still leads here, as known no later than a moment ago: another directory is another's, perhaps.
+    /// Returns true if the path still leads to this directory, as known no longer than `LOOK` ago.
     pub(super) fn is_current(&self, path: &Path) -> bool {
         let now = Instant::now();
         if now - Instant::from_nanos(self.seen.load(Ordering::Acquire)) <= LOOK {
@@ -90,17 +90,19 @@ impl Dir {
         current
     }
 
+    /// Returns the permissions of its files.
     pub(super) fn access(&self) -> Access {
         self.access
     }
 
+    /// Returns its counter.
     pub(super) fn counter(&self) -> &Counter {
         &self.counter
     }
 }
 
 impl Access {
-    /// Opens a file, and makes it if it isn't there.
+    /// Opens a file, or creates it.
     pub(super) fn open(self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         loop {
             match fs::open(path, flags, Mode::empty()) {
@@ -114,11 +116,11 @@ impl Access {
         }
     }
 
-    /// Makes a file, whatever the umask says.
+    /// Creates a file, whatever the umask is.
     pub(super) fn make(self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let made = fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, self.mode)?;
         if fs::fstat(&made)?.st_gid != self.group.as_raw() {
-            // Refused to who isn't of the group: then the others' permissions are those that count.
+            // The kernel refuses it to users outside the group. Then the permissions for others count.
             let _ = fs::fchown(&made, None, Some(self.group));
         }
         fs::fchmod(&made, self.mode)?;
@@ -126,6 +128,7 @@ impl Access {
     }
 }
 
+/// Refuses a network file system.
 #[cfg(target_os = "linux")]
 fn refuse_network(path: &Path, shown: &str) -> Result<()> {
     const NETWORK: &[(u32, &str)] = &[

@@ -1,10 +1,10 @@
-//! What the system's errors mean for a lock, and what to do about them.
+//! The meaning of the system's errors, and the remedy for each.
 
 use rustix::io::Errno;
 
 use crate::error::Error;
 
-/// The error for a failed call on a path.
+/// Returns the error for a failed call on a path.
 pub(super) fn of(errno: Errno, what: &str, path: &str) -> Error {
     let (temporary, remedy) = match errno {
         Errno::NOSPC | Errno::DQUOT => {

@@ -1,4 +1,4 @@
-//! One lock file, open, and the grant that its lock is.
+//! An open lock file, and the grant that its lock is.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,17 +8,17 @@ use rustix::fs::{self, FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::{self, Errno};
 
 use super::File;
-use super::directory::{Access, Dir};
+use super::directory::{Access, Directory};
 use crate::clock::Instant;
 use crate::contract::{Grant, Released};
 use crate::error::Result;
 use crate::runtime::BoxFuture;
 use crate::runtime::close_on_fork::CloseOnFork;
 
-/// The longest hold whose end doesn't look once more whether the file is still there.
+/// The longest hold whose release doesn't check again that the file exists.
 const BRIEF: Duration = Duration::from_millis(1);
 
-/// An open lock file. Empty, and never removed: who locks it and who opens it must mean the same file.
+/// An open lock file. It is empty and never removed: all processes must lock the same file.
 #[derive(Debug)]
 pub(super) struct LockFile {
     fd: CloseOnFork,
@@ -26,7 +26,7 @@ pub(super) struct LockFile {
 }
 
 impl LockFile {
-    /// Opens it, and makes it if it isn't there.
+    /// Opens a lock file, or creates it.
     pub(super) fn open(path: &Path, access: Access) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let fd = CloseOnFork::open(|| access.open(path, flags))?;
@@ -34,12 +34,12 @@ impl LockFile {
         Ok(Self { fd, inode: (stat.st_dev, stat.st_ino) })
     }
 
-    /// Which file it is, whatever its path leads to.
+    /// Returns the file's device and inode.
     pub(super) fn inode(&self) -> (u64, u64) {
         self.inode
     }
 
-    /// Locks it, if nobody else has.
+    /// Locks the file. Returns false if another process has locked it.
     pub(super) fn lock(&self) -> io::Result<bool> {
         loop {
             match fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
@@ -51,30 +51,32 @@ impl LockFile {
         }
     }
 
+    /// Unlocks the file.
     fn unlock(&self) {
-        // Can't fail on a descriptor of ours; were it to, closing it unlocks it.
+        // This can't fail on an open descriptor. Closing it would unlock the file too.
         let _ = fs::flock(&self.fd, FlockOperation::Unlock);
     }
 
-    /// Whether the path still leads here.
+    /// Returns true if the path still leads to this file.
     pub(super) fn is_current(&self, path: &str) -> bool {
         fs::stat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.inode)
     }
 
-    /// Whether the file still has a name: cheaper than looking it up, and enough to find it removed or replaced.
+    /// Returns true if the file still has a name. It is cheaper than the path, and finds a removed or replaced file
+    /// too.
     fn has_name(&self) -> bool {
         fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
-    /// Sets its times, so that what cleans old files leaves it alone.
+    /// Sets the file's times, so that cleaners of old files keep it.
     fn touch(&self) {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        // Not ours to touch where another user made it.
+        // This fails if another user created the file.
         let _ = fs::futimens(&self.fd, &Timestamps { last_access: now, last_modification: now });
     }
 }
 
-/// Puts a new, unlocked file in the place of the one at this path.
+/// Replaces the file at this path with a new, unlocked one.
 pub(super) fn replace(path: &Path, access: Access) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(format!(".{}-{}", std::process::id(), Instant::now().nanos()));
@@ -87,30 +89,30 @@ pub(super) fn replace(path: &Path, access: Access) -> io::Result<()> {
     replaced
 }
 
-/// A lock file that we have locked.
+/// A lock that a claim holds.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct FileGrant {
     backend: Arc<File>,
-    dir: Arc<Dir>,
+    dir: Arc<Directory>,
     name: Arc<str>,
     fence: u64,
     since: Instant,
     file: Mutex<Option<LockFile>>,
 }
 
-impl Held {
+impl FileGrant {
     pub(super) fn new(
         backend: Arc<File>,
         name: Arc<str>,
         file: LockFile,
         fence: u64,
-        dir: Arc<Dir>,
+        dir: Arc<Directory>,
         since: Instant,
     ) -> Self {
         Self { backend, dir, name, fence, since, file: Mutex::new(Some(file)) }
     }
 
-    /// Whether it is still the lock of that name.
+    /// Sets the file's times. Returns false if it is not the lock file of that name any more.
     pub(super) fn touch(&self) -> bool {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.as_ref().is_some_and(|file| {
@@ -122,19 +124,20 @@ impl Held {
         })
     }
 
-    fn give(&self) -> Released {
+    /// Releases the lock.
+    fn unlock(&self) -> Released {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(file) = file else { return Released::NotOurs };
-        // Looked up when it was locked: not again for a hold of a moment, where it would cost as much as the lock.
+        // It was checked at the grant. For a short hold another check would cost as much as the lock.
         let real = Instant::real();
         let now = real.as_now();
         let ours = now - self.since < BRIEF || file.has_name();
         file.unlock();
-        // After unlocking: who announces itself later than this look finds the lock free.
-        if self.dir.counter().awaited(real) {
-            // Closing is what wakes those who watch the file.
+        // After unlocking: a process that writes the mark later than this read finds the lock free.
+        if self.dir.counter().has_waiters(real) {
+            // Closing the file wakes those who watch it.
             drop(file);
-            self.backend.kept().given.insert(&self.name, now);
+            self.backend.kept().recently_released.insert(&self.name, now);
         } else if ours {
             self.backend.keep(&self.name, file);
         }
@@ -142,17 +145,17 @@ impl Held {
     }
 }
 
-impl Grant for Held {
+impl Grant for FileGrant {
     fn fences(&self) -> Option<std::ops::Range<u64>> {
         Some(self.fence..self.fence + 1)
     }
 
     fn release(&self) -> BoxFuture<'_, Result<Released>> {
-        let answer = self.give();
+        let answer = self.unlock();
         Box::pin(std::future::ready(Ok(answer)))
     }
 
     fn release_now(&self) -> Option<Released> {
-        Some(self.give())
+        Some(self.unlock())
     }
 }

@@ -1,4 +1,4 @@
-//! From a key to the path of its lock file: readable where that is safe, never two keys on one path.
+//! The path of a key's lock file: readable where that is safe, and never the same for two keys.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,17 +10,17 @@ use crate::error::{Error, Result};
 const SUFFIX: &str = ".lock";
 /// The longest file name of the usual file systems.
 const LIMIT: usize = 255;
-/// How much of a long key stays readable.
+/// The length of a long key's readable part.
 const HEAD: usize = 100;
 
-/// The path of the key's lock file.
+/// Returns the path of the key's lock file.
 pub(super) fn path(dir: &Path, key: &str) -> Result<String> {
     let name = dir.join(file_name(key)).into_os_string().into_string();
     name.map_err(|_| Error::invalid(format!("the lock directory {} is not UTF-8: use another", dir.display())))
 }
 
-/// Letters, digits and `-_.:@=+,` stand for themselves, other bytes as `%XX`; a long name is cut and ends in `~` and a
-/// hash, which no short one contains.
+/// Returns the file name of a key. Letters, digits and `-_.:@=+,` stay, other bytes become `%XX`; a long name is cut
+/// and ends in `~` and a hash, which no short name contains.
 fn file_name(key: &str) -> String {
     let mut name = String::with_capacity(key.len() + SUFFIX.len());
     let mut cut = 0;

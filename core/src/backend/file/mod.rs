@@ -17,9 +17,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use rustc_hash::FxBuildHasher;
 
-use self::contender::{Waiter, Watcher};
-use self::directory::Dir;
-use self::grant::{Held, LockFile};
+use self::contender::{FileContender, Watcher};
+use self::directory::Directory;
+use self::grant::{FileGrant, LockFile};
 use crate::clock::Instant;
 use crate::config::{Config, OptionSpec, UrlParts, Value, ValueKind};
 use crate::config::{Schema, Scheme, Values};
@@ -34,7 +34,7 @@ use crate::runtime::BoxFuture;
 pub static DRIVER: Driver =
     Driver { schema: &SCHEMA, capabilities, connect: |config, _| Ok(Arc::new(Shared(Arc::new(File::new(config)?)))) };
 
-/// How it is named and configured.
+/// The names and options of the backend.
 pub static SCHEMA: Schema = Schema {
     name: "file",
     schemes: &[Scheme { name: "file", tls: false, mode: None }],
@@ -47,10 +47,10 @@ pub static SCHEMA: Schema = Schema {
     authority: |values| values.text("dir").map(crate::config::encode_path).unwrap_or_default(),
 };
 
-/// How many lock files are kept open for their next use.
+/// The number of lock files that are kept open for their next use.
 const IDLE: usize = 64;
-/// How long other processes get to take a lock that this one has just given back, before it asks for it again.
-const COURTESY: Duration = Duration::from_micros(500);
+/// The time for which other processes go first after a release, before this one asks for the lock again.
+const YIELD: Duration = Duration::from_micros(500);
 
 fn capabilities() -> Capabilities {
     Capabilities {
@@ -81,35 +81,36 @@ fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     Ok(())
 }
 
+/// The locks of one directory.
 #[derive(Debug)]
 struct File {
     path: PathBuf,
-    /// Whether the directory is the platform's default one, which belongs to this user alone.
+    /// True if the directory is the platform's default one, which belongs to this user alone.
     own: bool,
     force: bool,
-    dir: ArcSwapOption<Dir>,
-    kept: Mutex<Kept>,
+    dir: ArcSwapOption<Directory>,
+    kept: Mutex<OpenFiles>,
     watcher: Watcher,
 }
 
-/// Lock files kept open, and names given back while other processes wait for them.
+/// Lock files that are kept open, and locks that were released while other processes wait for them.
 #[derive(Debug, Default)]
-struct Kept {
+struct OpenFiles {
     idle: HashMap<Arc<str>, LockFile, FxBuildHasher>,
-    given: Given,
+    recently_released: RecentlyReleased,
 }
 
-/// What was given back so lately that others go first.
+/// Locks that were released so recently that other processes go first.
 #[derive(Debug, Default)]
-struct Given {
+struct RecentlyReleased {
     at: HashMap<Arc<str>, Instant, FxBuildHasher>,
-    /// In the order of their times.
+    /// The releases, oldest first.
     order: VecDeque<(Arc<str>, Instant)>,
 }
 
-impl Given {
+impl RecentlyReleased {
     fn insert(&mut self, name: &Arc<str>, now: Instant) {
-        while let Some((name, at)) = self.order.front().filter(|(_, at)| now - *at > COURTESY) {
+        while let Some((name, at)) = self.order.front().filter(|(_, at)| now - *at > YIELD) {
             if self.at.get(name) == Some(at) {
                 self.at.remove(name);
             }
@@ -119,12 +120,12 @@ impl Given {
         self.at.insert(name.clone(), now);
     }
 
-    /// How long others still go first.
+    /// Returns the time for which other processes still go first.
     fn take(&mut self, name: &str) -> Option<Duration> {
         if self.at.is_empty() {
             return None;
         }
-        let left = self.at.remove(name)?.plus(COURTESY).left();
+        let left = self.at.remove(name)?.plus(YIELD).left();
         (!left.is_zero()).then_some(left)
     }
 }
@@ -147,21 +148,21 @@ impl File {
         })
     }
 
-    fn dir(&self) -> Result<Arc<Dir>> {
+    fn dir(&self) -> Result<Arc<Directory>> {
         match self.dir.load_full() {
             Some(dir) => Ok(dir),
             None => self.open_dir(),
         }
     }
 
-    fn open_dir(&self) -> Result<Arc<Dir>> {
+    fn open_dir(&self) -> Result<Arc<Directory>> {
         let before = self.dir.load_full();
-        let dir = Arc::new(Dir::open(&self.path, self.own, self.force, before.as_deref())?);
+        let dir = Arc::new(Directory::open(&self.path, self.own, self.force, before.as_deref())?);
         self.dir.store(Some(dir.clone()));
         Ok(dir)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, OpenFiles> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,7 +172,7 @@ impl File {
             dir = self.open_dir()?;
         }
         match LockFile::open(Path::new(name), dir.access()) {
-            // Somebody removed the directory.
+            // The directory was removed.
             Err(errno) if errno == rustix::io::Errno::NOENT => {
                 let dir = self.open_dir()?;
                 LockFile::open(Path::new(name), dir.access()).map_err(|errno| error::of(errno, "open", name))
@@ -180,7 +181,7 @@ impl File {
         }
     }
 
-    /// Whether the lock can be had, by having it for a moment: for where the kernel's table doesn't tell.
+    /// Returns true if the lock is free, by locking it for a moment. It is for systems whose kernel has no table.
     fn is_free(&self, name: &str) -> Result<bool> {
         if rustix::fs::stat(name).is_err() {
             return Ok(true);
@@ -188,11 +189,11 @@ impl File {
         self.open(name)?.lock().map_err(|errno| error::of(errno, "lock", name))
     }
 
-    /// One try, with the file the caller has open or one of ours; what comes back unused stays open.
+    /// Tries once, with the caller's open file or a new one. A file that is locked by another process stays in `open`.
     fn take(self: &Arc<Self>, claim: &Claim, open: &mut Option<LockFile>) -> Result<Option<Attempt>> {
         let name = &claim.options.name;
-        // A file that was replaced between opening and locking is opened again; who replaces it all the time is
-        // waited for like a holder.
+        // A file that was replaced between opening and locking is opened again. A program that replaces it all the time
+        // counts as a holder.
         for _ in 0..8 {
             let file = match open.take() {
                 Some(file) => file,
@@ -206,23 +207,24 @@ impl File {
                 continue;
             }
             let dir = self.dir()?;
-            // Before the look at the path: whoever takes the file away after it gives a greater fence.
-            let step = dir.counter().step();
+            // Before the check of the path: a process that replaces the file after it gets a greater fence.
+            let fence = dir.counter().next_fence();
             if !file.is_current(name) {
                 continue;
             }
-            let (fence, since) = step?;
-            let held = Held::new(self.clone(), name.clone(), file, fence, dir, since);
+            let (fence, since) = fence?;
+            let held = FileGrant::new(self.clone(), name.clone(), file, fence, dir, since);
             return Ok(Some(Attempt::Granted { grant: Arc::new(held), since, ttl: claim.options.ttl }));
         }
         Ok(None)
     }
 
-    /// How long to let others go first: they wait for what this process has just given back.
-    fn courtesy(&self, claim: &Claim) -> Option<Duration> {
-        claim.wait.then(|| self.kept().given.take(&claim.options.name)).flatten()
+    /// Returns the time for which other processes go first: they wait for a lock that this process has just released.
+    fn yield_to_others(&self, claim: &Claim) -> Option<Duration> {
+        claim.wait.then(|| self.kept().recently_released.take(&claim.options.name)).flatten()
     }
 
+    /// Keeps a file open.
     fn keep(&self, name: &Arc<str>, file: LockFile) {
         let mut kept = self.kept();
         if kept.idle.len() < IDLE {
@@ -246,7 +248,7 @@ impl Backend for Shared {
 
     fn try_now(&self, claim: &Claim) -> Option<Result<Attempt>> {
         let file = &self.0;
-        if let Some(left) = file.courtesy(claim) {
+        if let Some(left) = file.yield_to_others(claim) {
             return Some(Ok(Attempt::Busy(RetryHint { after: left, on: None })));
         }
         let mut open = file.kept().idle.remove(&claim.options.name);
@@ -258,17 +260,17 @@ impl Backend for Shared {
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(Waiter::new(self.0.clone(), claim))
+        Box::new(FileContender::new(self.0.clone(), claim))
     }
 
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let now = Instant::now();
         if let Some(dir) = &*self.0.dir.load() {
-            // Whoever can't look grants nothing.
+            // A counter that can't be read grants nothing.
             let _ = dir.counter().check();
         }
         let renewed = due.iter().map(|due| {
-            let kept = downcast::<Held>(&due.grant)?.touch();
+            let kept = downcast::<FileGrant>(&due.grant)?.touch();
             Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });
         let renewed: Vec<_> = renewed.collect();
@@ -279,7 +281,7 @@ impl Backend for Shared {
         Box::pin(std::future::ready(self.0.dir().map(|_| proc_locks::contenders(name))))
     }
 
-    /// Puts a new file in the place of the locked one: who holds the old one holds nothing any more.
+    /// Replaces the locked file: the lock on the old one means nothing any more.
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         let broken = self.0.dir().and_then(|dir| {
             if proc_locks::contenders(name).is_empty() && self.0.is_free(name)? {
@@ -301,22 +303,22 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{COURTESY, Given};
+    use super::{RecentlyReleased, YIELD};
     use crate::clock::Instant;
 
     #[test]
     fn names_that_were_given_back_are_forgotten_after_a_moment() {
-        let (mut given, mut now) = (Given::default(), Instant::now());
+        let (mut recently_released, mut now) = (RecentlyReleased::default(), Instant::now());
         for n in 0..1000 {
             let name: Arc<str> = format!("k{n}").into();
-            given.insert(&name, now);
-            given.insert(&name, now);
-            now = now.plus(COURTESY / 4);
-            assert!(given.at.len() <= 6 && given.order.len() <= 12, "{given:?}");
+            recently_released.insert(&name, now);
+            recently_released.insert(&name, now);
+            now = now.plus(YIELD / 4);
+            assert!(recently_released.at.len() <= 6 && recently_released.order.len() <= 12, "{recently_released:?}");
         }
-        assert_eq!(given.take("k0"), None);
+        assert_eq!(recently_released.take("k0"), None);
         let name: Arc<str> = "k".into();
-        given.insert(&name, Instant::now().plus(Duration::from_secs(1)));
-        assert!(given.take("k").is_some() && given.take("k").is_none());
+        recently_released.insert(&name, Instant::now().plus(Duration::from_secs(1)));
+        assert!(recently_released.take("k").is_some() && recently_released.take("k").is_none());
     }
 }

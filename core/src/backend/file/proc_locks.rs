@@ -1,14 +1,14 @@
-//! Who holds a lock file, as far as the kernel tells: the process, and nothing else of it.
+//! The holder of a lock file, as the kernel knows it: the process and nothing else.
 
 use std::fs;
 use std::io::Read;
 
 use crate::contract::ContenderInfo;
 
-/// How often the table is looked at before it is believed that nobody holds the lock.
+/// The number of reads of the table before the lock counts as free.
 const LOOKS: usize = 3;
 
-/// The processes that hold a flock on this path. Empty where the system doesn't tell.
+/// Returns the processes that hold a flock on this path. Empty if the system has no table.
 pub(super) fn contenders(path: &str) -> Vec<ContenderInfo> {
     let Ok(stat) = rustix::fs::stat(path) else { return Vec::new() };
     let device = format!("{:02x}:{:02x}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
@@ -24,9 +24,9 @@ pub(super) fn contenders(path: &str) -> Vec<ContenderInfo> {
     (0..LOOKS).map(|_| look()).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-/// The kernel's table of locks. It is walked anew from the last position by every read, so that a lock that comes or goes
-/// in between shows another twice or hides it: read with few, large reads, counted once a process, and looked at again
-/// by those who find nothing.
+/// Reads the kernel's table of locks. Every read continues from the last position, so a lock that comes or goes in
+/// between shows another lock twice or hides it. So the reads are few and large, each process counts once, and an empty
+/// result is checked again.
 fn table() -> std::io::Result<String> {
     let mut file = fs::File::open("/proc/locks")?;
     let (mut bytes, mut part) = (Vec::new(), vec![0; 1 << 16]);
@@ -38,7 +38,7 @@ fn table() -> std::io::Result<String> {
     }
 }
 
-/// A line such as `1: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF`.
+/// Reads a line such as `1: FLOCK  ADVISORY  WRITE 1234 fe:00:56789 0 EOF`.
 fn holder(line: &str, device: &str, inode: u64) -> Option<ContenderInfo> {
     let mut fields = line.split_whitespace().skip(1);
     if fields.next()? != "FLOCK" {

@@ -1,4 +1,4 @@
-//! `memory://name`: a lock inside this process, and what every other backend is held to.
+//! `memory://name`: a lock inside this process, and the specification for every other backend.
 
 mod table;
 
@@ -26,7 +26,7 @@ use crate::runtime::PerProcess;
 pub static DRIVER: Driver =
     Driver { schema: &SCHEMA, capabilities, connect: |config, _| Ok(Arc::new(Memory { table: shared(config) })) };
 
-/// How it is named and configured.
+/// The names and options of the backend.
 pub static SCHEMA: Schema = Schema {
     name: "memory",
     schemes: &[Scheme { name: "memory", tls: false, mode: None }],
@@ -68,8 +68,8 @@ fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
 
 type Locked = Mutex<Table>;
 
-/// The table of this name: one a process, whatever else the clients' configurations say. It stays when the last client
-/// has gone, because its fences go on where they were.
+/// Returns the table of this name, one for each process, whatever else the clients' configurations say. It stays after
+/// the last client, so that its fences continue.
 fn shared(config: &Config) -> Arc<Locked> {
     static TABLES: PerProcess<Mutex<HashMap<String, Arc<Locked>>>> = PerProcess::new();
     let name = config.values().text("name").unwrap_or_default().to_owned();
@@ -77,21 +77,24 @@ fn shared(config: &Config) -> Arc<Locked> {
     tables.entry(name).or_default().clone()
 }
 
+/// The locks of one table.
 #[derive(Debug)]
 struct Memory {
     table: Arc<Locked>,
 }
 
+/// A lock that a claim holds.
 #[derive(Debug)]
-struct Held {
+struct MemoryGrant {
     table: Arc<Locked>,
     name: Arc<str>,
     nonce: u64,
     fence: u64,
-    endless: bool,
+    unexpiring: bool,
 }
 
-struct Waiter {
+/// A claim that asks for its lock.
+struct MemoryContender {
     backend: Arc<Memory>,
     claim: Claim,
     wake: Arc<Notify>,
@@ -102,21 +105,22 @@ fn open(table: &Locked) -> MutexGuard<'_, Table> {
 }
 
 impl Memory {
-    fn take(&self, claim: &Claim, wake: Option<&Arc<Notify>>) -> Attempt {
+    /// Tries once.
+    fn acquire(&self, claim: &Claim, wake: Option<&Arc<Notify>>) -> Attempt {
         let now = Instant::now();
         let options = &claim.options;
-        // Renewed, it lasts as long as the process keeps it.
+        // A renewed lock lasts as long as the process keeps it.
         let expires = if options.auto_renew { Instant::NEVER } else { now.plus(options.ttl) };
-        // Without a waker this is the caller's first, quick look: it doesn't queue.
+        // Without a waker this is the caller's first, quick try, which doesn't queue.
         let queue = claim.wait && wake.is_some();
         match open(&self.table).take(now, claim, expires, queue, wake) {
             Taken::Granted(fence) => {
-                let held = Held {
+                let held = MemoryGrant {
                     table: self.table.clone(),
                     name: options.name.clone(),
                     nonce: claim.nonce,
                     fence,
-                    endless: options.auto_renew,
+                    unexpiring: options.auto_renew,
                 };
                 Attempt::Granted { grant: Arc::new(held), since: now, ttl: options.ttl }
             }
@@ -141,7 +145,7 @@ impl Backend for Memory {
 
     fn try_now(&self, claim: &Claim) -> Option<Result<Attempt>> {
         let try_only = claim.wait.then(|| Claim { wait: false, ..claim.clone() });
-        Some(Ok(self.take(try_only.as_ref().unwrap_or(claim), None)))
+        Some(Ok(self.acquire(try_only.as_ref().unwrap_or(claim), None)))
     }
 
     fn renews(&self) -> bool {
@@ -149,14 +153,14 @@ impl Backend for Memory {
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(Waiter { backend: self, claim, wake: Arc::default() })
+        Box::new(MemoryContender { backend: self, claim, wake: Arc::default() })
     }
 
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let now = Instant::now();
         let mut table = open(&self.table);
         let renewed = due.iter().map(|due| {
-            let held = downcast::<Held>(&due.grant)?;
+            let held = downcast::<MemoryGrant>(&due.grant)?;
             let kept = table.renew(now, &held.name, held.nonce, due.ttl);
             Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });
@@ -178,9 +182,9 @@ impl Backend for Memory {
     }
 }
 
-impl Contender for Waiter {
+impl Contender for MemoryContender {
     fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
-        let attempt = self.backend.take(&self.claim, Some(&self.wake));
+        let attempt = self.backend.acquire(&self.claim, Some(&self.wake));
         Box::pin(std::future::ready(Ok(attempt)))
     }
 
@@ -190,31 +194,31 @@ impl Contender for Waiter {
     }
 }
 
-impl Grant for Held {
+impl Grant for MemoryGrant {
     fn fences(&self) -> Option<std::ops::Range<u64>> {
         Some(self.fence..self.fence + 1)
     }
 
     fn release(&self) -> BoxFuture<'_, Result<Released>> {
-        let answer = self.give();
+        let answer = self.unlock();
         Box::pin(std::future::ready(Ok(answer)))
     }
 
     fn release_now(&self) -> Option<Released> {
-        Some(self.give())
+        Some(self.unlock())
     }
 }
 
-impl Held {
-    fn give(&self) -> Released {
-        // What has no end can't have ended.
-        let now = if self.endless { Instant::START } else { Instant::now() };
+impl MemoryGrant {
+    fn unlock(&self) -> Released {
+        // A lease without an end can't have ended.
+        let now = if self.unexpiring { Instant::START } else { Instant::now() };
         if open(&self.table).give(now, &self.name, self.nonce) { Released::Yes } else { Released::NotOurs }
     }
 }
 
-impl fmt::Debug for Waiter {
+impl fmt::Debug for MemoryContender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Waiter").field(&self.claim).finish()
+        f.debug_tuple("MemoryContender").field(&self.claim).finish()
     }
 }

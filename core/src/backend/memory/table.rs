@@ -1,5 +1,5 @@
-//! The executable specification: who holds a name, until when, with which fence, and who is next. Pure: the time is an
-//! argument, nothing here waits.
+//! The executable specification: for each name its holder, the end, the fence and the queue. It is pure: the time is an
+//! argument, and nothing here waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,19 +16,20 @@ use crate::contract::ContenderInfo;
 #[derive(Debug)]
 pub struct Table {
     fence: u64,
-    /// How many names there may be before the free ones are forgotten.
+    /// The number of names at which the free ones are forgotten.
     limit: usize,
     entries: HashMap<Arc<str>, Entry, FxBuildHasher>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    holder: Option<Held>,
+    holder: Option<Holder>,
     queue: VecDeque<Queued>,
 }
 
+/// The claim that holds a name.
 #[derive(Debug)]
-struct Held {
+struct Holder {
     claim: Claim,
     fence: u64,
     since: Instant,
@@ -39,7 +40,7 @@ struct Held {
 struct Queued {
     claim: Claim,
     since: Instant,
-    /// A contender that has not asked again by then is dead or cut off, and is passed over.
+    /// The time by which the contender has to ask again. After that it counts as dead and is skipped.
     stale: Instant,
     wake: Option<Arc<Notify>>,
 }
@@ -49,16 +50,16 @@ struct Queued {
 pub enum Taken {
     /// Granted, with this fence.
     Granted(u64),
-    /// Busy; it ends by itself then, if it isn't renewed.
+    /// Busy, until this time if the lease isn't renewed.
     Busy(Instant),
 }
 
-/// How often a waiting contender asks again at the least.
+/// The longest time after which a waiting contender asks again.
 pub(crate) fn refresh(ttl: Duration) -> Duration {
     (ttl / 3).clamp(Duration::from_millis(100), Duration::from_secs(5))
 }
 
-/// How many names are kept at the least before the free ones are forgotten.
+/// The number of names below which none is forgotten.
 const KEPT: usize = 1024;
 
 impl Default for Table {
@@ -68,8 +69,8 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Takes the name if it is free and nobody is before this claim; else, if told to, queues it. Idempotent:
-    /// a claim that holds the name already gets the same fence again, and the new end if that is later.
+    /// Grants the name if it is free and no claim is before this one; otherwise queues the claim if `queue` is set.
+    /// Idempotent: a claim that holds the name already gets the same fence again, and the new end if that is later.
     pub fn take(
         &mut self,
         now: Instant,
@@ -79,7 +80,7 @@ impl Table {
         wake: Option<&Arc<Notify>>,
     ) -> Taken {
         let name = &claim.options.name;
-        // Found first without making a key, for the common case of a name that is new.
+        // Looked up without cloning the name, for a name that is known already.
         let entry = match self.entries.get_mut(name) {
             Some(entry) => entry,
             None => self.entries.entry(name.clone()).or_default(),
@@ -95,7 +96,7 @@ impl Table {
         if entry.holder.is_none() && first {
             entry.queue.pop_front();
             self.fence += 1;
-            entry.holder = Some(Held { claim: claim.clone(), fence: self.fence, since: now, expires });
+            entry.holder = Some(Holder { claim: claim.clone(), fence: self.fence, since: now, expires });
             return Taken::Granted(self.fence);
         }
         if queue {
@@ -110,7 +111,7 @@ impl Table {
         Taken::Busy(entry.holder.as_ref().map_or(now.plus(Duration::from_millis(1)), |held| held.expires))
     }
 
-    /// Gives the name back if this claim holds it, and leaves the queue if it waits. Says whether it held.
+    /// Releases the name if this claim holds it, and removes the claim from the queue. Returns true if it held.
     pub fn give(&mut self, now: Instant, name: &str, nonce: u64) -> bool {
         let Some(entry) = self.entries.get_mut(name) else {
             return false;
@@ -125,8 +126,8 @@ impl Table {
         held
     }
 
-    /// Prolongs the hold of this claim; a shorter ttl never brings its end nearer, since requests may overtake one
-    /// another and the holder counts on the latest end it was told. False: it has none.
+    /// Extends the lease of this claim. A shorter ttl never brings its end nearer, because requests may overtake one
+    /// another and the holder relies on the latest end. Returns false if the claim holds nothing.
     pub fn renew(&mut self, now: Instant, name: &str, nonce: u64, ttl: Duration) -> bool {
         let Some(entry) = self.entries.get_mut(name) else {
             return false;
@@ -141,7 +142,7 @@ impl Table {
         }
     }
 
-    /// Takes the name away from whoever holds it. False: nobody did.
+    /// Takes the name away from its holder. Returns false if it was free.
     pub fn break_lock(&mut self, now: Instant, name: &str) -> bool {
         let Some(entry) = self.entries.get_mut(name) else {
             return false;
@@ -153,7 +154,7 @@ impl Table {
         broken
     }
 
-    /// Names come back more often than not, so a free one is kept until there are many.
+    /// Forgets free names, once there are many: most names are used again.
     fn forget_free(&mut self) {
         if self.entries.len() >= self.limit {
             self.entries.retain(|_, entry| entry.holder.is_some() || !entry.queue.is_empty());
@@ -161,7 +162,7 @@ impl Table {
         }
     }
 
-    /// The holder and the queue.
+    /// Returns the holder and the queue.
     pub fn contenders(&mut self, now: Instant, name: &str) -> Vec<ContenderInfo> {
         let Some(entry) = self.entries.get_mut(name) else {
             return Vec::new();
@@ -171,26 +172,27 @@ impl Table {
             held: true,
             fence: Some(held.fence),
             ttl: (held.expires != Instant::NEVER).then(|| held.expires - now),
-            ..told(&held.claim, now - held.since)
+            ..contender_info(&held.claim, now - held.since)
         });
-        held.chain(entry.queue.iter().map(|queued| told(&queued.claim, now - queued.since))).collect()
+        held.chain(entry.queue.iter().map(|queued| contender_info(&queued.claim, now - queued.since))).collect()
     }
 
-    /// Who holds the name: the nonce of its claim.
+    /// Returns the nonce of the claim that holds the name.
     pub fn owner(&mut self, now: Instant, name: &str) -> Option<u64> {
         let entry = self.entries.get_mut(name)?;
         entry.clean(now, None);
         entry.holder.as_ref().map(|held| held.claim.nonce)
     }
 
-    /// Whether nothing is held and nobody waits.
+    /// Returns true if no name is held and no claim waits.
     pub fn is_empty(&mut self, now: Instant) -> bool {
         self.entries.values_mut().for_each(|entry| entry.clean(now, None));
         self.entries.values().all(|entry| entry.holder.is_none() && entry.queue.is_empty())
     }
 }
 
-fn told(claim: &Claim, age: Duration) -> ContenderInfo {
+/// Describes a claim of this process.
+fn contender_info(claim: &Claim, age: Duration) -> ContenderInfo {
     ContenderInfo {
         token: Some(claim.token()),
         label: claim.options.label.as_deref().map(str::to_owned),
@@ -202,7 +204,7 @@ fn told(claim: &Claim, age: Duration) -> ContenderInfo {
 }
 
 impl Entry {
-    /// Forgets what has ended by now. The one who asks is not dead.
+    /// Removes a lease that has ended and contenders that are dead. The asking claim is not dead.
     fn clean(&mut self, now: Instant, asking: Option<u64>) {
         self.holder.take_if(|held| held.expires <= now);
         if !self.queue.is_empty() {
@@ -210,6 +212,7 @@ impl Entry {
         }
     }
 
+    /// Wakes the first of the queue if the name is free.
     fn call_next(&self) {
         if self.holder.is_none()
             && let Some(wake) = self.queue.front().and_then(|first| first.wake.as_ref())

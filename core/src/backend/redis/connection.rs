@@ -1,4 +1,4 @@
-//! How a connection is made: login, messages, tracking, the server's clock, the scripts.
+//! A connection: login, messages, tracking, the server's clock, the scripts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -16,12 +16,12 @@ use crate::error::{Error, Result};
 use crate::net::Stream;
 use crate::runtime::BoxFuture;
 
-/// Makes a connection, within the configuration's limit.
+/// Connects, within the configuration's limit.
 pub(super) async fn connect(link: &Arc<Link>, number: u64) -> Result<Arc<Conn>> {
     let limit = link.config.connect_timeout();
     let made = async {
         match made(link, number, ProtocolVersion::RESP3).await {
-            // Servers before 6.0, and proxies that speak as they did.
+            // Servers before 6.0, and proxies that know only RESP2.
             Err(Refused::Protocol) => made(link, number, ProtocolVersion::RESP2).await,
             other => other,
         }
@@ -41,6 +41,7 @@ pub(super) async fn connect(link: &Arc<Link>, number: u64) -> Result<Arc<Conn>> 
     }
 }
 
+/// The reason why a connection failed.
 enum Refused {
     Protocol,
     Error(Error),
@@ -70,7 +71,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         MultiplexedConnection::new_with_config(&info, stream(link).await?, config).await.map_err(|e| refused(&e))?;
     let driver: BoxFuture<'static, ()> = Box::pin(driver);
     let mut tasks = vec![tokio::spawn(driver).abort_handle()];
-    let channel = link.post.channel();
+    let channel = link.inbox.channel();
     let (messages, facts) = tokio::join!(
         async {
             if push {
@@ -92,14 +93,14 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
             "Redis at {address} may remove a held lock when it has no memory left: its maxmemory-policy is {policy}; \
              noeviction keeps them"
         );
-        link.post.warn(&note);
+        link.inbox.warn(&note);
     }
     if !messages && !link.deaf.swap(true, Ordering::Relaxed) {
         let note = format!(
             "Redis at {address} sends no messages to this user: waiting acquires ask again every 10 to 250 ms instead of \
              being woken; allow the user SUBSCRIBE and PUBLISH on dlock:c:* (ACL SETUSER … &dlock:c:* +subscribe +publish)"
         );
-        link.post.warn(&note);
+        link.inbox.warn(&note);
     }
     let conn = Conn {
         number,
@@ -117,7 +118,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
     Ok(Arc::new(conn))
 }
 
-/// Whether the server doesn't know HELLO, or not this version of the protocol.
+/// Returns true if the server doesn't know HELLO, or not this version of the protocol.
 fn no_hello(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default().to_ascii_lowercase();
     error.code() == Some("NOPROTO") || detail.contains("unknown command") && detail.contains("hello")
@@ -147,11 +148,11 @@ fn pushed(link: &WeakLink, number: u64, push: &PushInfo) {
     if push.kind == PushKind::Disconnection {
         link.gone(number);
     } else {
-        link.receive(link.post.push(push));
+        link.receive(link.inbox.push(push));
     }
 }
 
-/// Without RESP3 messages come on a connection of their own.
+/// Receives messages on a second connection, as needed without RESP3.
 async fn listen(
     link: &Arc<Link>,
     info: &RedisConnectionInfo,
@@ -168,9 +169,9 @@ async fn listen(
             std::future::poll_fn(|cx| futures_core::Stream::poll_next(std::pin::Pin::new(&mut messages), cx)).await
         {
             let Some(link) = weak.upgrade() else { return };
-            link.receive(link.post.message(&String::from_utf8_lossy(message.get_payload_bytes())));
+            link.receive(link.inbox.message(&String::from_utf8_lossy(message.get_payload_bytes())));
         }
-        // The next one listens anew.
+        // The next connection subscribes again.
         if let Some(link) = weak.upgrade() {
             link.gone(number);
         }
@@ -178,12 +179,12 @@ async fn listen(
     Some(task.abort_handle())
 }
 
-/// What is asked of a fresh connection.
+/// The answers to the first questions on a connection.
 struct Facts {
     tracking: bool,
     server_ms: i64,
     hashes: [Option<String>; COUNT],
-    /// The policy by which it may remove locks.
+    /// The policy by which the server may remove locks.
     evicts: Option<String>,
 }
 
@@ -206,7 +207,7 @@ async fn facts(mut mux: MultiplexedConnection, push: bool) -> Result<Facts, Redi
     Ok(Facts {
         server_ms: time.0 * 1000 + time.1 / 1000,
         evicts: evicts.map(str::to_owned),
-        // Where they can't be loaded they are sent in full.
+        // A script that can't be loaded is sent in full.
         hashes: std::array::from_fn(|_| values.next().and_then(text)),
         tracking: push && matches!(values.next(), Some(Value::Okay)),
     })

@@ -1,4 +1,4 @@
-//! What a Redis error means: which kind it is, whether trying again can help, whether the request was surely not
+//! The meaning of Redis errors: their kind, whether another try can help, whether the request was surely not
 //! applied, and what to do about it.
 
 use std::sync::Arc;
@@ -9,54 +9,54 @@ use super::link::Sent;
 use crate::error::Error;
 use crate::net::Address;
 
-/// A request that wasn't answered with a value.
+/// A request that was not answered with a value.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
-    /// What the caller is told.
+    /// The caller's error.
     pub(super) error: Error,
-    /// The sendings that the server may have done all the same.
+    /// The sendings that the server may have applied all the same.
     pub(super) unanswered: Vec<Sent>,
-    /// Whether it was asked of a server that doesn't do it now: another one may.
+    /// True if this server can't serve now and another one may.
     pub(super) elsewhere: bool,
 }
 
-/// What became of a request that failed.
+/// The outcome of a request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Not done.
-    Refused,
-    /// Not done here, but perhaps by the server that the address leads to now.
-    Elsewhere,
-    /// It may have been done.
-    Unknown,
+pub(super) enum Outcome {
+    /// Not applied.
+    NotApplied,
+    /// Not applied here. The server that the address leads to now may apply it.
+    TryElsewhere,
+    /// Perhaps applied.
+    InDoubt,
 }
 
 impl Failure {
-    /// It was not sent, or was refused.
+    /// Returns the failure of a request that was not sent or was refused.
     pub(super) fn refused(error: Error) -> Self {
         Self { error, unanswered: Vec::new(), elsewhere: false }
     }
 }
 
-/// Whether the server doesn't know the script by its hash.
+/// Returns true if the server doesn't know the script by its hash.
 pub(super) fn no_script(error: &RedisError) -> bool {
     error.code() == Some("NOSCRIPT")
 }
 
-/// What a request failed with, and what became of it.
-pub(super) fn of_request(error: &RedisError, address: &str) -> (Error, Fate) {
+/// Returns the error and the outcome of a request that failed.
+pub(super) fn of_request(error: &RedisError, address: &str) -> (Error, Outcome) {
     if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
-        let fate = match code(error) {
-            "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "NOREPLICAS" => Fate::Elsewhere,
-            _ => Fate::Refused,
+        let outcome = match code(error) {
+            "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "NOREPLICAS" => Outcome::TryElsewhere,
+            _ => Outcome::NotApplied,
         };
-        return (of_server(error, address), fate);
+        return (of_server(error, address), outcome);
     }
-    (Error::unavailable(format!("the connection to Redis at {address} failed: {error}")), Fate::Unknown)
+    (Error::unavailable(format!("the connection to Redis at {address} failed: {error}")), Outcome::InDoubt)
 }
 
-/// The code of a server's answer; where a script failed, that of the command in it. Before version 7 a server puts that
-/// one into the text.
+/// Returns the code of a server's answer. If a script failed, returns the code of the command in it, which servers
+/// before version 7 put into the text.
 fn code(error: &RedisError) -> &str {
     let code = error.code().unwrap_or("ERR");
     let inner = error.detail().filter(|said| code == "ERR" && said.starts_with("Error running script"));
@@ -64,13 +64,13 @@ fn code(error: &RedisError) -> &str {
     inner.map_or(code, |(code, _)| code)
 }
 
-/// What connecting failed with.
+/// Returns the error of a connection that failed.
 pub(super) fn of_connect(error: &RedisError, address: &Address) -> Error {
     match error.kind() {
         ErrorKind::AuthenticationFailed => refused_login(&address.to_string(), error),
         ErrorKind::Server(_) | ErrorKind::Extension => of_server(error, &address.to_string()),
         _ => match cause(error) {
-            // The certificate that a server asks for is missed only after the handshake.
+            // A server reports a missing client certificate only after the handshake.
             Some(io) if io.kind() == std::io::ErrorKind::InvalidData => of_io(io, address),
             _ => Error::unavailable(format!(
                 "Redis at {address} can't be reached: {error}; is it stopping, or has it as many clients as maxclients \
@@ -80,26 +80,26 @@ pub(super) fn of_connect(error: &RedisError, address: &Address) -> Error {
     }
 }
 
-/// The connection's own error, if it was that.
+/// Returns the I/O error behind a Redis error, if there is one.
 fn cause(error: &RedisError) -> Option<&std::io::Error> {
     let cause = std::error::Error::source(error)?;
     cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?.downcast_ref()
 }
 
-/// What reaching the server failed with.
+/// Returns the error of a server that could not be reached.
 pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
     use std::io::ErrorKind as Io;
     let text = match error.kind() {
         Io::ConnectionRefused => {
             format!("Redis at {address} refuses the connection; is it running there, and is the address right?")
         }
-        // Of rustls: a certificate that isn't trusted, a name that doesn't fit, a server without TLS.
+        // Errors of rustls: a certificate that isn't trusted, a name that doesn't fit, a server without TLS.
         Io::InvalidData | Io::UnexpectedEof => {
             return Error::refused(format!(
                 "Redis at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
                  server has TLS on this port"
             ))
-            // Where it worked before, files that are being replaced don't fit for a moment.
+            // If TLS worked before, the files may be in the middle of a replacement.
             .temporary(address.reached());
         }
         _ => format!("Redis at {address} can't be reached: {error}"),
@@ -107,7 +107,7 @@ pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
     Error::unavailable(text)
 }
 
-/// What the server answered instead of a value.
+/// Returns the error for a server's answer that is no value.
 fn of_server(error: &RedisError, address: &str) -> Error {
     let said = format!("{} {}", error.code().unwrap_or("ERR"), error.detail().unwrap_or_default());
     let (temporary, remedy) = match code(error) {
@@ -131,6 +131,7 @@ fn of_server(error: &RedisError, address: &str) -> Error {
     Error::refused(format!("Redis at {address} refused: {said} ({remedy})")).temporary(temporary)
 }
 
+/// Returns the error of a login that was refused.
 fn refused_login(address: &str, error: &RedisError) -> Error {
     if error.code() == Some("NOAUTH") {
         return Error::refused(format!(

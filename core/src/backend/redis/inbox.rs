@@ -1,4 +1,4 @@
-//! Messages from the server: who they are for, and what they say.
+//! Messages from the server, and the claims that they are for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,158 +8,165 @@ use std::time::Duration;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
-use super::keys::Names;
-use super::orphans::Ghost;
+use super::keys::Keys;
+use super::orphans::Orphan;
 use crate::clock::Instant;
 use crate::contract::Context;
 use crate::runtime::lock;
 
-/// Every claim of this client that may still get a message.
+/// The claims of this client that may still get a message.
 #[derive(Debug)]
-pub(super) struct Post {
+pub(super) struct Inbox {
     claims: Mutex<Claims>,
-    /// Who waits for a key that a client other than dlock holds.
-    watched: Mutex<HashMap<String, Arc<Mail>>>,
+    /// The waiters for keys that a client other than dlock holds.
+    watched: Mutex<HashMap<String, Arc<Delivery>>>,
     contender: String,
     context: Context,
 }
 
 #[derive(Debug, Default)]
 struct Claims {
-    live: HashMap<u64, Arc<Mail>, rustc_hash::FxBuildHasher>,
-    /// Those that stood in a queue and have ended, in the order in which they did. What is handed to one of them is given
-    /// back; nothing is given back for a claim that never was.
-    ended: VecDeque<(u64, Arc<Mail>, Instant)>,
+    live: HashMap<u64, Arc<Delivery>, rustc_hash::FxBuildHasher>,
+    /// Claims that were in a queue and have ended, oldest first. A grant to one of them is released; a message for a
+    /// claim that never was is ignored.
+    ended: VecDeque<(u64, Arc<Delivery>, Instant)>,
 }
 
-/// How long a claim that has ended is remembered: longer than a place in the queue lives without it.
+/// The time for which a claim that has ended is remembered: longer than a place in the queue lives without a refresh.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// How many of them.
+/// The number of ended claims that are remembered.
 const REMEMBERED_COUNT: usize = 1_000;
 
-/// What came for one claim, and what of it can be true.
+/// The messages for one claim, and the requests by which they are checked.
 #[derive(Debug)]
-pub(super) struct Mail {
-    names: Arc<Names>,
-    /// When its requests were sent, each until what is granted by it would be over.
+pub(super) struct Delivery {
+    keys: Arc<Keys>,
+    /// The times of its requests, each kept until a grant by it would be over.
     sent: Mutex<Vec<Instant>>,
     queued: AtomicBool,
-    handed: Mutex<Option<Handed>>,
-    bell: Notify,
+    handover: Mutex<Option<Handover>>,
+    notify: Notify,
 }
 
 /// A grant by hand-over.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Handed {
+pub(super) struct Handover {
     pub(super) fence: u64,
-    /// When the request was sent by which the claim stood in the queue.
+    /// The time when the request was sent that put the claim into the queue or refreshed it.
     pub(super) since: Instant,
 }
 
-/// A claim's place in the post, from its first request to its very end.
+/// A claim's registration at the inbox, from its first request to its end.
 #[derive(Debug)]
-pub(super) struct Entry {
-    post: Arc<Post>,
+pub(super) struct Registration {
+    inbox: Arc<Inbox>,
     nonce: u64,
-    pub(super) mail: Arc<Mail>,
+    pub(super) delivery: Arc<Delivery>,
 }
 
-impl Mail {
-    fn new(names: Arc<Names>) -> Self {
-        let (sent, handed, bell) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self { names, sent, queued: AtomicBool::new(false), handed, bell }
+impl Delivery {
+    fn new(keys: Arc<Keys>) -> Self {
+        let (sent, handover, notify) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self { keys, sent, queued: AtomicBool::new(false), handover, notify }
     }
 
-    /// A request is being sent by which it may be handed the lock, for so long from now on.
-    pub(super) fn sends(&self, at: Instant, life: Duration) {
+    /// Notes a request that is sent now, by which the lock may be handed over for the time `life`.
+    pub(super) fn add_request(&self, at: Instant, life: Duration) {
         let mut sent = lock(&self.sent);
         sent.retain(|sent| !sent.plus(life).passed());
         sent.push(at);
     }
 
-    /// It may stand in the queue.
-    pub(super) fn queues(&self) {
+    /// Notes that the claim may be in the queue.
+    pub(super) fn set_queued(&self) {
         self.queued.store(true, Ordering::Relaxed);
     }
 
-    /// When the request with this stamp was sent: known here, and not believed of a message. No two grants come of one
-    /// request, so each is told of once.
-    fn was_sent(&self, stamp: Instant) -> Option<Instant> {
+    /// Returns the time of the request with this stamp, which a message alone can't prove. One request leads to one
+    /// grant, so each stamp counts once.
+    fn take_request(&self, stamp: Instant) -> Option<Instant> {
         let mut sent = lock(&self.sent);
         let at = sent.iter().copied().find(|at| *at == stamp)?;
         sent.retain(|other| *other > at);
         Some(at)
     }
 
-    /// The grant, if one has come.
-    pub(super) fn take(&self) -> Option<Handed> {
-        lock(&self.handed).take()
+    /// Takes the grant, if one has come.
+    pub(super) fn take(&self) -> Option<Handover> {
+        lock(&self.handover).take()
     }
 
-    /// Resolves when something has come since the last time.
-    pub(super) async fn rung(self: Arc<Self>) {
-        self.bell.notified().await;
+    /// Resolves when a message has come since the last time.
+    pub(super) async fn notified(self: Arc<Self>) {
+        self.notify.notified().await;
     }
 }
 
-impl Post {
+impl Inbox {
     pub(super) fn new(context: Context) -> Arc<Self> {
         Arc::new(Self { claims: Mutex::default(), watched: Mutex::default(), contender: context.contender(), context })
     }
 
-    /// The channel on which this client is told.
+    /// Returns the channel of this client.
     pub(super) fn channel(&self) -> String {
         format!("dlock:c:{}", self.contender)
     }
 
+    /// Returns this client's name in the queues.
     pub(super) fn contender(&self) -> &str {
         &self.contender
     }
 
+    /// Reports a server that can't keep what a lock promises.
     pub(super) fn warn(&self, note: &str) {
         self.context.warn(note);
     }
 
-    pub(super) fn enter(self: &Arc<Self>, nonce: u64, names: &Arc<Names>) -> Entry {
-        let mail = Arc::new(Mail::new(names.clone()));
-        lock(&self.claims).live.insert(nonce, mail.clone());
-        Entry { post: self.clone(), nonce, mail }
+    /// Registers a claim.
+    pub(super) fn register(self: &Arc<Self>, nonce: u64, keys: &Arc<Keys>) -> Registration {
+        let delivery = Arc::new(Delivery::new(keys.clone()));
+        lock(&self.claims).live.insert(nonce, delivery.clone());
+        Registration { inbox: self.clone(), nonce, delivery }
     }
 
-    /// Has a claim woken when this key changes.
-    pub(super) fn watch(&self, key: &str, mail: &Arc<Mail>) {
-        lock(&self.watched).insert(key.to_owned(), mail.clone());
+    /// Wakes this claim when the key changes.
+    pub(super) fn watch(&self, key: &str, delivery: &Arc<Delivery>) {
+        lock(&self.watched).insert(key.to_owned(), delivery.clone());
     }
 
-    /// Wakes every claim: whoever waits asks again.
-    pub(super) fn ring_all(&self) {
-        lock(&self.claims).live.values().for_each(|mail| mail.bell.notify_one());
+    /// Wakes every claim, so that every waiter asks again.
+    pub(super) fn notify_all(&self) {
+        lock(&self.claims).live.values().for_each(|delivery| delivery.notify.notify_one());
     }
 
-    /// Takes in what the server pushed.
-    pub(super) fn push(&self, push: &PushInfo) -> Option<Ghost> {
+    /// Reads a push of the server. Returns the orphan that it leaves.
+    pub(super) fn push(&self, push: &PushInfo) -> Option<Orphan> {
         match (&push.kind, push.data.last()?) {
             (PushKind::Message, Value::BulkString(text)) => return self.message(std::str::from_utf8(text).ok()?),
             (PushKind::Invalidate, Value::Array(keys)) => keys.iter().for_each(|key| self.changed(key)),
-            // The server has forgotten what it was asked to watch.
-            (PushKind::Invalidate, _) => lock(&self.watched).drain().for_each(|(_, mail)| mail.bell.notify_one()),
+            // The server has forgotten the keys that it was asked to watch.
+            (PushKind::Invalidate, _) => {
+                lock(&self.watched).drain().for_each(|(_, delivery)| delivery.notify.notify_one())
+            }
             _ => {}
         }
         None
     }
 
+    /// Wakes the waiter for a key that has changed.
     fn changed(&self, key: &Value) {
         let Value::BulkString(key) = key else { return };
         let Ok(key) = std::str::from_utf8(key) else { return };
-        if let Some(mail) = lock(&self.watched).remove(key) {
-            mail.bell.notify_one();
+        if let Some(delivery) = lock(&self.watched).remove(key) {
+            delivery.notify.notify_one();
         }
     }
 
-    /// `G claim fence stamp key`: granted; `W claim key`: look again; `X claim key`: taken away. Anybody may write to the
-    /// channel, so only the stamp of a request that this claim has sent for this key counts; all else has it look again at
-    /// the most. Answers what was granted to a claim that has ended.
-    pub(super) fn message(&self, text: &str) -> Option<Ghost> {
+    /// Reads a message. `G claim fence stamp key`: granted; `W claim key`: try again; `X claim key`: taken away.
+    /// Anybody may write to the channel, so a grant counts only if its stamp and key are those of a request of this
+    /// claim; every other message only makes the claim ask again. Returns an orphan if a claim that has ended was
+    /// granted the lock.
+    pub(super) fn message(&self, text: &str) -> Option<Orphan> {
         let (what, rest) = text.split_once(' ')?;
         let (claim, rest) = rest.split_once(' ')?;
         let (contender, nonce) = claim.rsplit_once('.')?;
@@ -167,27 +174,30 @@ impl Post {
         if contender != self.contender {
             return None;
         }
-        let (mail, lives) = lock(&self.claims).find(nonce)?;
+        let (delivery, lives) = lock(&self.claims).find(nonce)?;
         match what {
             "G" => {
                 let mut parts = rest.splitn(3, ' ');
                 let mut number = || parts.next()?.parse::<u64>().ok();
                 let (fence, stamp) = (number().filter(|fence| i64::try_from(*fence).is_ok()), number());
-                let ours = parts.next() == Some(&*mail.names.key);
+                let ours = parts.next() == Some(&*delivery.keys.key);
                 let stamp = stamp.map(Instant::from_nanos).filter(|_| ours);
-                let since =
-                    if mutant!("redis-message-believed") { stamp } else { stamp.and_then(|s| mail.was_sent(s)) };
+                let since = if mutant!("redis-message-believed") {
+                    stamp
+                } else {
+                    stamp.and_then(|s| delivery.take_request(s))
+                };
                 if !lives {
                     since.filter(|_| !mutant!("redis-unwanted-grant-kept"))?;
-                    return Some(Ghost::new(mail.names.clone(), claim));
+                    return Some(Orphan::new(delivery.keys.clone(), claim));
                 }
                 if let Some((fence, since)) = fence.zip(since) {
-                    *lock(&mail.handed) = Some(Handed { fence, since });
+                    *lock(&delivery.handover) = Some(Handover { fence, since });
                 }
-                mail.bell.notify_one();
+                delivery.notify.notify_one();
             }
-            "W" => mail.bell.notify_one(),
-            "X" if lives && rest == mail.names.key => self.context.suspect(rest),
+            "W" => delivery.notify.notify_one(),
+            "X" if lives && rest == delivery.keys.key => self.context.suspect(rest),
             _ => {}
         }
         None
@@ -195,17 +205,20 @@ impl Post {
 }
 
 impl Claims {
-    /// A claim of ours, and whether it still lives.
-    fn find(&self, nonce: u64) -> Option<(Arc<Mail>, bool)> {
-        if let Some(mail) = self.live.get(&nonce) {
-            return Some((mail.clone(), true));
+    /// Returns a claim of ours, and true if it still lives.
+    fn find(&self, nonce: u64) -> Option<(Arc<Delivery>, bool)> {
+        if let Some(delivery) = self.live.get(&nonce) {
+            return Some((delivery.clone(), true));
         }
-        self.ended.iter().find(|(ended, ..)| *ended == nonce).map(|(_, mail, _)| (mail.clone(), false))
+        self.ended.iter().find(|(ended, ..)| *ended == nonce).map(|(_, delivery, _)| (delivery.clone(), false))
     }
 
+    /// Ends a claim. It is remembered if it was in a queue.
     fn end(&mut self, nonce: u64) {
-        let Some(mail) = self.live.remove(&nonce).filter(|mail| mail.queued.load(Ordering::Relaxed)) else { return };
-        self.ended.push_back((nonce, mail, Instant::now()));
+        let Some(delivery) = self.live.remove(&nonce).filter(|delivery| delivery.queued.load(Ordering::Relaxed)) else {
+            return;
+        };
+        self.ended.push_back((nonce, delivery, Instant::now()));
         while self.ended.len() > REMEMBERED_COUNT
             || self.ended.front().is_some_and(|(_, _, at)| at.plus(REMEMBERED).passed())
         {
@@ -214,12 +227,12 @@ impl Claims {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Registration {
     fn drop(&mut self) {
-        lock(&self.post.claims).end(self.nonce);
-        let mut watched = lock(&self.post.watched);
+        lock(&self.inbox.claims).end(self.nonce);
+        let mut watched = lock(&self.inbox.watched);
         if !watched.is_empty() {
-            watched.retain(|_, mail| !Arc::ptr_eq(mail, &self.mail));
+            watched.retain(|_, delivery| !Arc::ptr_eq(delivery, &self.delivery));
         }
     }
 }

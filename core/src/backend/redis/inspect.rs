@@ -1,4 +1,4 @@
-//! Who holds and who waits, as far as the server can tell.
+//! Holder and waiters, as far as the server knows them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::error::Failure;
 use crate::contract::ContenderInfo;
 use crate::contract::owner::parse_owner;
 
-/// What the last grant left: fence, claim, and the user's token and label.
+/// The record of the last grant: fence, claim, and the user's token and label.
 struct Last {
     fence: u64,
     claim: String,
@@ -17,7 +17,7 @@ struct Last {
     label: String,
 }
 
-/// Reads what the script `look` found: holder first, then the queue.
+/// Reads the answer of the script `inspect`: holder first, then the queue.
 pub(super) fn contenders(value: Value) -> Result<Vec<ContenderInfo>, Failure> {
     type Found = (Value, i64, Option<String>, Vec<(String, f64)>, HashMap<String, String>, u64, u64);
     let (owner, left, last, queue, details, seconds, micros): Found = super::read(value)?;
@@ -33,10 +33,11 @@ pub(super) fn contenders(value: Value) -> Result<Vec<ContenderInfo>, Failure> {
     Ok(all)
 }
 
+/// Returns the holder.
 fn holder(owner: Value, left: i64, last: Option<Last>, now: u64) -> ContenderInfo {
     let ttl = u64::try_from(left).ok().map(Duration::from_millis);
     let token: Option<String> = match owner {
-        // Another client's, which is no text.
+        // Another client's key, which is no text.
         Value::Array(_) => None,
         text => redis::from_redis_value(text).ok(),
     };
@@ -54,6 +55,7 @@ fn holder(owner: Value, left: i64, last: Option<Last>, now: u64) -> ContenderInf
     holder
 }
 
+/// Reads the record of the last grant.
 fn last_grant(text: &str) -> Option<Last> {
     let mut parts = text.splitn(4, ' ');
     let fence = parts.next()?.parse().ok()?;
@@ -62,7 +64,7 @@ fn last_grant(text: &str) -> Option<Last> {
     Some(Last { fence, claim, token: token.to_owned(), label: label.to_owned() })
 }
 
-/// `<claim> x <stamp> <deadline> <ttl> <block> <n> <token><label>`
+/// Reads the details of a waiter: `<claim> x <stamp> <deadline> <ttl> <block> <n> <token><label>`.
 fn waiting(contender: &str, detail: &str, ticket: f64, now: u64) -> ContenderInfo {
     let (host, pid) = parse_owner(contender);
     let parts: Vec<_> = detail.splitn(8, ' ').collect();
@@ -81,6 +83,7 @@ fn waiting(contender: &str, detail: &str, ticket: f64, now: u64) -> ContenderInf
     }
 }
 
+/// Splits `<token, n bytes><label>`.
 fn user_text<'a>(n: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
     rest.split_at_checked(n.parse().ok()?)
 }

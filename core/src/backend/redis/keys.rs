@@ -1,4 +1,4 @@
-//! The names of a lock's keys: the user's own, and beside it, in the same slot of a cluster, those for fence and queue.
+//! The keys of a lock: the user's own, and the side keys for fence and queue, in the same slot of a cluster.
 
 use std::sync::OnceLock;
 
@@ -8,21 +8,21 @@ use crate::error::{Error, Result, show};
 
 /// The keys of one lock.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub(super) struct Keys {
     /// The lock itself, as the user named it.
     pub(super) key: String,
-    /// The last fence, and who got it.
+    /// The last fence and its claim.
     pub(super) fence: String,
-    /// Who waits, by when they came.
+    /// The queue, ordered by arrival.
     pub(super) queue: String,
-    /// What is known of each of them.
+    /// The details of each contender in the queue.
     pub(super) details: String,
 }
 
-/// Whether this can be the name of a lock.
+/// Checks that this can be the name of a lock.
 ///
 /// # Errors
-/// `Invalid` for one that would be the side key of another.
+/// `Invalid` for a key that would be the side key of another.
 pub(super) fn check(key: &str) -> Result<()> {
     if ["dlock:f:", "dlock:q:", "dlock:d:"].iter().any(|own| key.starts_with(own)) {
         return Err(Error::invalid(format!(
@@ -33,30 +33,30 @@ pub(super) fn check(key: &str) -> Result<()> {
     Ok(())
 }
 
-impl Names {
+impl Keys {
     pub(super) fn new(key: &str) -> Self {
         let (tag, tail) = tag(key);
         let side = |kind: char| format!("dlock:{kind}:{{{tag}}}{tail}");
         Self { key: key.to_owned(), fence: side('f'), queue: side('q'), details: side('d') }
     }
 
-    /// Adds them to a script's call, in the order in which every script but the renewal has them.
+    /// Adds the keys to a script's call, in the order of every script but the renewal.
     pub(super) fn add_to(&self, cmd: &mut redis::Cmd) {
         cmd.arg(4).arg(&self.key).arg(&self.fence).arg(&self.queue).arg(&self.details);
     }
 }
 
-/// What stands in the braces of the side keys, so that they share the key's slot, and what follows them, so that no two
-/// keys share a side key.
+/// Returns the tag in the braces of the side keys, so that they share the key's slot, and the tail after them, so that
+/// no two keys share a side key.
 fn tag(key: &str) -> (&str, &str) {
     match hash_tag(key) {
         Some(tag) => (tag, key),
         None if !key.contains('}') => (key, ""),
-        None => (stand_in(slot(key.as_bytes())), key),
+        None => (tag_for_slot(slot(key.as_bytes())), key),
     }
 }
 
-/// The part of a key that decides its slot, if it has one.
+/// Returns the hash tag of a key, which decides its slot, if it has one.
 fn hash_tag(key: &str) -> Option<&str> {
     let rest = &key[key.find('{')? + 1..];
     let tag = &rest[..rest.find('}')?];
@@ -65,22 +65,23 @@ fn hash_tag(key: &str) -> Option<&str> {
 
 const SLOTS: usize = 16_384;
 
+/// Returns the slot of a key or hash tag.
 fn slot(bytes: &[u8]) -> usize {
     static CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
     usize::from(CRC.checksum(bytes)) % SLOTS
 }
 
-/// The smallest decimal number in that slot.
-fn stand_in(slot_of_key: usize) -> &'static str {
+/// Returns the smallest decimal number in a slot.
+fn tag_for_slot(slot_of_key: usize) -> &'static str {
     static NUMBERS: OnceLock<Vec<String>> = OnceLock::new();
     let numbers = NUMBERS.get_or_init(|| {
         let mut numbers = vec![String::new(); SLOTS];
         let mut missing = SLOTS;
         for n in 0.. {
             let text = n.to_string();
-            let entry = &mut numbers[slot(text.as_bytes())];
-            if entry.is_empty() {
-                *entry = text;
+            let number = &mut numbers[slot(text.as_bytes())];
+            if number.is_empty() {
+                *number = text;
                 missing -= 1;
                 if missing == 0 {
                     break;
@@ -104,10 +105,10 @@ mod tests {
 
     #[test]
     fn names_are_as_documented() {
-        assert_eq!(Names::new("job:42").fence, "dlock:f:{job:42}");
-        assert_eq!(Names::new("a{b").queue, "dlock:q:{a{b}");
-        assert_eq!(Names::new("x{u}y").details, "dlock:d:{u}x{u}y");
-        assert_eq!(Names::new("a}b").fence, "dlock:f:{20658}a}b");
+        assert_eq!(Keys::new("job:42").fence, "dlock:f:{job:42}");
+        assert_eq!(Keys::new("a{b").queue, "dlock:q:{a{b}");
+        assert_eq!(Keys::new("x{u}y").details, "dlock:d:{u}x{u}y");
+        assert_eq!(Keys::new("a}b").fence, "dlock:f:{20658}a}b");
         assert_eq!(slot(b"123456789"), 0x31C3);
     }
 
@@ -118,12 +119,12 @@ mod tests {
         for _ in 0..20_000 {
             let length = random.usize(1..9);
             let key: String = (0..length).map(|_| *random.choice(&['{', '}', 'a', 'b']).expect("not empty")).collect();
-            let names = Names::new(&key);
-            for side in [&names.fence, &names.queue, &names.details] {
+            let keys = Keys::new(&key);
+            for side in [&keys.fence, &keys.queue, &keys.details] {
                 assert_eq!(slot_of(side), slot_of(&key), "{key} {side}");
             }
-            if let Some(other) = seen.insert(names.fence.clone(), key.clone()) {
-                assert_eq!(other, key, "share {}", names.fence);
+            if let Some(other) = seen.insert(keys.fence.clone(), key.clone()) {
+                assert_eq!(other, key, "share {}", keys.fence);
             }
         }
     }

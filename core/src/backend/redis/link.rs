@@ -7,8 +7,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 
-use super::error::{Failure, Fate, no_script, of_request};
-use super::inbox::Post;
+use super::error::{Failure, Outcome, no_script, of_request};
+use super::inbox::Inbox;
 use super::script::{COUNT, Script};
 use crate::clock::{self, Instant};
 use crate::config::Config;
@@ -20,8 +20,8 @@ use crate::runtime::{self, lock};
 /// How long a request may be without an answer before it is asked on another connection as well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a connection is kept at least though its server doesn't do what it is asked. Doubled up to `TRIED_DOUBLED` times while
-/// the next server doesn't do it either, as during the minutes in which one loads its data.
+/// How long a connection is kept at least though its server doesn't do what it is asked. Doubled up to `TRIED_DOUBLED`
+/// times while the next server doesn't do it either, as during the minutes in which one loads its data.
 const TRIED: Duration = Duration::from_millis(100);
 const TRIED_DOUBLED: u32 = 3;
 
@@ -29,7 +29,7 @@ const TRIED_DOUBLED: u32 = 3;
 pub(super) struct Link {
     pub(super) address: Address,
     pub(super) config: Config,
-    pub(super) post: Arc<Post>,
+    pub(super) inbox: Arc<Inbox>,
     current: Arc<SharedConnection<Conn>>,
     probing: AtomicBool,
     /// How many connections in a row were left because their server didn't do what it was asked.
@@ -90,9 +90,9 @@ impl Link {
         Limits { patience, budget: self.config.connect_timeout() }
     }
 
-    pub(super) fn new(address: Address, config: Config, post: Arc<Post>) -> Self {
+    pub(super) fn new(address: Address, config: Config, inbox: Arc<Inbox>) -> Self {
         let (probing, deaf) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { address, config, post, current: SharedConnection::new(), probing, left: AtomicU32::new(0), deaf }
+        Self { address, config, inbox, current: SharedConnection::new(), probing, left: AtomicU32::new(0), deaf }
     }
 
     /// Runs a script. `args` adds keys and arguments each time it is sent: a request without an answer is sent again on
@@ -223,16 +223,16 @@ impl Link {
                 Ok(Answer { value, conn, sent, unanswered })
             }
             Err(error) => {
-                let (error, fate) = of_request(&error, &self.address.to_string());
-                match fate {
-                    Fate::Refused => {}
-                    Fate::Unknown => {
+                let (error, outcome) = of_request(&error, &self.address.to_string());
+                match outcome {
+                    Outcome::NotApplied => {}
+                    Outcome::InDoubt => {
                         self.lost(&conn);
                         unanswered.push(sent);
                     }
-                    Fate::Elsewhere => self.leave(&conn),
+                    Outcome::TryElsewhere => self.leave(&conn),
                 }
-                Err(Failure { error, unanswered, elsewhere: fate == Fate::Elsewhere })
+                Err(Failure { error, unanswered, elsewhere: outcome == Outcome::TryElsewhere })
             }
         }
     }
@@ -275,7 +275,7 @@ impl Link {
             async move {
                 let made = super::connection::connect(&link, number).await;
                 // Whoever waits asks again: messages may have been missed.
-                link.post.ring_all();
+                link.inbox.notify_all();
                 made
             }
         };
@@ -283,8 +283,8 @@ impl Link {
         made.unwrap_or_else(|| Err(self.silent("connecting was given up")))
     }
 
-    /// Leaves a connection whose server doesn't do what it is asked. Not one that was made just now: all who ask would make
-    /// connections one after another.
+    /// Leaves a connection whose server doesn't do what it is asked. Not one that was made just now: all who ask would
+    /// make connections one after another.
     fn leave(&self, conn: &Conn) {
         let left = self.left.load(Ordering::Relaxed);
         let kept = TRIED * 2_u32.pow(left.min(TRIED_DOUBLED));
@@ -303,7 +303,7 @@ impl Link {
     /// The connection of this number is gone; whoever waits asks again.
     pub(super) fn gone(&self, number: u64) {
         if self.current.forget(number) {
-            self.post.ring_all();
+            self.inbox.notify_all();
         }
     }
 }

@@ -19,9 +19,9 @@ use std::time::Duration;
 use redis::{FromRedisValue, Value};
 
 use self::error::Failure;
-use self::grant::Held;
-use self::inbox::Post;
-use self::keys::Names;
+use self::grant::RedisGrant;
+use self::inbox::Inbox;
+use self::keys::Keys;
 use self::link::{Answer, Link, PATIENCE};
 use self::script::Script;
 use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, ValueKind, Values, read_servers, write_servers};
@@ -37,7 +37,7 @@ const PORT: u16 = 6379;
 pub static DRIVER: Driver =
     Driver { schema: &SCHEMA, capabilities, connect: |config, context| Ok(Arc::new(Redis::new(config, context)?)) };
 
-/// How it is named and configured.
+/// The names and options of the backend.
 pub static SCHEMA: Schema = Schema {
     name: "redis",
     schemes: &[
@@ -92,6 +92,7 @@ fn authority(values: &Values) -> String {
     format!("{}{db}", write_servers(values, "addrs", PORT))
 }
 
+/// The locks of one server.
 #[derive(Debug)]
 struct Redis {
     link: Arc<Link>,
@@ -110,27 +111,28 @@ impl Redis {
             }
         };
         let address = Address::new(address, PORT, config)?;
-        Ok(Self { link: Arc::new(Link::new(address, config.clone(), Post::new(context))) })
+        Ok(Self { link: Arc::new(Link::new(address, config.clone(), Inbox::new(context))) })
     }
 
+    /// Runs a script on the keys of one lock.
     async fn run_on(&self, script: Script, name: &str) -> Result<Answer> {
-        let names = Names::new(name);
+        let keys = Keys::new(name);
         let limits = self.link.limits(PATIENCE);
         let keys = |_: &link::Sent, cmd: &mut redis::Cmd| {
-            names.add_to(cmd);
+            keys.add_to(cmd);
         };
         self.link.run(script, limits, keys).await.map_err(|failure| failure.error)
     }
 }
 
-/// The value that an answer stands for.
+/// Reads the value of an answer.
 fn read<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     redis::from_redis_value(value).map_err(|why| {
         Failure::refused(Error::refused(format!("Redis answered what was not expected: {why}; is it a Redis?")))
     })
 }
 
-/// The error for a script's answer `T type key`: another program keeps something of its own there.
+/// Returns the error for a script's answer `T type key`: the key belongs to another program.
 fn no_lock(value: &Value) -> Option<Error> {
     let Value::Array(parts) = value else { return None };
     let [Value::BulkString(what), kind, key] = parts.as_slice() else { return None };
@@ -162,12 +164,13 @@ impl Backend for Redis {
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(contender::Waiter::new(self.link.clone(), claim))
+        Box::new(contender::RedisContender::new(self.link.clone(), claim))
     }
 
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
-            let held: Result<Vec<_>> = due.iter().map(|due| Ok((downcast::<Held>(&due.grant)?, due.ttl))).collect();
+            let held: Result<Vec<_>> =
+                due.iter().map(|due| Ok((downcast::<RedisGrant>(&due.grant)?, due.ttl))).collect();
             match held {
                 Ok(held) => grant::renew(&self.link, &held).await,
                 Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
@@ -177,7 +180,7 @@ impl Backend for Redis {
 
     fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(async move {
-            let answer = self.run_on(Script::Look, name).await?;
+            let answer = self.run_on(Script::Inspect, name).await?;
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }
@@ -187,7 +190,7 @@ impl Backend for Redis {
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let answer = self.run_on(Script::Force, name).await?;
+            let answer = self.run_on(Script::Break, name).await?;
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }

@@ -1,56 +1,56 @@
-//! What is left of claims that ended while a request of theirs may still arrive: taken back until none can.
+//! Orphans: claims that ended while one of their requests may still arrive. They are taken back until none can.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keys::Names;
+use super::keys::Keys;
 use super::link::{Limits, Link, PATIENCE};
 use super::script::Script;
 use crate::clock::{self, Instant};
 use crate::runtime;
 
-/// A claim that has ended, and until when by the server's clock a request of its may still be accepted.
+/// A claim that has ended, and the time of the server's clock until which one of its requests may be accepted.
 #[derive(Debug)]
-pub(super) struct Ghost {
-    pub(super) names: Arc<Names>,
+pub(super) struct Orphan {
+    pub(super) keys: Arc<Keys>,
     pub(super) claim: Arc<str>,
     /// The user's own token.
     pub(super) user: Option<Arc<str>>,
-    pub(super) till: i64,
+    pub(super) until: i64,
 }
 
-impl Ghost {
-    /// One whose grant came when nobody wanted it any longer.
-    pub(super) fn new(names: Arc<Names>, claim: &str) -> Self {
-        Self { names, claim: claim.into(), user: None, till: 0 }
+impl Orphan {
+    /// Returns the orphan of a claim whose grant arrived after its end.
+    pub(super) fn new(keys: Arc<Keys>, claim: &str) -> Self {
+        Self { keys, claim: claim.into(), user: None, until: 0 }
     }
 }
 
 impl Link {
-    /// Takes it back in the background.
-    pub(super) fn reap(self: &Arc<Self>, ghost: Ghost) {
+    /// Takes an orphan back in the background.
+    pub(super) fn take_back(self: &Arc<Self>, orphan: Orphan) {
         if !mutant!("redis-no-reaper") {
-            runtime::spawn(settle(self.clone(), ghost));
+            runtime::spawn(take_back(self.clone(), orphan));
         }
     }
 
-    /// For what the post hands back.
-    pub(super) fn receive(self: &Arc<Self>, ghost: Option<Ghost>) {
-        if let Some(ghost) = ghost {
-            self.reap(ghost);
+    /// Takes back the orphan that a message may have left.
+    pub(super) fn receive(self: &Arc<Self>, orphan: Option<Orphan>) {
+        if let Some(orphan) = orphan {
+            self.take_back(orphan);
         }
     }
 }
 
-/// Leaves, again and again, until the server has done so after the last moment at which a request of the claim's could
-/// be accepted.
-async fn settle(link: Arc<Link>, ghost: Ghost) {
+/// Repeats the withdrawal until the server has executed it after the last moment at which one of the claim's requests
+/// could be accepted.
+async fn take_back(link: Arc<Link>, orphan: Orphan) {
     const LONGEST: Duration = Duration::from_secs(60);
     let end = Instant::now().plus(LONGEST);
     let mut pause = Duration::from_millis(20);
     while !end.passed() {
-        if let Ok(left) = leave(&link, &ghost, Limits { patience: PATIENCE, budget: PATIENCE * 5 }).await
-            && left.server_ms > ghost.till
+        if let Ok(withdrawn) = withdraw(&link, &orphan, Limits { patience: PATIENCE, budget: PATIENCE * 5 }).await
+            && withdrawn.server_ms > orphan.until
         {
             return;
         }
@@ -59,24 +59,28 @@ async fn settle(link: Arc<Link>, ghost: Ghost) {
     }
 }
 
-/// What a `leave` found.
-pub(super) struct Left {
-    /// The server's clock when it was done.
+/// The answer to a withdrawal.
+pub(super) struct Withdrawn {
+    /// The server's clock at the execution.
     pub(super) server_ms: i64,
-    /// The number of the connection on which it was answered.
+    /// The number of the connection with the answer.
     pub(super) conn: u64,
 }
 
-/// Leaves the queue, and gives back what nobody saw.
-pub(super) async fn leave(link: &Arc<Link>, ghost: &Ghost, limits: Limits) -> Result<Left, super::error::Failure> {
-    let names = &ghost.names;
+/// Leaves the queue, and releases a lock whose grant reached nobody.
+pub(super) async fn withdraw(
+    link: &Arc<Link>,
+    orphan: &Orphan,
+    limits: Limits,
+) -> Result<Withdrawn, super::error::Failure> {
+    let keys = &orphan.keys;
     let answer = link
-        .run(Script::Leave, limits, |_, cmd| {
-            names.add_to(cmd);
-            cmd.arg(link.post.contender()).arg(&*ghost.claim).arg(ghost.user.as_deref().unwrap_or_default());
+        .run(Script::Withdraw, limits, |_, cmd| {
+            keys.add_to(cmd);
+            cmd.arg(link.inbox.contender()).arg(&*orphan.claim).arg(orphan.user.as_deref().unwrap_or_default());
         })
         .await?;
     let (_, server_ms): (String, i64) = super::read(answer.value)?;
     answer.conn.set_clock(server_ms);
-    Ok(Left { server_ms, conn: answer.conn.number })
+    Ok(Withdrawn { server_ms, conn: answer.conn.number })
 }

@@ -1,32 +1,33 @@
-//! The scripts: what is loaded into the server, and sent in full where it isn't.
+//! The scripts, which each connection loads into its server.
 
 use std::sync::OnceLock;
 
-/// Which script.
+/// A script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Script {
-    /// Acquires or queues.
-    Take,
-    /// Gives the lock back.
-    Give,
-    /// Leaves the queue, or gives back what nobody saw.
-    Leave,
-    /// Takes the lock away.
-    Force,
-    /// Renews many.
+    /// Acquires the lock, or adds the contender to the queue.
+    Acquire,
+    /// Releases the lock.
+    Release,
+    /// Leaves the queue, or releases a lock whose grant reached nobody.
+    Withdraw,
+    /// Takes the lock away from its owner.
+    Break,
+    /// Renews many leases.
     Renew,
-    /// Looks.
-    Look,
+    /// Returns holder and queue.
+    Inspect,
 }
 
-/// How many there are.
+/// The number of scripts.
 pub(super) const COUNT: usize = 6;
 
 impl Script {
-    /// All of them, in the order of their numbers.
-    pub(super) const ALL: [Self; COUNT] = [Self::Take, Self::Give, Self::Leave, Self::Force, Self::Renew, Self::Look];
+    /// All scripts, in the order of their numbers.
+    pub(super) const ALL: [Self; COUNT] =
+        [Self::Acquire, Self::Release, Self::Withdraw, Self::Break, Self::Renew, Self::Inspect];
 
-    /// The script's text.
+    /// Returns the script's text.
     pub(super) fn text(self) -> &'static str {
         static TEXTS: OnceLock<[String; COUNT]> = OnceLock::new();
         &TEXTS.get_or_init(|| Self::ALL.map(Self::build))[self as usize]
@@ -36,22 +37,22 @@ impl Script {
         const COMMON: &str = include_str!("scripts/common.lua");
         const STRANGE: &str = include_str!("scripts/strange.lua");
         let parts: &[&str] = match self {
-            Self::Take => {
+            Self::Acquire => {
                 &[include_str!("scripts/acquire_free.lua"), COMMON, STRANGE, include_str!("scripts/acquire.lua")]
             }
-            Self::Give => &[include_str!("scripts/release_alone.lua"), COMMON, include_str!("scripts/release.lua")],
-            Self::Leave => &[COMMON, include_str!("scripts/withdraw.lua")],
-            Self::Force => &[COMMON, STRANGE, include_str!("scripts/break.lua")],
+            Self::Release => &[include_str!("scripts/release_alone.lua"), COMMON, include_str!("scripts/release.lua")],
+            Self::Withdraw => &[COMMON, include_str!("scripts/withdraw.lua")],
+            Self::Break => &[COMMON, STRANGE, include_str!("scripts/break.lua")],
             Self::Renew => &[include_str!("scripts/renew.lua")],
-            Self::Look => &[STRANGE, include_str!("scripts/inspect.lua")],
+            Self::Inspect => &[STRANGE, include_str!("scripts/inspect.lua")],
         };
-        // Each connection loads them all.
+        // Each connection loads all scripts, so comments are left out.
         let lines = parts.iter().flat_map(|part| part.lines()).filter(|line| !line.trim_start().starts_with("--"));
         broken(lines.map(|line| format!("{line}\n")).collect())
     }
 }
 
-/// The deliberate defects that are defects of the scripts.
+/// Builds the deliberate defects of the scripts into a text.
 fn broken(mut text: String) -> String {
     let mut change = |on: bool, from: &str, to: &str| {
         if on {
@@ -69,9 +70,9 @@ fn broken(mut text: String) -> String {
     change(mutant!("redis-release-without-owner-check"), "if v ~= token then return false, v end", "");
     change(mutant!("redis-renew-without-owner-check"), "local ours = redis", "local ours = true or redis");
     change(mutant!("redis-messages-replicated"), "redis.set_repl(redis.REPL_NONE)", "");
-    change(mutant!("redis-renewals-forget-the-fence"), "left < FKEEP / 2", "false");
+    change(mutant!("redis-renewals-forget-the-fence"), "left < FENCE_TTL / 2", "false");
     change(mutant!("redis-break-deletes-anything"), "if odd then return odd end\nlocal _, claim", "local _, claim");
-    change(mutant!("redis-polling-head-overtaken"), "if not heard then", "if false then");
+    change(mutant!("redis-polling-head-overtaken"), "if not receivers then", "if false then");
     change(mutant!("redis-fence-not-floored"), "t[1] * 1000000 + t[2]", "t[1] * 0 + 1");
     change(mutant!("redis-fence-not-floored"), "'%010d%06d', t[1], t[2]", "'%016d', 1");
     text

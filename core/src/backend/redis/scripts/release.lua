@@ -1,2 +1,2 @@
--- ARGV: cid claim user-token
-return give(ARGV[1], ARGV[2], ARGV[3], nil)
+-- Releases the lock. ARGV: contender, claim, user's token. Returns as release() does.
+return release(ARGV[1], ARGV[2], ARGV[3])

@@ -1,6 +1,6 @@
--- What is no lock, or no part of one. KEYS are K F Q D.
+-- Recognises keys that are not dlock's. KEYS: as in common.lua.
 
--- a lock of Redisson's: a hash of `<uuid>:<thread>` and counts
+-- Returns true if the key is a lock of Redisson's: a hash of `<uuid>:<thread>` and counts.
 local function redisson()
   if redis.call('TYPE', KEYS[1]).ok ~= 'hash' or redis.call('HLEN', KEYS[1]) > 1000 then return false end
   local owners = 0
@@ -14,7 +14,7 @@ local function redisson()
   return owners > 0
 end
 
--- what another program keeps where this lock's own keys are to be: its type and its name; nil: nothing
+-- Returns type and name of the first key of this lock that belongs to another program, or nil.
 local function other()
   for i, own in ipairs({'string', 'string', 'zset', 'hash'}) do
     local found = redis.call('TYPE', KEYS[i]).ok
