@@ -19,7 +19,8 @@ pub(crate) fn number() -> u64 {
 }
 
 struct Thread {
-    number: u64,
+    /// 0: not given yet.
+    number: Cell<u64>,
     /// How many event loops of this thread have a port. With none, whoever calls is the thread itself.
     loops: Cell<u32>,
     /// Whether a hub of gevent or eventlet was seen here.
@@ -27,7 +28,16 @@ struct Thread {
 }
 
 thread_local! {
-    static THREAD: Thread = Thread { number: number(), loops: Cell::new(0), greenlets: Cell::new(false) };
+    static THREAD: Thread = const { Thread { number: Cell::new(0), loops: Cell::new(0), greenlets: Cell::new(false) } };
+}
+
+impl Thread {
+    fn number(&self) -> u64 {
+        if self.number.get() == 0 {
+            self.number.set(number());
+        }
+        self.number.get()
+    }
 }
 
 /// Who calls.
@@ -42,7 +52,7 @@ pub(crate) struct Who<'py> {
 
 /// The number of the calling thread.
 pub(crate) fn thread() -> u64 {
-    THREAD.with(|thread| thread.number)
+    THREAD.with(Thread::number)
 }
 
 /// Notes that an event loop of this thread has got a port, or has lost it.
@@ -61,7 +71,7 @@ pub(crate) fn greenlets() {
 /// The calling thread's number, where nobody but the thread itself calls. Asks Python nothing, so a thread whose event
 /// loop has made no call yet passes for one without a loop.
 pub(crate) fn plain() -> Option<u64> {
-    THREAD.with(|thread| (thread.loops.get() == 0 && !thread.greenlets.get()).then_some(thread.number))
+    THREAD.with(|thread| (thread.loops.get() == 0 && !thread.greenlets.get()).then(|| thread.number()))
 }
 
 /// Whoever makes a blocking call.
@@ -112,7 +122,7 @@ fn in_loop(py: Python<'_>) -> PyResult<Option<Who<'_>>> {
 }
 
 fn thread_or_greenlet(py: Python<'_>) -> PyResult<usize> {
-    let (number, greenlets) = THREAD.with(|thread| (thread.number, thread.greenlets.get()));
+    let (number, greenlets) = THREAD.with(|thread| (thread.number(), thread.greenlets.get()));
     if greenlets { greenlet(py) } else { Ok(number as usize) }
 }
 

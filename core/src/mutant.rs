@@ -48,6 +48,9 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("client-exit-passes-turns-on", "at an exit the next waiter of the process has its turn"),
     ("client-exit-keeps-sessions", "at an exit what the service keeps for the process is left there"),
     ("client-releases-one-by-one", "a close gives back one lease after the other"),
+    ("modes-reader-overtakes", "a reader enters beside readers, although a writer waits before it"),
+    ("modes-limit-off-by-one", "a semaphore lets in one permit too many"),
+    ("modes-slot-given-twice", "two permits have one slot"),
     #[cfg(feature = "file")]
     ("file-counter-not-looked-at", "a process goes on with the fences of a counter that was removed"),
     #[cfg(feature = "file")]

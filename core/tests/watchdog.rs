@@ -108,6 +108,10 @@ impl Grant for Pass {
     fn fences(&self) -> Option<Range<u64>> {
         Some(self.1..self.1 + 1)
     }
+    /// Two sessions have the grants in turn.
+    fn session(&self) -> Option<u64> {
+        Some(self.1 % 2)
+    }
     fn release(&self) -> BoxFuture<'_, Result<Released>> {
         let _ = &self.0;
         Box::pin(std::future::ready(Ok(Released::Yes)))
@@ -291,6 +295,25 @@ fn an_alarm_is_followed_at_once() {
         clock::sleep(ms(100)).await;
         assert_eq!(script.batches.lock().unwrap().len(), 3, "asked again after the answer to the earlier");
         assert_eq!(lease.state(), State::Lost);
+    });
+}
+
+/// The end of a session concerns all leases that it keeps, and no other.
+#[test]
+fn the_end_of_a_session_is_looked_at_for_all_its_leases() {
+    testing::simulate(2, None, async {
+        let (client, script, alarm) = scripted();
+        let mut leases = Vec::new();
+        for n in 0..6 {
+            leases.push(client.lock(&format!("k{n}")).ttl(ms(30_000)).acquire().await.unwrap());
+        }
+        script.gone.store(true, Ordering::Relaxed);
+        alarm.suspect_session(1);
+        clock::sleep(ms(5)).await;
+        let lost: Vec<_> = leases.iter().map(|lease| lease.state() == State::Lost).collect();
+        let of_the_session: Vec<_> = leases.iter().map(|lease| lease.fence().unwrap() % 2 == 1).collect();
+        assert_eq!(lost, of_the_session);
+        assert_eq!(script.batches.lock().unwrap().iter().map(|(_, due)| due).sum::<usize>(), 3);
     });
 }
 

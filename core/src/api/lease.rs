@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::options;
 use crate::clock::{self, Instant};
+use crate::contract::Mode;
 use crate::engine::release::ReleaseOutcome;
 use crate::engine::tenure::{Lease, State};
 use crate::error::{Error, Result, show};
@@ -26,6 +27,25 @@ impl Lease {
     /// The fencing token: greater for every later grant of the key. `None` where the backend has none.
     pub fn fence(&self) -> Option<u64> {
         self.0.fence
+    }
+
+    /// How it is held: exclusive, shared, or by permits.
+    pub fn mode(&self) -> Mode {
+        self.0.claim.options.mode
+    }
+
+    /// The slot of a lease of one permit: a number below the semaphore's limit that no other holder has at the same time.
+    /// `None` for a lock of another mode, and for more permits than one.
+    pub fn slot(&self) -> Option<u32> {
+        match self.slots() {
+            [slot] => Some(*slot),
+            _ => None,
+        }
+    }
+
+    /// The slots of all permits of the lease, in rising order.
+    pub fn slots(&self) -> &[u32] {
+        self.0.grant.slots()
     }
 
     /// The ttl that was granted.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::client::Client;
-use crate::contract::AcquireOptions;
+use crate::contract::{AcquireOptions, Mode};
 use crate::engine::acquire;
 use crate::engine::resource::Resource;
 use crate::engine::tenure::Lease;
@@ -68,6 +68,8 @@ impl Lock {
         label: &str => Some(label.into());
         /// First come, first served across processes. Default: as the backend does.
         fair: bool => Some(fair);
+        /// Exclusive, shared, or permits of a limit: see [`Mode`]. Default: exclusive.
+        mode: Mode => mode;
         /// How many times in a row the lock may be passed on inside this process. Default 0.
         handoff: u32 => handoff;
     }

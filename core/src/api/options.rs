@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::contract::{AcquireOptions, Capabilities};
+use crate::contract::{AcquireOptions, Capabilities, Mode};
 use crate::drivers::unsupported;
 use crate::error::{Error, Result};
 
@@ -56,6 +56,21 @@ impl AcquireOptions {
         }
         if self.fair == Some(true) && !capabilities.fifo {
             return Err(unsupported(backend, "fair=true (first come, first served across processes)", |c| c.fifo));
+        }
+        match self.mode {
+            Mode::Exclusive => {}
+            Mode::Shared if capabilities.shared => {}
+            Mode::Shared => return Err(unsupported(backend, "shared locks", |can| can.shared)),
+            Mode::Permits { count, limit } => {
+                if count == 0 || limit == 0 || count > limit {
+                    return Err(Error::invalid(format!(
+                        "{count} permits of {limit}: take at least 1, and not more than the limit"
+                    )));
+                }
+                if !capabilities.permits {
+                    return Err(unsupported(backend, "permits (a semaphore)", |can| can.permits));
+                }
+            }
         }
         if self.handoff > 0 && !capabilities.handoff {
             return Err(unsupported(backend, "handoff", |c| c.handoff));

@@ -101,6 +101,16 @@ pub trait Grant: Any + Send + Sync + Debug {
     /// The fencing tokens that came with it: one, or a block where local hand-off was asked for. Each fits an `i64`.
     fn fences(&self) -> Option<Range<u64>>;
 
+    /// The session of the backend's that keeps it, if one session keeps several grants.
+    fn session(&self) -> Option<u64> {
+        None
+    }
+
+    /// The slots of its permits; none for a lock of another mode.
+    fn slots(&self) -> &[u32] {
+        &[]
+    }
+
     /// Gives the lock back, if it is still ours. Idempotent: repeated until it is answered.
     fn release(&self) -> BoxFuture<'_, Result<Released>>;
 

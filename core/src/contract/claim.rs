@@ -4,16 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::admission::Mode;
 use super::owner;
-
-/// How a lock is shared. Only exclusive ones are built.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// One holder.
-    #[default]
-    Exclusive,
-}
 
 /// The options on which a lock asks for its key, the same for each of its acquisitions.
 #[non_exhaustive]

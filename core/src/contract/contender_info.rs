@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::admission::Mode;
+
 /// Somebody who holds or waits. What the backend can't tell is `None`, never guessed.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,4 +24,8 @@ pub struct ContenderInfo {
     pub age: Option<Duration>,
     /// How long the backend still keeps the lock with no renewal.
     pub ttl: Option<Duration>,
+    /// How it holds the lock, or is to hold it.
+    pub mode: Mode,
+    /// The slots of its permits.
+    pub slots: Vec<u32>,
 }

@@ -5,11 +5,19 @@ use std::sync::Arc;
 
 use super::owner;
 
+/// The leases that a backend suspects to be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspects<'a> {
+    /// Those that are held under this name of the backend's.
+    Name(&'a str),
+    /// Those of this session, see [`Grant::session`](super::Grant::session).
+    Session(u64),
+}
+
 /// The part of the engine that a backend reports to.
 pub trait Observer: Send + Sync {
-    /// Renews the lease that is held under this name of the backend's at once, if there is one: the lock may have been
-    /// taken away.
-    fn suspect(&self, name: &str);
+    /// Renews these leases at once: they may have been lost.
+    fn suspect(&self, of: Suspects<'_>);
 
     /// Reports that the backend, as it is configured, can't keep what a lock promises.
     fn warn(&self, note: &str);
@@ -33,9 +41,15 @@ impl Context {
         owner::contender(self.client)
     }
 
-    /// As [`Observer::suspect`].
+    /// Renews the leases that are held under this name of the backend's at once, if there are any: the lock may have been
+    /// taken away.
     pub fn suspect(&self, name: &str) {
-        self.observer.suspect(name);
+        self.observer.suspect(Suspects::Name(name));
+    }
+
+    /// Renews all leases of this session at once: it may have ended.
+    pub fn suspect_session(&self, session: u64) {
+        self.observer.suspect(Suspects::Session(session));
     }
 
     /// As [`Observer::warn`].

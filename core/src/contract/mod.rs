@@ -3,6 +3,7 @@
 //! A backend knows how to try once, say when to try again, renew and release. Deadlines, cancelling, retries, renewal
 //! and local queues are written once, above it.
 
+mod admission;
 mod backend;
 mod capability;
 mod claim;
@@ -11,10 +12,12 @@ mod context;
 mod driver;
 pub(crate) mod owner;
 
+pub(crate) use admission::free_slots;
+pub use admission::{Admission, Mode, admit};
 pub(crate) use backend::downcast;
 pub use backend::{Attempt, Backend, Contender, DueLease, Grant, Released, Renewal, RetryHint};
 pub use capability::Capabilities;
-pub use claim::{AcquireOptions, Claim, Mode};
+pub use claim::{AcquireOptions, Claim};
 pub use contender_info::ContenderInfo;
-pub use context::{Context, Observer};
+pub use context::{Context, Observer, Suspects};
 pub use driver::Driver;

@@ -67,7 +67,7 @@ fn begin(
         return Op::ready(Err(resource.in_context(error, &claim)));
     }
     if shared.capabilities.local
-        && let Some(turn) = queue.try_turn()
+        && let Some(turn) = queue.try_turn(options.mode)
     {
         match shared.backend.try_now(&claim) {
             Some(Ok(Attempt::Granted { grant, since, ttl })) => {
@@ -85,7 +85,7 @@ fn begin(
             // A call that nobody has polled keeps nothing: the turn is taken when it is.
             _ => {}
         }
-    } else if !claim.wait && queue.is_taken() && !queue.is_ending() {
+    } else if !claim.wait && queue.is_busy(options.mode) && !queue.is_ending() {
         // Held or waited for in this very process.
         return Op::ready(Err(busy_error(resource, &claim, Duration::ZERO, "")));
     }
@@ -289,7 +289,7 @@ impl Acquisition {
         }
         tokio::select! {
             biased;
-            turn = wait => turn.map_err(|_| match self.cancel.is_cancelled() {
+            turn = wait => turn.ok_or_else(|| match self.cancel.is_cancelled() {
                 true => cancelled(&claim.options),
                 false => Error::new(Kind::Internal, "the local queue ended"),
             }),

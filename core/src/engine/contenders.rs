@@ -28,21 +28,21 @@ pub(crate) async fn all(gate: &Arc<Gate<Tenure>>, name: &str) -> Result<Vec<Cont
 /// Those of asking the backend.
 pub(super) async fn at_backend(gate: &Arc<Gate<Tenure>>, name: &str) -> Result<Vec<ContenderInfo>> {
     let mut all = gate.shared.backend.contenders(name).await?;
-    let ours = gate.find(name).and_then(|queue| queue.holder());
-    if let (Some(first), Some(ours)) = (all.first_mut().filter(|first| first.held), ours) {
+    let ours = gate.find(name).map(|queue| queue.holders()).unwrap_or_default();
+    for held in all.iter_mut().filter(|one| one.held) {
         // The backend may not know the token, and two holders may have equal ones.
-        let is_ours = match &first.token {
-            Some(token) => *token == ours.claim.token(),
-            None => first.pid.is_none_or(|pid| pid == std::process::id()),
+        let is_it = |tenure: &&Arc<Tenure>| match &held.token {
+            Some(token) => *token == tenure.claim.token(),
+            None => ours.len() == 1 && held.pid.is_none_or(|pid| pid == std::process::id()),
         };
-        if is_ours {
-            let known = here(&ours.claim, true, ours.age());
-            first.token = first.token.take().or(known.token);
-            first.label = first.label.take().or(known.label);
-            first.host = first.host.take().or(known.host);
-            first.pid = first.pid.or(known.pid);
-            first.fence = first.fence.or(ours.fence);
-            first.age = first.age.or(known.age);
+        if let Some(tenure) = ours.iter().find(is_it) {
+            let known = here(&tenure.claim, true, tenure.age());
+            held.token = held.token.take().or(known.token);
+            held.label = held.label.take().or(known.label);
+            held.host = held.host.take().or(known.host);
+            held.pid = held.pid.or(known.pid);
+            held.fence = held.fence.or(tenure.fence);
+            held.age = held.age.or(known.age);
         }
     }
     Ok(all)
@@ -59,5 +59,7 @@ fn here(claim: &Claim, held: bool, age: Duration) -> ContenderInfo {
         fence: None,
         age: Some(age),
         ttl: None,
+        mode: claim.options.mode,
+        slots: Vec::new(),
     }
 }

@@ -1,11 +1,14 @@
 //! The only local queue. Per name, first in, first out: N waiters of a process are one contender at the backend.
 //!
-//! The turn for a name belongs to whoever contends for it or holds it, and passes on when that has ended, so a process
-//! never contends beside itself or beside what it left unfinished.
+//! One claim of a process at a time has the turn: the right to contend for the name at the backend. The claim keeps its
+//! place until its lease, or what it left unfinished, has ended. The next claim has the turn once the rule of admission
+//! lets it hold beside those. So a process never contends beside itself, nor beside what it left unfinished.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -13,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::shared::Shared;
 use super::timer::{Deadline, Deadlines};
 use crate::clock::Instant;
-use crate::contract::{Claim, ContenderInfo};
+use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit};
 use crate::runtime::lock;
 use crate::runtime::op::CancelToken;
 
@@ -40,7 +43,7 @@ pub(crate) struct Gate<H: Holder> {
     queues: Mutex<HashMap<Arc<str>, Weak<KeyQueue<H>>, Hasher>>,
 }
 
-/// One name: the claim or the lease that has the turn, and those that wait for it.
+/// One name: the leases that hold it, the claim that contends for it, and those that wait here.
 #[derive(Debug)]
 pub(crate) struct KeyQueue<H: Holder> {
     gate: Arc<Gate<H>>,
@@ -55,20 +58,54 @@ pub(crate) type Inspection = watch::Receiver<Option<Option<ContenderInfo>>>;
 
 #[derive(Debug)]
 struct State<H: Holder> {
-    taken: bool,
-    /// The user's key of the claim that has the turn and doesn't hold yet.
+    /// Whether a claim contends at the backend.
+    contending: bool,
+    /// The user's key of that claim.
     contender: Option<Arc<str>>,
-    /// Whether the claim that has the turn only withdraws.
+    /// Whether that claim only withdraws.
     withdraws: bool,
-    holder: Weak<H>,
+    /// In the order in which they were granted.
+    holders: Vec<Held<H>>,
     queue: VecDeque<Waiting<H>>,
     /// How long the queue may get before those who have left are taken out of it.
     sweep: usize,
+    /// The number of the next holder.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Held<H> {
+    number: u64,
+    mode: Mode,
+    holder: Weak<H>,
 }
 
 impl<H: Holder> Default for State<H> {
     fn default() -> Self {
-        Self { taken: false, contender: None, withdraws: false, holder: Weak::new(), queue: VecDeque::new(), sweep: 0 }
+        Self {
+            contending: false,
+            contender: None,
+            withdraws: false,
+            holders: Vec::new(),
+            queue: VecDeque::new(),
+            sweep: 0,
+            next: 1,
+        }
+    }
+}
+
+impl<H: Holder> State<H> {
+    /// Returns true if a claim of this mode may contend now, beside the holders, were nothing before it in the queue.
+    fn admits(&self, mode: Mode) -> bool {
+        let modes = self.holders.iter().map(|held| held.mode);
+        !self.contending && (self.holders.is_empty() || admit(mode, modes) == Admission::Now)
+    }
+
+    /// Takes those out of the front of the queue that have left.
+    fn prune(&mut self) {
+        while self.queue.front().is_some_and(Waiting::has_left) {
+            self.queue.pop_front();
+        }
     }
 }
 
@@ -90,15 +127,44 @@ impl<H: Holder> Waiting<H> {
     }
 }
 
-/// The right to contend for a name. Passed on once: when asked to, or when dropped.
+/// The right to contend for a name, and then to hold it. It is given up once: when asked to, or when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn<H: Holder> {
     queue: Arc<KeyQueue<H>>,
-    live: AtomicBool,
+    mode: Mode,
+    /// [`CONTENDS`], [`PASSED`], or the number of the holder.
+    phase: AtomicU64,
 }
 
-/// A place in the queue, which becomes the turn.
-pub(crate) type LocalWait<H> = oneshot::Receiver<Turn<H>>;
+const CONTENDS: u64 = 0;
+const PASSED: u64 = u64::MAX;
+
+/// A place in the queue, which becomes the turn. Dropped, it leaves the queue.
+#[derive(Debug)]
+pub(crate) struct LocalWait<H: Holder> {
+    queue: Arc<KeyQueue<H>>,
+    turn: Option<oneshot::Receiver<Turn<H>>>,
+}
+
+impl<H: Holder> Future for LocalWait<H> {
+    type Output = Option<Turn<H>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.turn {
+            Some(turn) => Pin::new(turn).poll(context).map(Result::ok),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl<H: Holder> Drop for LocalWait<H> {
+    fn drop(&mut self) {
+        // A turn that has come in the meantime is passed on.
+        drop(self.turn.take());
+        // Those behind may not have to wait for anybody else.
+        self.queue.admit_next();
+    }
+}
 
 /// What a claim gets from the queue of its name.
 pub(crate) enum Entry<H: Holder> {
@@ -139,7 +205,7 @@ impl<H: Holder> Gate<H> {
         let queues: Vec<_> = lock(&self.queues).values().filter_map(Weak::upgrade).collect();
         let mut all = Vec::new();
         for queue in &queues {
-            all.extend(queue.holder().map(|holder| (holder.key().to_string(), true)));
+            all.extend(queue.holders().iter().map(|holder| (holder.key().to_string(), true)));
             all.extend(lock(&queue.state).contender.iter().map(|key| (key.to_string(), false)));
             all.extend(queue.waiting().iter().map(|(claim, _)| (claim.options.key.to_string(), false)));
         }
@@ -149,56 +215,78 @@ impl<H: Holder> Gate<H> {
     /// Every holder whose release isn't confirmed yet.
     pub(crate) fn holders(&self) -> Vec<Arc<H>> {
         let queues: Vec<_> = lock(&self.queues).values().filter_map(Weak::upgrade).collect();
-        queues.iter().filter_map(|queue| queue.holder()).collect()
+        queues.iter().flat_map(|queue| queue.holders()).collect()
     }
 }
 
 impl<H: Holder> KeyQueue<H> {
-    /// The turn, if nobody has it.
-    pub(crate) fn try_turn(self: &Arc<Self>) -> Option<Turn<H>> {
+    /// The turn, if this mode is admitted at once.
+    pub(crate) fn try_turn(self: &Arc<Self>, mode: Mode) -> Option<Turn<H>> {
         let mut state = lock(&self.state);
-        if state.taken {
+        if !state.queue.is_empty() {
+            state.prune();
+        }
+        if !state.queue.is_empty() || !state.admits(mode) {
             return None;
         }
-        state.taken = true;
-        Some(Turn::new(self))
+        state.contending = true;
+        drop(state);
+        Some(Turn::new(self, mode))
     }
 
-    /// Whether nothing is in the way but what this process has ended and not settled yet: a withdrawal or a release.
-    pub(crate) fn is_ending(&self) -> bool {
-        // Dropped where the state isn't locked: it may pass the turn on.
-        let holder = self.holder();
+    /// Returns true if a claim of this mode would have to wait here.
+    pub(crate) fn is_busy(&self, mode: Mode) -> bool {
         let state = lock(&self.state);
-        let ends = state.withdraws || holder.as_ref().is_some_and(|holder| holder.is_being_released());
-        state.taken && ends && state.queue.iter().all(|waiting| waiting.has_left())
+        !state.queue.iter().all(Waiting::has_left) || !state.admits(mode)
     }
 
-    /// The turn, or a place in the queue for it; one that only tries has a place only behind what is ending. Dropping
+    /// Returns true if nothing is in the way but what this process has ended and not confirmed yet: a withdrawal or a
+    /// release.
+    pub(crate) fn is_ending(&self) -> bool {
+        // Dropped where the state isn't locked: a last reference passes the turn on.
+        let holders = self.holders();
+        let state = lock(&self.state);
+        let contender_ends = !state.contending || state.withdraws;
+        let holders_end = holders.iter().all(|holder| holder.is_being_released());
+        (state.contending || !holders.is_empty())
+            && contender_ends
+            && holders_end
+            && state.queue.iter().all(Waiting::has_left)
+    }
+
+    /// The turn, or a place in the queue for it; a claim that only tries has a place only behind what is ending. Dropping
     /// the place leaves the queue, and passes on a turn that has come in the meantime; so does a wish to withdraw, at
     /// once.
     pub(crate) fn enter(self: &Arc<Self>, claim: &Claim, cancel: &CancelToken) -> Entry<H> {
-        let stays = claim.wait || self.is_ending();
-        let mut state = lock(&self.state);
-        if !state.taken {
-            state.taken = true;
-            return Entry::Turn(Turn::new(self));
+        let mode = claim.options.mode;
+        if let Some(turn) = self.try_turn(mode) {
+            return Entry::Turn(turn);
         }
-        if !stays {
+        if !claim.wait && !self.is_ending() {
             return Entry::Busy;
         }
-        let (grant, place) = oneshot::channel();
+        let mut state = lock(&self.state);
+        let (grant, turn) = oneshot::channel();
         if state.queue.len() >= state.sweep {
             state.queue.retain(|waiting| !waiting.has_left());
             state.sweep = (2 * state.queue.len()).max(SWEEP);
         }
         let (claim, cancel) = (claim.clone(), cancel.clone());
         state.queue.push_back(Waiting { claim, since: Instant::now(), cancel, grant });
-        Entry::Wait(place)
+        drop(state);
+        // What was in the way may have gone in the meantime.
+        self.admit_next();
+        Entry::Wait(LocalWait { queue: self.clone(), turn: Some(turn) })
     }
 
-    /// The lease that has the turn.
+    /// The first lease that holds the name.
     pub(crate) fn holder(&self) -> Option<Arc<H>> {
-        lock(&self.state).holder.upgrade()
+        lock(&self.state).holders.iter().find_map(|held| held.holder.upgrade())
+    }
+
+    /// All leases that hold the name.
+    pub(crate) fn holders(&self) -> Vec<Arc<H>> {
+        lock(&self.state).holders.iter().filter_map(|held| held.holder.upgrade()).collect()
     }
 
     /// The inspection that was begun within this time, or one that `begin` begins: one for all who ask in one moment.
@@ -208,9 +296,11 @@ impl<H: Holder> KeyQueue<H> {
         latest.insert(fresh.unwrap_or_else(|| (now, begin()))).1.clone()
     }
 
-    /// Whether somebody has the turn.
+    /// Returns true if a claim contends for the name or holds it.
+    #[cfg(feature = "testing")]
     pub(crate) fn is_taken(&self) -> bool {
-        lock(&self.state).taken
+        let state = lock(&self.state);
+        state.contending || !state.holders.is_empty()
     }
 
     /// Who waits here for the turn, and since when.
@@ -239,55 +329,82 @@ impl<H: Holder> KeyQueue<H> {
         self.gate.shared.timer.wake_by(then);
     }
 
-    fn pass_on(self: &Arc<Self>) {
+    /// Ends a turn, and gives the next one.
+    fn pass_on(self: &Arc<Self>, phase: u64) {
+        let mut state = lock(&self.state);
+        if phase == CONTENDS {
+            (state.contending, state.contender, state.withdraws) = (false, None, false);
+        } else if let Some(at) = state.holders.iter().position(|held| held.number == phase) {
+            state.holders.remove(at);
+        }
+        drop(state);
+        self.admit_next();
+    }
+
+    /// Gives the turn to the first claim of the queue, if it is admitted beside the holders.
+    fn admit_next(self: &Arc<Self>) {
         loop {
             let mut state = lock(&self.state);
-            (state.holder, state.contender, state.withdraws) = (Weak::new(), None, false);
-            let Some(next) = state.queue.pop_front() else {
-                state.taken = false;
+            if state.contending || state.queue.is_empty() {
                 return;
-            };
-            drop(state);
-            if next.cancel.is_cancelled() {
-                continue;
             }
-            match next.grant.send(Turn::new(self)) {
+            state.prune();
+            let mode = state.queue.front().map(|first| first.claim.options.mode);
+            let Some(mode) = mode.filter(|mode| state.admits(*mode)) else { return };
+            let Some(next) = state.queue.pop_front() else { return };
+            state.contending = true;
+            drop(state);
+            match next.grant.send(Turn::new(self, mode)) {
                 Ok(()) => return,
-                Err(unwanted) => unwanted.live.store(false, Ordering::Relaxed),
+                // It has left meanwhile: the next one.
+                Err(unwanted) => {
+                    unwanted.phase.store(PASSED, Ordering::Release);
+                    lock(&self.state).contending = false;
+                }
             }
         }
     }
 }
 
 impl<H: Holder> Turn<H> {
-    fn new(queue: &Arc<KeyQueue<H>>) -> Self {
-        Self { queue: queue.clone(), live: AtomicBool::new(true) }
+    fn new(queue: &Arc<KeyQueue<H>>, mode: Mode) -> Self {
+        Self { queue: queue.clone(), mode, phase: AtomicU64::new(CONTENDS) }
     }
 
     pub(crate) fn queue(&self) -> &Arc<KeyQueue<H>> {
         &self.queue
     }
 
-    /// Notes who contends for the name from here on.
+    /// Notes the claim that contends for the name from here on.
     pub(crate) fn contend(&self, claim: &Claim) {
         lock(&self.queue.state).contender = Some(claim.options.key.clone());
     }
 
-    /// Notes that nobody wants the name any more by this turn: it is kept until that is settled.
+    /// Notes that the claim only withdraws: the turn is kept until that is confirmed.
     pub(crate) fn withdraw(&self) {
         lock(&self.queue.state).withdraws = true;
     }
 
-    /// Notes the lease that has the turn from here on.
+    /// Notes the lease that holds the name from here on. Claims behind it may contend, if they may hold beside it.
     pub(crate) fn hold(&self, holder: &Arc<H>) {
         let mut state = lock(&self.queue.state);
-        (state.holder, state.contender) = (Arc::downgrade(holder), None);
+        let number = state.next;
+        state.next += 1;
+        state.holders.push(Held { number, mode: self.mode, holder: Arc::downgrade(holder) });
+        (state.contending, state.contender, state.withdraws) = (false, None, false);
+        self.phase.store(number, Ordering::Release);
+        let more = !state.queue.is_empty();
+        drop(state);
+        if more {
+            self.queue.admit_next();
+        }
     }
 
     /// Passes it on, unless that has been done.
     pub(crate) fn pass(&self) {
-        if self.live.swap(false, Ordering::AcqRel) {
-            self.queue.pass_on();
+        let phase = self.phase.swap(PASSED, Ordering::AcqRel);
+        if phase != PASSED {
+            self.queue.pass_on(phase);
         }
     }
 }

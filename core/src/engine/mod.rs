@@ -31,7 +31,7 @@ use self::tenure::Tenure;
 use self::timer::Timer;
 use crate::clock::Instant;
 use crate::config::Config;
-use crate::contract::{Backend, ContenderInfo, Context, Observer};
+use crate::contract::{Backend, ContenderInfo, Context, Observer, Suspects};
 use crate::error::Result;
 use crate::observe::event;
 use crate::runtime::{self, PerProcess, exit, lock};
@@ -55,9 +55,14 @@ struct Reports {
 }
 
 impl Observer for Reports {
-    fn suspect(&self, name: &str) {
-        if let Some(gate) = self.gate.get().and_then(Weak::upgrade) {
-            suspect(&gate, name);
+    fn suspect(&self, of: Suspects<'_>) {
+        let Some(gate) = self.gate.get().and_then(Weak::upgrade) else { return };
+        match of {
+            Suspects::Name(name) => suspect(&gate, name),
+            Suspects::Session(session) => {
+                let all = gate.holders().into_iter();
+                all.filter(|tenure| tenure.grant.session() == Some(session)).for_each(|tenure| tenure.suspect());
+            }
         }
     }
 
@@ -67,8 +72,8 @@ impl Observer for Reports {
 }
 
 fn suspect(gate: &Arc<Gate<Tenure>>, name: &str) {
-    if let Some(tenure) = gate.find(name).and_then(|queue| queue.holder()) {
-        tenure.suspect();
+    if let Some(queue) = gate.find(name) {
+        queue.holders().iter().for_each(|tenure| tenure.suspect());
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct Tenure {
     pub(crate) handle: u64,
     pub(crate) shared: Arc<Shared>,
     pub(crate) claim: Claim,
-    pub(super) grant: Arc<dyn Grant>,
+    pub(crate) grant: Arc<dyn Grant>,
     pub(crate) fence: Option<u64>,
     /// When the core saw the grant: its age and its longest hold count from then.
     granted: Instant,
@@ -99,8 +99,9 @@ impl Tenure {
     /// Makes the lease, with the turn in the gate, from what the backend granted.
     pub(crate) fn lease(shared: &Arc<Shared>, handle: u64, claim: Claim, granted: Granted, turn: Turn<Self>) -> Lease {
         let Granted { grant, since, ttl } = granted;
-        // `since` may lie long before: the request is of a session, or of a place in a queue.
-        let granted = Instant::now();
+        // A local backend grants at once. Of another one `since` may lie long before the grant: the request is of a session,
+        // or of a place in a queue.
+        let granted = if shared.capabilities.local { since } else { Instant::now() };
         let since = shared.not_in_the_future(since, granted);
         let policy = Policy {
             unexpiring: shared.is_unexpiring(&claim.options),

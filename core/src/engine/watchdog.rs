@@ -43,13 +43,14 @@ fn scan(gate: &Arc<Gate<Tenure>>) {
         && let Some(queue) = gate.deadlines.pop(until)
     {
         fence(Ordering::SeqCst);
-        let Some(tenure) = queue.holder() else { continue };
-        if tenure.handle_timeout(now) {
-            // Others that are due soon share its request.
-            until = until.max(now.plus(tenure.slack()));
-            due.push(tenure.clone());
+        for tenure in queue.holders() {
+            if tenure.handle_timeout(now) {
+                // Others that are due soon share its request.
+                until = until.max(now.plus(tenure.slack()));
+                due.push(tenure.clone());
+            }
+            seen.push(tenure);
         }
-        seen.push(tenure);
     }
     #[cfg(feature = "testing")]
     timer.seen.fetch_add(seen.len() as u64, Ordering::Relaxed);

@@ -271,9 +271,9 @@ fn every_mutant_is_caught() {
     let only = std::env::var("DLOCK_SIM_MUTANT").ok();
     let mut survivors = Vec::new();
     // Those of a real backend are for tests with its server, those of the process for tests with threads and forks, those
-    // of clients and their end for tests/close.rs.
+    // of clients and their end for tests/close.rs, those of the modes for tests/modes.rs.
     let is_elsewhere = |first: &str| {
-        ["process", "client"].contains(&first) || DRIVERS.iter().any(|driver| first == driver.schema.name)
+        ["process", "client", "modes"].contains(&first) || DRIVERS.iter().any(|driver| first == driver.schema.name)
     };
     let of_the_core = MUTANTS.iter().filter(|(name, _)| !name.split('-').next().is_some_and(is_elsewhere));
     for (name, what) in of_the_core.chain(BACKEND_MUTANTS) {

@@ -15,8 +15,8 @@ use crate::clock::Instant;
 use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, Value, ValueKind, Values};
 use crate::contract::Claim;
 use crate::contract::{
-    Attempt, Backend, Capabilities, Contender, ContenderInfo, Driver, DueLease, Grant, Released, Renewal, RetryHint,
-    downcast,
+    Attempt, Backend, Capabilities, Contender, ContenderInfo, Driver, DueLease, Grant, Mode, Released, Renewal,
+    RetryHint, downcast,
 };
 use crate::error::{Error, Result};
 use crate::runtime::BoxFuture;
@@ -41,8 +41,8 @@ fn capabilities() -> Capabilities {
         fence: true,
         ttl: false,
         fifo: true,
-        shared: false,
-        permits: false,
+        shared: true,
+        permits: true,
         handoff: false,
         processes: false,
         fork: true,
@@ -90,6 +90,7 @@ struct MemoryGrant {
     name: Arc<str>,
     nonce: u64,
     fence: u64,
+    slots: Vec<u32>,
     unexpiring: bool,
 }
 
@@ -113,13 +114,20 @@ impl Memory {
         let expires = if options.auto_renew { Instant::NEVER } else { now.plus(options.ttl) };
         // Without a waker this is the caller's first, quick try, which doesn't queue.
         let queue = claim.wait && wake.is_some();
-        match open(&self.table).take(now, claim, expires, queue, wake) {
+        let mut table = open(&self.table);
+        match table.take(now, claim, expires, queue, wake) {
             Taken::Granted(fence) => {
+                let slots = match options.mode {
+                    Mode::Permits { .. } => table.slots(&options.name, claim.nonce),
+                    _ => Vec::new(),
+                };
+                drop(table);
                 let held = MemoryGrant {
                     table: self.table.clone(),
                     name: options.name.clone(),
                     nonce: claim.nonce,
                     fence,
+                    slots,
                     unexpiring: options.auto_renew,
                 };
                 Attempt::Granted { grant: Arc::new(held), since: now, ttl: options.ttl }
@@ -197,6 +205,10 @@ impl Contender for MemoryContender {
 impl Grant for MemoryGrant {
     fn fences(&self) -> Option<std::ops::Range<u64>> {
         Some(self.fence..self.fence + 1)
+    }
+
+    fn slots(&self) -> &[u32] {
+        &self.slots
     }
 
     fn release(&self) -> BoxFuture<'_, Result<Released>> {

@@ -9,8 +9,7 @@ use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
 
 use crate::clock::Instant;
-use crate::contract::Claim;
-use crate::contract::ContenderInfo;
+use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit, free_slots, owner};
 
 /// All names of one backend.
 #[derive(Debug)]
@@ -23,7 +22,8 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Entry {
-    holder: Option<Holder>,
+    /// In the order in which they came.
+    holders: Vec<Holder>,
     queue: VecDeque<Queued>,
 }
 
@@ -34,6 +34,7 @@ struct Holder {
     fence: u64,
     since: Instant,
     expires: Instant,
+    slots: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -86,29 +87,42 @@ impl Table {
             None => self.entries.entry(name.clone()).or_default(),
         };
         entry.clean(now, Some(claim.nonce));
-        if let Some(held) = &mut entry.holder
-            && held.claim.nonce == claim.nonce
-        {
+        if let Some(held) = entry.held(claim.nonce) {
             held.expires = held.expires.max(expires);
             return Taken::Granted(held.fence);
         }
-        let first = entry.queue.front().is_none_or(|first| first.claim.nonce == claim.nonce);
-        if entry.holder.is_none() && first {
-            entry.queue.pop_front();
+        let place = entry.queue.iter().position(|queued| queued.claim.nonce == claim.nonce);
+        if entry.admits(claim.options.mode, place) {
+            if let Some(place) = place {
+                entry.queue.remove(place);
+            }
             self.fence += 1;
-            entry.holder = Some(Holder { claim: claim.clone(), fence: self.fence, since: now, expires });
+            let slots = match claim.options.mode {
+                Mode::Permits { count, limit } => free_slots(count, limit, |slot| entry.has_slot(slot)),
+                _ => Vec::new(),
+            };
+            entry.holders.push(Holder { claim: claim.clone(), fence: self.fence, since: now, expires, slots });
+            // Those behind may hold beside it.
+            entry.call_next();
             return Taken::Granted(self.fence);
         }
         if queue {
             let stale = now.plus(refresh(claim.options.ttl) * 3);
-            match entry.queue.iter_mut().find(|queued| queued.claim.nonce == claim.nonce) {
-                Some(queued) => queued.stale = stale,
+            match place {
+                Some(place) => entry.queue[place].stale = stale,
                 None => {
                     entry.queue.push_back(Queued { claim: claim.clone(), since: now, stale, wake: wake.cloned() });
                 }
             }
         }
-        Taken::Busy(entry.holder.as_ref().map_or(now.plus(Duration::from_millis(1)), |held| held.expires))
+        let first = entry.holders.iter().map(|held| held.expires).min();
+        Taken::Busy(first.unwrap_or_else(|| now.plus(Duration::from_millis(1))))
+    }
+
+    /// The slots of this claim, if it holds permits of the name.
+    pub fn slots(&self, name: &str, nonce: u64) -> Vec<u32> {
+        let held = self.entries.get(name).and_then(|entry| entry.holders.iter().find(|held| held.claim.nonce == nonce));
+        held.map(|held| held.slots.clone()).unwrap_or_default()
     }
 
     /// Releases the name if this claim holds it, and removes the claim from the queue. Returns true if it held.
@@ -117,7 +131,8 @@ impl Table {
             return false;
         };
         entry.clean(now, None);
-        let held = entry.holder.take_if(|held| held.claim.nonce == nonce).is_some();
+        let place = entry.holders.iter().position(|held| held.claim.nonce == nonce);
+        let held = place.map(|place| entry.holders.remove(place)).is_some();
         if !entry.queue.is_empty() {
             entry.queue.retain(|queued| queued.claim.nonce != nonce);
         }
@@ -133,7 +148,7 @@ impl Table {
             return false;
         };
         entry.clean(now, None);
-        match entry.holder.as_mut().filter(|held| held.claim.nonce == nonce) {
+        match entry.held(nonce) {
             Some(held) => {
                 held.expires = held.expires.max(now.plus(ttl));
                 true
@@ -142,13 +157,14 @@ impl Table {
         }
     }
 
-    /// Takes the name away from its holder. Returns false if it was free.
+    /// Takes the name away from its holders. Returns false if it was free.
     pub fn break_lock(&mut self, now: Instant, name: &str) -> bool {
         let Some(entry) = self.entries.get_mut(name) else {
             return false;
         };
         entry.clean(now, None);
-        let broken = entry.holder.take().is_some();
+        let broken = !entry.holders.is_empty();
+        entry.holders.clear();
         entry.call_next();
         self.forget_free();
         broken
@@ -157,37 +173,38 @@ impl Table {
     /// Forgets free names, once there are many: most names are used again.
     fn forget_free(&mut self) {
         if self.entries.len() >= self.limit {
-            self.entries.retain(|_, entry| entry.holder.is_some() || !entry.queue.is_empty());
+            self.entries.retain(|_, entry| !entry.holders.is_empty() || !entry.queue.is_empty());
             self.limit = (2 * self.entries.len()).max(KEPT);
         }
     }
 
-    /// Returns the holder and the queue.
+    /// Returns the holders and the queue.
     pub fn contenders(&mut self, now: Instant, name: &str) -> Vec<ContenderInfo> {
         let Some(entry) = self.entries.get_mut(name) else {
             return Vec::new();
         };
         entry.clean(now, None);
-        let held = entry.holder.iter().map(|held| ContenderInfo {
+        let held = entry.holders.iter().map(|held| ContenderInfo {
             held: true,
             fence: Some(held.fence),
+            slots: held.slots.clone(),
             ttl: (held.expires != Instant::NEVER).then(|| held.expires - now),
             ..contender_info(&held.claim, now - held.since)
         });
         held.chain(entry.queue.iter().map(|queued| contender_info(&queued.claim, now - queued.since))).collect()
     }
 
-    /// Returns the nonce of the claim that holds the name.
+    /// Returns the nonce of the claim that holds the name, the first of several.
     pub fn owner(&mut self, now: Instant, name: &str) -> Option<u64> {
         let entry = self.entries.get_mut(name)?;
         entry.clean(now, None);
-        entry.holder.as_ref().map(|held| held.claim.nonce)
+        entry.holders.first().map(|held| held.claim.nonce)
     }
 
     /// Returns true if no name is held and no claim waits.
     pub fn is_empty(&mut self, now: Instant) -> bool {
         self.entries.values_mut().for_each(|entry| entry.clean(now, None));
-        self.entries.values().all(|entry| entry.holder.is_none() && entry.queue.is_empty())
+        self.entries.values().all(|entry| entry.holders.is_empty() && entry.queue.is_empty())
     }
 }
 
@@ -196,26 +213,46 @@ fn contender_info(claim: &Claim, age: Duration) -> ContenderInfo {
     ContenderInfo {
         token: Some(claim.token()),
         label: claim.options.label.as_deref().map(str::to_owned),
-        host: Some(crate::contract::owner::host().to_owned()),
+        host: Some(owner::host().to_owned()),
         pid: Some(std::process::id()),
         age: Some(age),
+        mode: claim.options.mode,
         ..ContenderInfo::default()
     }
 }
 
 impl Entry {
-    /// Removes a lease that has ended and contenders that are dead. The asking claim is not dead.
+    /// Removes leases that have ended and contenders that are dead. The asking claim is not dead.
     fn clean(&mut self, now: Instant, asking: Option<u64>) {
-        self.holder.take_if(|held| held.expires <= now);
+        self.holders.retain(|held| held.expires > now);
         if !self.queue.is_empty() {
             self.queue.retain(|queued| queued.stale > now || Some(queued.claim.nonce) == asking);
         }
     }
 
-    /// Wakes the first of the queue if the name is free.
+    fn held(&mut self, nonce: u64) -> Option<&mut Holder> {
+        self.holders.iter_mut().find(|held| held.claim.nonce == nonce)
+    }
+
+    fn has_slot(&self, slot: u32) -> bool {
+        self.holders.iter().any(|held| held.slots.contains(&slot))
+    }
+
+    /// Returns true if a claim of this mode may hold the name: at its place in the queue, or behind all.
+    fn admits(&self, mode: Mode, place: Option<usize>) -> bool {
+        if self.holders.is_empty() && (self.queue.is_empty() || place == Some(0)) {
+            return true;
+        }
+        let before = self.queue.iter().take(place.unwrap_or(self.queue.len()));
+        let ahead = self.holders.iter().map(|held| held.claim.options.mode);
+        admit(mode, ahead.chain(before.map(|queued| queued.claim.options.mode))) == Admission::Now
+    }
+
+    /// Wakes the first claim of the queue, if it may hold the name now.
     fn call_next(&self) {
-        if self.holder.is_none()
-            && let Some(wake) = self.queue.front().and_then(|first| first.wake.as_ref())
+        if let Some(first) = self.queue.front()
+            && let Some(wake) = &first.wake
+            && self.admits(first.claim.options.mode, Some(0))
         {
             wake.notify_one();
         }
