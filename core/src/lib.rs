@@ -35,7 +35,7 @@ mod timing;
 
 pub use api::client::Client;
 pub use api::lock::Lock;
-pub use api::registry;
+pub use api::{options, registry};
 pub use config::Config;
 pub use contract::{AcquireOptions, Capabilities, Claim, ContenderInfo, Mode};
 pub use engine::release::ReleaseOutcome;

@@ -171,7 +171,7 @@ impl Backend for Bad {
         unreachable!()
     }
     fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
-        Box::pin(async { panic!("no holders") })
+        Box::pin(async { panic!("no contenders") })
     }
     fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
         Box::pin(std::future::pending())

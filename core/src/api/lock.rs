@@ -64,7 +64,7 @@ impl Lock {
         max_hold: Duration => Some(max_hold);
         /// The text that proves ownership, stored as given. Default: unique to each acquisition.
         token: &str => Some(token.into());
-        /// Free text shown by [`Client::holders`].
+        /// Free text shown by [`Client::contenders`].
         label: &str => Some(label.into());
         /// First come, first served across processes. Default: as the backend does.
         fair: bool => Some(fair);

@@ -3,5 +3,5 @@
 pub(crate) mod client;
 mod lease;
 pub(crate) mod lock;
-mod options;
+pub mod options;
 pub mod registry;

@@ -1,10 +1,41 @@
-//! The options of an acquire: what of them can be refused without asking a backend.
+//! The options of an acquire: their names, and what of them can be refused without asking a backend.
 
 use std::time::Duration;
 
 use crate::contract::{AcquireOptions, Capabilities, Mode};
 use crate::drivers::unsupported;
 use crate::error::{Error, Result};
+
+/// The options that every language has. Node writes them in camelCase.
+pub const NAMES: [&str; 9] = ["ttl", "wait", "retry", "auto_renew", "max_hold", "token", "label", "fair", "handoff"];
+
+/// What users type who know other locks or an earlier release, and the option that does it here.
+const ALIASES: [(&str, &str); 11] = [
+    ("renew", "auto_renew"),
+    ("renewal", "auto_renew"),
+    ("loss", "on_loss"),
+    ("timeout", "wait"),
+    ("blocking_timeout", "wait"),
+    ("acquire_timeout", "wait"),
+    ("lease_time", "ttl"),
+    ("expire", "ttl"),
+    ("value", "token"),
+    ("owner", "token"),
+    ("retries", "retry"),
+];
+
+/// The end of a message about an option that doesn't exist: ` (did you mean …?)`, with the name as it is in `known`, the
+/// options of the caller's language. Empty if no name is near.
+pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+    let alias = ALIASES.iter().find(|(alias, _)| folded(alias) == folded(name));
+    let meant = alias.and_then(|(_, meant)| known.iter().find(|known| folded(known) == folded(meant)));
+    meant.map_or_else(|| hint(name, known.iter().copied()), |meant| format!(" (did you mean {meant}?)"))
+}
+
+/// A name without what the languages' styles make of it.
+fn folded(name: &str) -> String {
+    name.chars().filter(|sign| *sign != '_').flat_map(char::to_lowercase).collect()
+}
 
 /// The longest ttl, hold or wait that is taken for meant.
 pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 86_400);
@@ -112,4 +143,25 @@ pub(crate) fn check_ttl(ttl: Duration, backend: &str, capabilities: &Capabilitie
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_option_is_answered_in_the_style_of_the_language() {
+        let node = ["ttl", "wait", "autoRenew", "maxHold"];
+        for (name, known, said) in [
+            ("renew", &NAMES[..], " (did you mean auto_renew?)"),
+            ("renew", &node, " (did you mean autoRenew?)"),
+            ("timeout", &NAMES, " (did you mean wait?)"),
+            ("blockingTimeout", &node, " (did you mean wait?)"),
+            ("loss", &["ttl", "on_loss"], " (did you mean on_loss?)"),
+            ("max_hold", &node, " (did you mean maxHold?)"),
+            ("colour", &NAMES, ""),
+        ] {
+            assert_eq!(did_you_mean(name, known), said, "{name}");
+        }
+    }
 }

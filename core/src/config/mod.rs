@@ -28,6 +28,7 @@ mod sample;
 mod tests;
 
 pub use duration::duration;
+pub(crate) use names::hint;
 pub use option_spec::{OptionSpec, Scheme, ValueKind};
 pub use schema::{Schema, Values};
 pub use servers::{read_servers, write_servers};

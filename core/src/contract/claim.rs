@@ -29,7 +29,7 @@ pub struct AcquireOptions {
     pub max_hold: Option<Duration>,
     /// The user's own token.
     pub token: Option<Arc<str>>,
-    /// Free text shown by `holders`.
+    /// Free text shown by `contenders`.
     pub label: Option<Arc<str>>,
     /// First come, first served across processes: asked for, refused, or as the backend does.
     pub fair: Option<bool>,

@@ -66,7 +66,7 @@ impl Worker {
 
     async fn look(&mut self) {
         let key = self.key();
-        let _ = self.timed("holders", COMMAND, self.client.contenders(&key)).await;
+        let _ = self.timed("contenders", COMMAND, self.client.contenders(&key)).await;
     }
 
     async fn smash(&mut self) {

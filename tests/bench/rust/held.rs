@@ -28,7 +28,7 @@ const KEEP: &str =
 pub(crate) fn run(url: &str, who: &str, keys: usize, periods: u32) -> Outcome<Value> {
     let mut calls = Calls::of(url)?.ok_or("without a server nothing is renewed")?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut holder = ContenderInfo::new(&runtime, url, who)?;
+    let mut holder = Holder::new(&runtime, url, who)?;
     let (empty, begun) = (resident(), Instant::now());
     holder.acquire(&runtime, keys)?;
     let acquired = begun.elapsed();
@@ -49,7 +49,7 @@ pub(crate) fn run(url: &str, who: &str, keys: usize, periods: u32) -> Outcome<Va
     Ok(told)
 }
 
-enum ContenderInfo {
+enum Holder {
     Ours(Client, Vec<Lease>),
     /// One lease for all keys.
     Etcd(Box<Session>),
@@ -60,7 +60,7 @@ enum ContenderInfo {
     },
 }
 
-impl ContenderInfo {
+impl Holder {
     fn new(runtime: &Runtime, url: &str, who: &str) -> Outcome<Self> {
         if who == "rust" {
             let client = Client::connect(url)?;
