@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::error::raised;
-use crate::port::{Port, locked};
+use crate::port::{LoopPort, locked};
 
 /// The running loop, if this thread has one.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
@@ -51,7 +51,7 @@ type Begin = Box<dyn FnOnce(Python<'_>) -> PyResult<Outcome> + Send + Sync>;
 
 /// A coroutine: begins when it is awaited, ends at once where nothing has to be waited for.
 #[pyclass(frozen, module = "dlock._dlock", name = "coroutine")]
-pub(crate) struct Call(Mutex<Stage>);
+pub(crate) struct Coroutine(Mutex<Stage>);
 
 enum Stage {
     Fresh(Begin),
@@ -60,7 +60,7 @@ enum Stage {
     Over,
 }
 
-impl Call {
+impl Coroutine {
     pub(crate) fn new(begin: impl FnOnce(Python<'_>) -> PyResult<Outcome> + Send + Sync + 'static) -> Self {
         Self(Mutex::new(Stage::Fresh(Box::new(begin))))
     }
@@ -79,7 +79,7 @@ impl Call {
 }
 
 #[pymethods]
-impl Call {
+impl Coroutine {
     fn __await__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -154,7 +154,7 @@ impl Call {
 /// One call under way, as the Python half sees it. Dropping it cancels the call.
 #[pyclass(frozen, module = "dlock._dlock")]
 pub(crate) struct Pending {
-    port: Port,
+    port: LoopPort,
     /// Its number there. The loop owns the future, so that the future goes with the loop.
     number: u64,
     canceller: Canceller,
@@ -172,8 +172,8 @@ pub(crate) fn pending<T: Send + 'static>(
 }
 
 /// The port of the running loop.
-pub(crate) fn port(py: Python<'_>) -> PyResult<Port> {
-    Port::of(&needed_loop(py)?)
+pub(crate) fn port(py: Python<'_>) -> PyResult<LoopPort> {
+    LoopPort::of(&needed_loop(py)?)
 }
 
 fn needed_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
@@ -183,7 +183,7 @@ fn needed_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 /// As [`pending`], with a look at the result where it comes up, on a thread of the core.
 pub(crate) fn noted<T: Send + 'static>(
     py: Python<'_>,
-    port: Port,
+    port: LoopPort,
     op: Op<T>,
     note: impl FnOnce(&T) + Send + 'static,
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
@@ -249,8 +249,8 @@ impl Drop for Pending {
 pub(crate) fn call<T: Send + 'static>(
     begin: impl FnOnce(Python<'_>) -> PyResult<Op<T>> + Send + Sync + 'static,
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + Sync + 'static,
-) -> Call {
-    Call::new(move |py| {
+) -> Coroutine {
+    Coroutine::new(move |py| {
         let mut op = begin(py)?;
         match op.settled() {
             Some(result) => {
@@ -259,19 +259,19 @@ pub(crate) fn call<T: Send + 'static>(
             }
             None => {
                 let pending = pending(py, op, convert)?;
-                Ok(Outcome::Later(half(py, "settle", (pending,))?))
+                Ok(Outcome::Later(python_coroutine(py, "settle", (pending,))?))
             }
         }
     })
 }
 
 /// Calls a coroutine function of the Python half.
-pub(crate) fn half<'py>(
+pub(crate) fn python_coroutine<'py>(
     py: Python<'py>,
     name: &str,
     arguments: impl pyo3::call::PyCallArgs<'py>,
 ) -> PyResult<Py<PyAny>> {
-    static HALF: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let module = HALF.get_or_try_init(py, || py.import("dlock._aio").map(Bound::unbind))?;
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let module = MODULE.get_or_try_init(py, || py.import("dlock._aio").map(Bound::unbind))?;
     module.bind(py).getattr(name)?.call1(arguments).map(Bound::unbind)
 }

@@ -1,4 +1,4 @@
-//! `Client`, and what it tells of a backend and of a key's holders.
+//! `Client`, and what it tells of a backend and of a key's contenders.
 
 use std::time::Duration;
 
@@ -6,9 +6,11 @@ use dlock::Op;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::aio::{self, Call};
+use crate::acquire::Acquire;
+use crate::aio::{self, Coroutine};
 use crate::bridge;
 use crate::error::raised;
+use crate::lease::Lease;
 use crate::lock::Lock;
 use crate::options::text;
 
@@ -35,9 +37,9 @@ impl Origin {
 #[pyclass(frozen, weakref, module = "dlock", name = "Client")]
 pub(crate) struct Client(pub(crate) dlock::Client);
 
-fn list(py: Python<'_>, holders: Vec<dlock::ContenderInfo>) -> PyResult<Py<PyAny>> {
-    let holders: Vec<_> = holders.into_iter().map(Holder::from).collect();
-    Ok(holders.into_pyobject(py)?.unbind())
+fn list(py: Python<'_>, contenders: Vec<dlock::ContenderInfo>) -> PyResult<Py<PyAny>> {
+    let contenders: Vec<_> = contenders.into_iter().map(Contender::from).collect();
+    Ok(contenders.into_pyobject(py)?.unbind())
 }
 
 fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
@@ -45,11 +47,15 @@ fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
 }
 
 impl Client {
+    fn acquiring(&self, key: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Acquire> {
+        Acquire::new(key.py(), self.0.lock(&text("key", key)?), options)
+    }
+
     fn call<T: Send + 'static>(
         slf: Py<Self>,
         begin: impl FnOnce(&dlock::Client) -> Op<T> + Send + Sync + 'static,
         convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + Sync + 'static,
-    ) -> Call {
+    ) -> Coroutine {
         aio::call(move |_| Ok(begin(&slf.get().0)), convert)
     }
 }
@@ -62,11 +68,41 @@ impl Client {
         Lock::new(py, self.0.lock(&key), options, Origin::Url(self.0.config().url()))
     }
 
-    fn holders(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (key, **options))]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Lease>> {
+        self.acquiring(key, options)?.now(py)
+    }
+
+    #[pyo3(signature = (key, **options))]
+    fn try_acquire(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<Py<Lease>>> {
+        self.acquiring(key, options)?.try_now(py)
+    }
+
+    #[pyo3(signature = (key, **options))]
+    fn aacquire(&self, key: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Coroutine> {
+        Ok(self.acquiring(key, options)?.later())
+    }
+
+    #[pyo3(signature = (key, **options))]
+    fn atry_acquire(&self, key: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Coroutine> {
+        Ok(self.acquiring(key, options)?.try_later())
+    }
+
+    fn contenders(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         list(py, bridge::wait(py, self.0.contenders(&text("key", key)?))?)
     }
 
-    fn aholders(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Call> {
+    fn acontenders(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Coroutine> {
         let key = text("key", key)?;
         Ok(Self::call(slf, move |client| client.contenders(&key), list))
     }
@@ -75,7 +111,7 @@ impl Client {
         bridge::wait(py, self.0.break_lock(&text("key", key)?))
     }
 
-    fn abreak_lock(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Call> {
+    fn abreak_lock(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Coroutine> {
         let key = text("key", key)?;
         let told = |py: Python<'_>, broken: bool| Ok(broken.into_pyobject(py)?.to_owned().into_any().unbind());
         Ok(Self::call(slf, move |client| client.break_lock(&key), told))
@@ -85,7 +121,7 @@ impl Client {
         bridge::wait(py, self.0.ping())
     }
 
-    fn aping(slf: Py<Self>) -> Call {
+    fn aping(slf: Py<Self>) -> Coroutine {
         Self::call(slf, dlock::Client::ping, nothing)
     }
 
@@ -93,7 +129,7 @@ impl Client {
         bridge::wait(py, self.0.close(CLOSE))
     }
 
-    fn aclose(slf: Py<Self>) -> Call {
+    fn aclose(slf: Py<Self>) -> Coroutine {
         Self::call(slf, |client| client.close(CLOSE), nothing)
     }
 
@@ -106,12 +142,12 @@ impl Client {
         self.close(py)
     }
 
-    fn __aenter__(slf: Py<Self>) -> Call {
+    fn __aenter__(slf: Py<Self>) -> Coroutine {
         aio::call(move |_| Ok(Op::ready(Ok(slf))), |_, slf: Py<Self>| Ok(slf.into_any()))
     }
 
     #[pyo3(signature = (*_failure))]
-    fn __aexit__(slf: Py<Self>, _failure: &Bound<'_, pyo3::types::PyTuple>) -> Call {
+    fn __aexit__(slf: Py<Self>, _failure: &Bound<'_, pyo3::types::PyTuple>) -> Coroutine {
         Self::aclose(slf)
     }
 
@@ -121,7 +157,7 @@ impl Client {
     }
 
     #[getter]
-    fn capability(&self) -> Capabilities {
+    fn capabilities(&self) -> Capabilities {
         self.0.capabilities().into()
     }
 
@@ -130,9 +166,9 @@ impl Client {
     }
 }
 
-/// Somebody who holds a key or waits for it. What the backend can't tell is None.
+/// A contender: it holds a key or waits for it. What the backend can't tell is None.
 #[pyclass(frozen, get_all, module = "dlock")]
-pub(crate) struct Holder {
+pub(crate) struct Contender {
     held: bool,
     token: Option<String>,
     label: Option<String>,
@@ -143,26 +179,26 @@ pub(crate) struct Holder {
     ttl: Option<f64>,
 }
 
-impl From<dlock::ContenderInfo> for Holder {
-    fn from(holder: dlock::ContenderInfo) -> Self {
+impl From<dlock::ContenderInfo> for Contender {
+    fn from(contender: dlock::ContenderInfo) -> Self {
         Self {
-            held: holder.held,
-            token: holder.token,
-            label: holder.label,
-            host: holder.host,
-            pid: holder.pid,
-            fence: holder.fence,
-            age: holder.age.map(|age| age.as_secs_f64()),
-            ttl: holder.ttl.map(|ttl| ttl.as_secs_f64()),
+            held: contender.held,
+            token: contender.token,
+            label: contender.label,
+            host: contender.host,
+            pid: contender.pid,
+            fence: contender.fence,
+            age: contender.age.map(|age| age.as_secs_f64()),
+            ttl: contender.ttl.map(|ttl| ttl.as_secs_f64()),
         }
     }
 }
 
 #[pymethods]
-impl Holder {
+impl Contender {
     fn __repr__(&self) -> String {
         let state = if self.held { "holds" } else { "waits" };
-        let mut text = format!("<dlock.Holder {state}");
+        let mut text = format!("<dlock.Contender {state}");
         let known = [
             ("pid", self.pid.map(|pid| pid.to_string())),
             ("host", self.host.clone()),
@@ -195,18 +231,18 @@ pub(crate) struct Capabilities {
 }
 
 impl From<dlock::Capabilities> for Capabilities {
-    fn from(capability: dlock::Capabilities) -> Self {
+    fn from(can: dlock::Capabilities) -> Self {
         Self {
-            fence: capability.fence,
-            ttl: capability.ttl,
-            fifo: capability.fifo,
-            shared: capability.shared,
-            permits: capability.permits,
-            handoff: capability.handoff,
-            processes: capability.processes,
-            fork: capability.fork,
-            min_ttl: capability.min_ttl.as_secs_f64(),
-            guarantee: capability.guarantee,
+            fence: can.fence,
+            ttl: can.ttl,
+            fifo: can.fifo,
+            shared: can.shared,
+            permits: can.permits,
+            handoff: can.handoff,
+            processes: can.processes,
+            fork: can.fork,
+            min_ttl: can.min_ttl.as_secs_f64(),
+            guarantee: can.guarantee,
         }
     }
 }

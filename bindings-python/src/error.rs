@@ -29,7 +29,7 @@ fn class_of(py: Python<'_>, kind: Kind) -> Option<(&'static str, &'static str, O
             Some(py.get_type::<PyConnectionError>()),
         ),
         Kind::Invalid => (
-            "ConfigError",
+            "InvalidArgument",
             "A key, option, URL or configuration that can't be used.",
             Some(py.get_type::<PyValueError>()),
         ),
@@ -59,7 +59,7 @@ pub(crate) fn register<'py>(module: &Bound<'py, PyModule>) -> PyResult<()> {
         members.set_item("kind", kind.map(Kind::name))?;
         members.set_item("temporary", false)?;
         members.set_item("key", py.None())?;
-        members.set_item("service", py.None())?;
+        members.set_item("backend", py.None())?;
         let class = py.get_type::<PyType>().call1((name, bases, members))?;
         module.add(name, &class)?;
         PyResult::Ok(class)
@@ -67,7 +67,7 @@ pub(crate) fn register<'py>(module: &Bound<'py, PyModule>) -> PyResult<()> {
     let base = make(
         "Error",
         PyTuple::new(py, [py.get_type::<PyException>()])?,
-        "Every error of dlock. kind, temporary (trying again can help), key and service say what it concerns.",
+        "Every error of dlock. kind, temporary (trying again can help), key and backend say what it concerns.",
         None,
     )?;
     let mut classes = Vec::new();
@@ -101,7 +101,7 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let value = class.bind(py).call1((error.to_string(),))?;
     value.setattr("temporary", error.is_temporary())?;
     value.setattr("key", error.key())?;
-    value.setattr("service", error.backend())?;
+    value.setattr("backend", error.backend())?;
     Ok(PyErr::from_value(value))
 }
 

@@ -11,7 +11,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::error::raised;
 use crate::lease::Lease;
-use crate::options::Loss;
+use crate::options::OnLoss;
 use crate::port::Place;
 use crate::who;
 
@@ -68,7 +68,7 @@ impl Entry {
     /// Has the task cancelled when the lease is lost: where Python can tell that cancel from others.
     pub(crate) fn guard(&mut self, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let (lease, Some(place)) = (self.lease.get(), &self.place) else { return Ok(()) };
-        if lease.loss_option() == Loss::Signal || !task.hasattr("uncancel")? {
+        if lease.when_lost() == OnLoss::Notify || !task.hasattr("uncancel")? {
             return Ok(());
         }
         let cancelling = task.call_method0("cancelling")?.extract()?;
@@ -130,7 +130,7 @@ impl Entry {
             }
         }
         let lease = self.lease.get();
-        if !lost || lease.loss_option() == Loss::Signal || failure.is_some() && !ours {
+        if !lost || lease.when_lost() == OnLoss::Notify || failure.is_some() && !ours {
             return Ok(false);
         }
         let error = raised(py, &lease.core().loss());

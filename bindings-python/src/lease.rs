@@ -11,24 +11,24 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 
-use crate::aio::{self, Call};
+use crate::aio::{self, Coroutine};
 use crate::bridge;
 use crate::error::raised;
-use crate::options::{Loss, seconds};
-use crate::port::Port;
+use crate::options::{OnLoss, seconds};
+use crate::port::LoopPort;
 
 /// A lock that is held, until it is released, lost, or collected.
 #[pyclass(frozen, weakref, module = "dlock", name = "Lease")]
 pub(crate) struct Lease {
     lease: dlock::Lease,
-    loss: Loss,
+    on_loss: OnLoss,
     /// Who is to be told of the loss; kept here, where the garbage collector sees them. Each is taken out once.
     callbacks: Mutex<Vec<Option<Py<PyAny>>>>,
 }
 
 impl Lease {
-    pub(crate) fn new(py: Python<'_>, lease: dlock::Lease, loss: Loss) -> PyResult<Py<Self>> {
-        Py::new(py, Self { lease, loss, callbacks: Mutex::default() })
+    pub(crate) fn new(py: Python<'_>, lease: dlock::Lease, on_loss: OnLoss) -> PyResult<Py<Self>> {
+        Py::new(py, Self { lease, on_loss, callbacks: Mutex::default() })
     }
 
     pub(crate) fn core(&self) -> &dlock::Lease {
@@ -50,8 +50,8 @@ impl Lease {
         drop(self.give().on_done(|_| ()));
     }
 
-    pub(crate) fn loss_option(&self) -> Loss {
-        self.loss
+    pub(crate) fn when_lost(&self) -> OnLoss {
+        self.on_loss
     }
 
     /// Says that it was left behind.
@@ -62,8 +62,8 @@ impl Lease {
         }
     }
 
-    fn released(loss: Loss, lease: &dlock::Lease, ended: ReleaseOutcome, py: Python<'_>) -> PyResult<()> {
-        if ended == ReleaseOutcome::Lost && loss == Loss::Raise { Err(raised(py, &lease.loss())) } else { Ok(()) }
+    fn released(on_loss: OnLoss, lease: &dlock::Lease, ended: ReleaseOutcome, py: Python<'_>) -> PyResult<()> {
+        if ended == ReleaseOutcome::Lost && on_loss == OnLoss::Raise { Err(raised(py, &lease.loss())) } else { Ok(()) }
     }
 
     fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<Option<Py<PyAny>>>> {
@@ -128,29 +128,29 @@ impl Lease {
     }
 
     #[pyo3(signature = (ttl=None))]
-    fn arenew(slf: Py<Self>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<Call> {
+    fn arenew(slf: Py<Self>, ttl: Option<Bound<'_, PyAny>>) -> PyResult<Coroutine> {
         let ttl = ttl.map(|ttl| seconds("ttl", &ttl)).transpose()?;
         Ok(aio::call(move |_| Ok(slf.get().lease.renew(ttl)), |py, ()| Ok(py.None())))
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         let ended = bridge::wait(py, self.give())?;
-        Self::released(self.loss, &self.lease, ended, py)
+        Self::released(self.on_loss, &self.lease, ended, py)
     }
 
-    fn arelease(slf: Py<Self>, py: Python<'_>) -> Call {
+    fn arelease(slf: Py<Self>, py: Python<'_>) -> Coroutine {
         let lease = slf.clone_ref(py);
         aio::call(
             move |_| Ok(slf.get().give()),
             move |py, ended| {
                 let lease = lease.get();
-                Self::released(lease.loss, &lease.lease, ended, py).map(|()| py.None())
+                Self::released(lease.on_loss, &lease.lease, ended, py).map(|()| py.None())
             },
         )
     }
 
     /// Waits for the end of the lease: True when it was lost, False when it was released.
-    fn wait_lost(slf: Py<Self>) -> Call {
+    fn wait_lost(slf: Py<Self>) -> Coroutine {
         aio::call(
             move |_| Ok(slf.get().lease.lost()),
             |py, lost| Ok(lost.into_pyobject(py)?.to_owned().into_any().unbind()),
@@ -159,7 +159,7 @@ impl Lease {
 
     fn on_lost(slf: &Bound<'_, Self>, callback: Py<PyAny>) -> PyResult<()> {
         let py = slf.py();
-        let port = aio::running_loop(py)?.map(|running| Port::of(&running)).transpose()?;
+        let port = aio::running_loop(py)?.map(|running| LoopPort::of(&running)).transpose()?;
         let this = slf.get();
         let number = {
             let mut callbacks = this.callbacks();

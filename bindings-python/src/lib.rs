@@ -1,5 +1,6 @@
 //! dlock for Python: classes over the core's calls. What is decided is decided in the core.
 
+mod acquire;
 mod aio;
 mod bridge;
 mod client;
@@ -25,6 +26,8 @@ mod _engine {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
+    use crate::acquire::Acquire;
+    use crate::aio::Coroutine;
     use crate::client::Origin;
     use crate::error::raised;
     use crate::options::{self, Given};
@@ -32,7 +35,7 @@ mod _engine {
     #[pymodule_export]
     use crate::bridge::_shutdown;
     #[pymodule_export]
-    use crate::client::{_restore, Capabilities, Client, Holder};
+    use crate::client::{_restore, Capabilities, Client, Contender};
     #[pymodule_export]
     use crate::lease::{Lease, Lost};
     #[pymodule_export]
@@ -51,6 +54,62 @@ mod _engine {
         let origin = Origin::Service(service, true);
         let client = origin.client().map_err(|error| raised(py, &error))?;
         Lock::new(py, client.lock(&key), options, origin)
+    }
+
+    fn acquiring(
+        key: &Bound<'_, PyAny>,
+        service: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Acquire> {
+        let (py, key) = (key.py(), options::text("key", key)?);
+        let client = registry::shared(service).map_err(|error| raised(py, &error))?;
+        Acquire::new(py, client.lock(&key), options)
+    }
+
+    /// Acquires this key: with the default client, or with a named service's.
+    #[pyfunction]
+    #[pyo3(signature = (key, *, service=None, **options))]
+    fn acquire(
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        service: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Lease>> {
+        acquiring(key, service, options)?.now(py)
+    }
+
+    /// As acquire, but tries once. None: busy.
+    #[pyfunction]
+    #[pyo3(signature = (key, *, service=None, **options))]
+    fn try_acquire(
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        service: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<Py<Lease>>> {
+        acquiring(key, service, options)?.try_now(py)
+    }
+
+    /// As acquire, in asyncio.
+    #[pyfunction]
+    #[pyo3(signature = (key, *, service=None, **options))]
+    fn aacquire(
+        key: &Bound<'_, PyAny>,
+        service: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Coroutine> {
+        Ok(acquiring(key, service, options)?.later())
+    }
+
+    /// As try_acquire, in asyncio.
+    #[pyfunction]
+    #[pyo3(signature = (key, *, service=None, **options))]
+    fn atry_acquire(
+        key: &Bound<'_, PyAny>,
+        service: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Coroutine> {
+        Ok(acquiring(key, service, options)?.try_later())
     }
 
     /// The client for a URL, for a backend's name and options, for a YAML file, or the default one. No I/O.

@@ -11,21 +11,22 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefReference};
 
-use crate::aio::{self, Call, Outcome};
+use crate::acquire::blocking;
+use crate::aio::{self, Coroutine, Outcome};
 use crate::bridge;
 use crate::client::Origin;
 use crate::error::raised;
 use crate::held::{Entry, Held, Leaving, Way};
 use crate::lease::Lease;
-use crate::options::{self, Loss};
-use crate::port::{Place, Port};
+use crate::options::{self, OnLoss};
+use crate::port::Place;
 use crate::who::{self, Who};
 
 /// A key and how to hold it. May be shared by threads and tasks; locks of one key exclude each other.
 #[pyclass(frozen, weakref, module = "dlock", name = "Lock")]
 pub(crate) struct Lock {
     lock: dlock::Lock,
-    loss: Loss,
+    on_loss: OnLoss,
     origin: Origin,
     held: Mutex<Held>,
     /// What the event loops of its holders know it by.
@@ -46,9 +47,9 @@ impl Lock {
         options: Option<&Bound<'_, PyDict>>,
         origin: Origin,
     ) -> PyResult<Self> {
-        let (lock, loss) = options::apply(lock, options)?;
+        let (lock, on_loss) = options::apply(lock, options)?;
         lock.check().map_err(|error| raised(py, &error))?;
-        Ok(Self { lock, loss, origin, held: Mutex::default(), weak: PyOnceLock::new() })
+        Ok(Self { lock, on_loss, origin, held: Mutex::default(), weak: PyOnceLock::new() })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -83,18 +84,8 @@ impl Lock {
 
     fn enter(slf: &Bound<'_, Self>, op: Op<dlock::Lease>, once: bool, scoped: bool) -> PyResult<Py<Lease>> {
         let (py, lock) = (slf.py(), slf.get());
-        let mut op = op;
-        let lease = match op.settled() {
-            Some(result) => result.map_err(|error| raised(py, &error))?,
-            None => match aio::running_loop(py)?.filter(|_| !once) {
-                None => bridge::wait(py, op)?,
-                Some(running) => {
-                    let own = [Port::of(&running).map_or(who::thread(), |port| port.number()), who::thread()];
-                    bridge::wait_unless(py, op, |py| lock.refuse_deadlock(py, own))?
-                }
-            },
-        };
-        let lease = Lease::new(py, lease, lock.loss)?;
+        let lease = blocking(py, &lock.lock, op, once)?;
+        let lease = Lease::new(py, lease, lock.on_loss)?;
         if let Some(number) = who::plain() {
             lease.get().core().set_user_data(number);
             let mut held = lock.held();
@@ -106,19 +97,6 @@ impl Lock {
         }
         Self::hold(slf, &lease, who::caller(py)?, scoped, false)?;
         Ok(lease)
-    }
-
-    /// A thread that waits for its own event loop waits for ever.
-    fn refuse_deadlock(&self, py: Python<'_>, own: [u64; 2]) -> PyResult<()> {
-        if !self.lock.holder_data().is_some_and(|tag| own.contains(&tag)) {
-            return Ok(());
-        }
-        let error = dlock::Error::new(
-            Kind::Deadlock,
-            "it is held in the event loop that this thread runs, so waiting for it here would never end: use `async \
-             with`, or `await lock.aacquire()`",
-        );
-        Err(raised(py, &error.with_key(self.lock.key()).with_backend(self.lock.client().backend())))
     }
 
     /// Gives back what a task holds whose loop is gone.
@@ -166,15 +144,15 @@ impl Lock {
         Err(raised(py, &error.with_key(self.lock.key()).with_backend(self.lock.client().backend())))
     }
 
-    fn acquiring(slf: &Bound<'_, Self>, wait: Option<Option<Duration>>, scoped: bool) -> Call {
+    fn acquiring(slf: &Bound<'_, Self>, wait: Option<Option<Duration>>, scoped: bool) -> Coroutine {
         let this = slf.clone().unbind();
-        Call::new(move |py| {
+        Coroutine::new(move |py| {
             let slf = this.bind(py);
             let lock = slf.get();
             let mut op = lock.begin(wait);
             match op.settled() {
                 Some(Ok(lease)) => {
-                    let lease = Lease::new(py, lease, lock.loss)?;
+                    let lease = Lease::new(py, lease, lock.on_loss)?;
                     Ok(Outcome::Done(Self::_hold(slf, lease, scoped)?))
                 }
                 Some(Err(error)) if !scoped && error.kind() == Kind::Timeout => {
@@ -182,16 +160,16 @@ impl Lock {
                 }
                 Some(Err(error)) => Err(raised(py, &error)),
                 None => {
-                    let (loss, port) = (lock.loss, aio::port(py)?);
+                    let (on_loss, port) = (lock.on_loss, aio::port(py)?);
                     let tag = port.number();
                     // Seen by a thread that waits here, although its loop can't go on to see it.
                     let note = move |lease: &dlock::Lease| lease.set_user_data(tag);
-                    let give = move |py: Python<'_>, lease| Ok(Lease::new(py, lease, loss)?.into_any());
+                    let give = move |py: Python<'_>, lease| Ok(Lease::new(py, lease, on_loss)?.into_any());
                     let pending = aio::noted(py, port, op, note, give)?;
                     Ok(Outcome::Later(if scoped {
-                        aio::half(py, "enter", (pending, slf, true))?
+                        aio::python_coroutine(py, "enter", (pending, slf, true))?
                     } else {
-                        aio::half(py, "attempt", (pending, slf))?
+                        aio::python_coroutine(py, "attempt", (pending, slf))?
                     }))
                 }
             }
@@ -282,13 +260,13 @@ impl Lock {
     }
 
     #[pyo3(signature = (blocking=true, timeout=None))]
-    fn aacquire(slf: &Bound<'_, Self>, blocking: bool, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Call> {
+    fn aacquire(slf: &Bound<'_, Self>, blocking: bool, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Coroutine> {
         let wait = options::timeout(slf.py(), blocking, timeout.as_ref())?;
         Ok(Self::acquiring(slf, wait, false))
     }
 
-    fn arelease(slf: Py<Self>) -> Call {
-        Call::new(move |py| {
+    fn arelease(slf: Py<Self>) -> Coroutine {
+        Coroutine::new(move |py| {
             let mut entry = slf.get().leave(py, who::awaiting(py)?)?;
             let mut op = entry.end();
             match op.settled() {
@@ -302,19 +280,19 @@ impl Lock {
                         entry.judge(py, Some(ended(released)), None)?;
                         Ok(py.None())
                     })?;
-                    Ok(Outcome::Later(aio::half(py, "settle", (pending,))?))
+                    Ok(Outcome::Later(aio::python_coroutine(py, "settle", (pending,))?))
                 }
             }
         })
     }
 
-    fn __aenter__(slf: &Bound<'_, Self>) -> Call {
+    fn __aenter__(slf: &Bound<'_, Self>) -> Coroutine {
         Self::acquiring(slf, None, true)
     }
 
-    fn __aexit__(slf: Py<Self>, kind: Py<PyAny>, failure: Py<PyAny>, traceback: Py<PyAny>) -> Call {
+    fn __aexit__(slf: Py<Self>, kind: Py<PyAny>, failure: Py<PyAny>, traceback: Py<PyAny>) -> Coroutine {
         let _ = (kind, traceback);
-        Call::new(move |py| {
+        Coroutine::new(move |py| {
             let failure = failure.into_bound(py);
             let entry = match slf.get().is_collected(&failure, true)? {
                 true => None,
@@ -342,7 +320,11 @@ impl Lock {
                     let pending = aio::pending(py, op, |py, released| {
                         Ok(ended(released).into_pyobject(py)?.to_owned().into_any().unbind())
                     })?;
-                    Ok(Outcome::Later(aio::half(py, "leave", (pending, Py::new(py, Leaving(entry))?, failure))?))
+                    Ok(Outcome::Later(aio::python_coroutine(
+                        py,
+                        "leave",
+                        (pending, Py::new(py, Leaving(entry))?, failure),
+                    )?))
                 }
             }
         })
@@ -383,7 +365,7 @@ impl Lock {
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
         let restore = py.import("dlock._dlock")?.getattr("_restore")?.unbind();
-        let options = options::describe(py, &self.lock, self.loss)?;
+        let options = options::describe(py, &self.lock, self.on_loss)?;
         Ok((restore, (self.origin.clone(), self.lock.key().to_owned(), options)))
     }
 }

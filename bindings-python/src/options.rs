@@ -32,19 +32,23 @@ pub(crate) fn seconds(what: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
 
 /// What a lost lease does, besides being told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
+pub(crate) enum OnLoss {
     /// The end of the `with` block and `release` raise; in `async with` the body is cancelled.
     Raise,
     /// It is only told.
-    Signal,
+    Notify,
 }
 
-/// Every option of a lock.
-const NAMES: [&str; 10] = ["ttl", "wait", "retry", "renew", "max_hold", "token", "label", "fair", "handoff", "loss"];
+/// Every option of a lock: those of every language, and what a block does at a loss.
+const NAMES: [&str; dlock::options::NAMES.len() + 1] = {
+    let mut all = ["on_loss"; dlock::options::NAMES.len() + 1];
+    all.split_at_mut(dlock::options::NAMES.len()).0.copy_from_slice(&dlock::options::NAMES);
+    all
+};
 
 /// The lock with the options given by name; what was not given stays as it is.
-pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Lock, Loss)> {
-    let mut loss = Loss::Raise;
+pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Lock, OnLoss)> {
+    let mut on_loss = OnLoss::Raise;
     for (name, value) in options.into_iter().flatten() {
         let name = name.extract::<String>()?;
         if value.is_none() && NAMES.contains(&name.as_str()) {
@@ -54,7 +58,7 @@ pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyRe
             "ttl" => lock.ttl(seconds("ttl", &value)?),
             "wait" => lock.wait(seconds("wait", &value)?),
             "max_hold" => lock.max_hold(seconds("max_hold", &value)?),
-            "renew" => lock.auto_renew(value.extract()?),
+            "auto_renew" => lock.auto_renew(value.extract()?),
             "token" => lock.token(&text("token", &value)?),
             "label" => lock.label(&text("label", &value)?),
             "fair" => lock.fair(value.extract()?),
@@ -65,26 +69,24 @@ pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyRe
                 })?;
                 lock.retry((count("retry: tries", &tries)?, seconds("retry: delay", &delay)?))
             }
-            "loss" => {
-                loss = match value.extract::<String>()?.as_str() {
-                    "raise" => Loss::Raise,
-                    "signal" => Loss::Signal,
+            "on_loss" => {
+                on_loss = match value.extract::<String>()?.as_str() {
+                    "raise" => OnLoss::Raise,
+                    "notify" => OnLoss::Notify,
                     other => {
-                        let text = format!("loss={other:?} is unknown: use \"raise\" (the default) or \"signal\"");
+                        let text = format!("on_loss={other:?} is unknown: use \"raise\" (the default) or \"notify\"");
                         return Err(invalid(value.py(), text));
                     }
                 };
                 lock
             }
             other => {
-                let names = NAMES.join(", ");
-                return Err(PyTypeError::new_err(format!(
-                    "lock() got an unexpected option {other:?}; there are {names}"
-                )));
+                let (hint, names) = (dlock::options::did_you_mean(other, &NAMES), NAMES.join(", "));
+                return Err(PyTypeError::new_err(format!("there is no option {other:?}{hint}; there are {names}")));
             }
         };
     }
-    Ok((lock, loss))
+    Ok((lock, on_loss))
 }
 
 fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
@@ -114,19 +116,19 @@ pub(crate) fn text(what: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
 }
 
 /// The lock's options, to make an equal one elsewhere.
-pub(crate) fn describe<'py>(py: Python<'py>, lock: &Lock, loss: Loss) -> PyResult<Bound<'py, PyDict>> {
-    let terms = lock.options();
+pub(crate) fn describe<'py>(py: Python<'py>, lock: &Lock, on_loss: OnLoss) -> PyResult<Bound<'py, PyDict>> {
+    let given = lock.options();
     let options = PyDict::new(py);
-    options.set_item("ttl", terms.ttl.as_secs_f64())?;
-    options.set_item("wait", terms.wait.map(|wait| wait.as_secs_f64()))?;
-    options.set_item("retry", terms.retry.map(|(tries, delay)| (tries, delay.as_secs_f64())))?;
-    options.set_item("renew", terms.auto_renew)?;
-    options.set_item("max_hold", terms.max_hold.map(|hold| hold.as_secs_f64()))?;
-    options.set_item("token", terms.token.as_deref())?;
-    options.set_item("label", terms.label.as_deref())?;
-    options.set_item("fair", terms.fair)?;
-    options.set_item("handoff", terms.handoff)?;
-    options.set_item("loss", if loss == Loss::Signal { "signal" } else { "raise" })?;
+    options.set_item("ttl", given.ttl.as_secs_f64())?;
+    options.set_item("wait", given.wait.map(|wait| wait.as_secs_f64()))?;
+    options.set_item("retry", given.retry.map(|(tries, delay)| (tries, delay.as_secs_f64())))?;
+    options.set_item("auto_renew", given.auto_renew)?;
+    options.set_item("max_hold", given.max_hold.map(|hold| hold.as_secs_f64()))?;
+    options.set_item("token", given.token.as_deref())?;
+    options.set_item("label", given.label.as_deref())?;
+    options.set_item("fair", given.fair)?;
+    options.set_item("handoff", given.handoff)?;
+    options.set_item("on_loss", if on_loss == OnLoss::Notify { "notify" } else { "raise" })?;
     Ok(options)
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Where the completions for one event loop gather.
 #[derive(Clone)]
-pub(crate) struct Port(Arc<Queue>);
+pub(crate) struct LoopPort(Arc<Queue>);
 
 struct Queue {
     number: u64,
@@ -68,10 +68,10 @@ struct Hold {
     lock: Py<PyWeakrefReference>,
 }
 
-type Ports = Mutex<FxHashMap<usize, (Py<PyWeakrefReference>, Port)>>;
+type Ports = Mutex<FxHashMap<usize, (Py<PyWeakrefReference>, LoopPort)>>;
 static PORTS: PerProcess<Ports> = PerProcess::new();
 
-impl Port {
+impl LoopPort {
     /// The port of the running loop, made with the loop's first call.
     pub(crate) fn of(running: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Some(port) = Self::known(running) {
@@ -223,12 +223,12 @@ impl Port {
 
 /// A task's hold, as its loop knows it.
 pub(crate) struct Place {
-    port: Port,
+    port: LoopPort,
     number: u64,
 }
 
 impl Place {
-    pub(crate) fn port(&self) -> &Port {
+    pub(crate) fn port(&self) -> &LoopPort {
         &self.port
     }
 
@@ -254,7 +254,7 @@ impl Drop for Place {
 
 /// What the loop calls when the descriptor is readable. The loop has the only reference: it goes when the loop is closed.
 #[pyclass(frozen, module = "dlock._dlock")]
-struct Drain(Port);
+struct Drain(LoopPort);
 
 #[pymethods]
 impl Drain {

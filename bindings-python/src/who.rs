@@ -9,7 +9,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::aio;
 use crate::hub;
-use crate::port::Port;
+use crate::port::LoopPort;
 
 /// Numbers for threads and event loops. No two share one, and none is used again.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -47,7 +47,7 @@ pub(crate) struct Who<'py> {
     /// For [`dlock::Lease::set_user_data`]: the event loop's number, else the thread's.
     pub(crate) tag: u64,
     /// The running task, and the port of its loop.
-    pub(crate) task: Option<(Bound<'py, PyAny>, Port)>,
+    pub(crate) task: Option<(Bound<'py, PyAny>, LoopPort)>,
 }
 
 /// The number of the calling thread.
@@ -112,7 +112,7 @@ pub(crate) fn awaiting(py: Python<'_>) -> PyResult<usize> {
 
 fn in_loop(py: Python<'_>) -> PyResult<Option<Who<'_>>> {
     let Some(running) = aio::running_loop(py)? else { return Ok(None) };
-    let (task, port) = (aio::task_of(&running)?, Port::of(&running)?);
+    let (task, port) = (aio::task_of(&running)?, LoopPort::of(&running)?);
     let tag = port.number();
     // In a plain callback of the loop no task runs.
     Ok(Some(match task.is_none() {

@@ -55,13 +55,13 @@ def test_a_thousand_tasks_enter_in_the_order_they_asked(client):
 
 def test_twins(client):
     async def main():
-        lock = client.lock("k", renew=False, ttl=5)
+        lock = client.lock("k", auto_renew=False, ttl=5)
         assert await lock.aacquire()
         assert not await client.lock("k").aacquire(False)
         assert not await client.lock("k").aacquire(timeout=0.01)
         await lock.lease.arenew(6)
         assert lock.lease.ttl == 6
-        assert [holder.held for holder in await client.aholders("k")] == [True]
+        assert [holder.held for holder in await client.acontenders("k")] == [True]
         assert await client.abreak_lock("k")
         assert await asyncio.wait_for(lock.lease.wait_lost(), 5)
         with pytest.raises(dlock.LockLost):
@@ -125,7 +125,7 @@ def test_cancelled_at_every_moment(client, contended):
             free = client.lock("k")
             assert await free.aacquire(timeout=1), f"left behind by delay {i}"
             free.release()
-        assert client.holders("k") == []
+        assert client.contenders("k") == []
         return obtained
 
     print("obtained in spite of the cancel:", asyncio.run(main()))
@@ -149,7 +149,7 @@ def test_a_second_cancel_and_a_timeout(client):
     asyncio.run(main())
 
 
-@pytest.mark.skipif(not UNCANCEL, reason="Python 3.10 can't tell one cancel from another: there a loss only signals")
+@pytest.mark.skipif(not UNCANCEL, reason="Python 3.10 can't tell one cancel from another: there a loss only notifies")
 class TestLoss:
     """A loss cancels the body and is raised at the end of the block."""
 
@@ -157,7 +157,7 @@ class TestLoss:
         async def main():
             cancelled = False
             with pytest.raises(dlock.LockLost) as caught:
-                async with client.lock("k", renew=False, ttl=client.capability.min_ttl):
+                async with client.lock("k", auto_renew=False, ttl=client.capabilities.min_ttl):
                     try:
                         await asyncio.sleep(10)
                     except asyncio.CancelledError:
@@ -172,8 +172,8 @@ class TestLoss:
 
     def test_signal_only(self, client):
         async def main():
-            async with client.lock("k", renew=False, ttl=client.capability.min_ttl, loss="signal") as lease:
-                await asyncio.sleep(2 * client.capability.min_ttl)
+            async with client.lock("k", auto_renew=False, ttl=client.capabilities.min_ttl, on_loss="notify") as lease:
+                await asyncio.sleep(2 * client.capabilities.min_ttl)
                 assert lease.lost.is_set()
 
         asyncio.run(main())
@@ -212,7 +212,7 @@ class TestLoss:
     def test_an_error_of_the_body_wins(self, client):
         async def main():
             with pytest.raises(KeyError):
-                async with client.lock("k", renew=False, ttl=client.capability.min_ttl):
+                async with client.lock("k", auto_renew=False, ttl=client.capabilities.min_ttl):
                     try:
                         await asyncio.sleep(10)
                     except asyncio.CancelledError:
@@ -227,7 +227,7 @@ class TestLoss:
                 async with asyncio.timeout(0.1), client.lock("k"):
                     await asyncio.sleep(10)
             with pytest.raises(dlock.LockLost):
-                async with asyncio.timeout(5), client.lock("k", renew=False, ttl=client.capability.min_ttl):
+                async with asyncio.timeout(5), client.lock("k", auto_renew=False, ttl=client.capabilities.min_ttl):
                     await asyncio.sleep(10)
 
         asyncio.run(main())
@@ -241,7 +241,7 @@ class TestLoss:
                 where.append((threading.current_thread(), lease.key))
                 called.set()
 
-            lock = client.lock("k", renew=False, ttl=client.capability.min_ttl, loss="signal")
+            lock = client.lock("k", auto_renew=False, ttl=client.capabilities.min_ttl, on_loss="notify")
             async with lock as lease:
                 lease.on_lost(lost)
                 await asyncio.wait_for(called.wait(), 5)
@@ -254,7 +254,7 @@ def test_callbacks_go_where_they_came_from(client):
     """One registered by a plain thread doesn't run on the loop of another."""
 
     async def main():
-        lock = client.lock("k", loss="signal")
+        lock = client.lock("k", on_loss="notify")
         await lock.aacquire()
         where = {}
         called = threading.Event()
@@ -301,7 +301,7 @@ def test_many_loops(client):
             await waiter.arelease()
 
         asyncio.run(main())
-    assert client.holders("k") == []
+    assert client.contenders("k") == []
 
 
 def test_loops_in_threads(client):

@@ -62,7 +62,7 @@ def test_bad_configuration_is_said(run, environment, said):
     done = run(DEFAULT, check=False, **environment)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("dlock.ConfigError: ")
+    assert last.startswith("dlock.InvalidArgument: ")
     assert said in last
 
 
@@ -80,7 +80,7 @@ def test_secrets_are_not_shown(run):
         "memory://user:hunter2@x",
         "x://:hunter2@[::1",
     ]:
-        with pytest.raises(dlock.ConfigError) as caught:
+        with pytest.raises(dlock.InvalidArgument) as caught:
             dlock.connect(url)
         assert "hunter2" not in str(caught.value)
         assert "hunter2" not in repr(caught.value)
@@ -103,7 +103,7 @@ def test_secrets_are_not_shown(run):
 )
 def test_bad_arguments_of_connect(arguments):
     positional, named = arguments
-    with pytest.raises((dlock.ConfigError, TypeError)):
+    with pytest.raises((dlock.InvalidArgument, TypeError)):
         dlock.connect(*positional, **named)
 
 
@@ -121,7 +121,7 @@ def test_bad_arguments_of_connect(arguments):
     ],
 )
 def test_an_argument_that_is_not_set_is_never_the_default(positional, named):
-    with pytest.raises(dlock.ConfigError, match="variable isn't set"):
+    with pytest.raises(dlock.InvalidArgument, match="variable isn't set"):
         dlock.connect(*positional, **named)
     with pytest.raises(TypeError):
         dlock.connect(7)
@@ -140,7 +140,7 @@ def test_a_file_that_was_meant_for_dlock_is_never_passed_over(run, tmp_path, mod
     (tmp_path / "config.yaml").chmod(mode)
     done = run("import dlock; dlock.lock('k')", check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("dlock.ConfigError: ")
+    assert last.startswith("dlock.InvalidArgument: ")
     assert all(part in last for part in said), last
 
 

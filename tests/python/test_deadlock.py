@@ -65,9 +65,9 @@ def test_two_coroutines_of_one_loop(client, holder, waiter):
             WAITERS[waiter](client)
         error = caught.value
         assert isinstance(error, RuntimeError)
-        assert (error.kind, error.temporary, error.key, error.service) == ("deadlock", False, "k", client.backend)
+        assert (error.kind, error.temporary, error.key, error.backend) == ("deadlock", False, "k", client.backend)
         assert not client.lock("k").acquire(False)
-        assert len(await client.aholders("k")) == 1
+        assert len(await client.acontenders("k")) == 1
         leave.set()
         await task
         assert is_free(client, "k")
@@ -83,7 +83,7 @@ def test_the_own_loop_gets_the_lock_while_a_coroutine_blocks(client):
     async def main():
         lock = client.lock("k")
         ahead = asyncio.create_task(lock.aacquire())
-        while len(client.holders("k")) < 2:
+        while len(client.contenders("k")) < 2:
             await asyncio.sleep(0.01)
         threading.Timer(0.1, elsewhere.release).start()
         with pytest.raises(dlock.DeadlockError):

@@ -56,7 +56,7 @@ def test_greenlets_that_share_one_lock(green):
     for thread in threads: thread.join()
     assert most == 1, most
     assert len(entries) == 25 and entries == sorted(entries), entries
-    assert not lock.locked() and client.holders("k") == []
+    assert not lock.locked() and client.contenders("k") == []
     """
     )
 
@@ -79,7 +79,7 @@ def test_the_others_go_on_and_a_wait_ends_by_its_timeout(green):
         except dlock.LockTimeout: pass
         else: sys.exit("entered")
         assert not client.lock("k").acquire(False)
-        assert len(client.holders("k")) == 1
+        assert len(client.contenders("k")) == 1
         assert not lock.lease.lost.wait(0.05)
     kill(ticker)
     client.ping()
@@ -100,13 +100,13 @@ def test_what_the_hub_raises_ends_a_wait(green):
         except Enough: pass
         else: sys.exit("not interrupted")
         waiter = spawn(client.lock("k").acquire)
-        while len(client.holders("k")) < 2: sleep(0.01)
+        while len(client.contenders("k")) < 2: sleep(0.01)
         kill(waiter)
         sleep(0.01)
         for _ in range(500):
-            if len(client.holders("k")) == 1: break
+            if len(client.contenders("k")) == 1: break
             sleep(0.01)
-        assert len(client.holders("k")) == 1
+        assert len(client.contenders("k")) == 1
     with client.lock("k", wait=5): pass
     """
     )
@@ -129,7 +129,7 @@ def test_interrupt(green):
     else: sys.exit("not interrupted")
     lock.release()
     with client.lock("k", wait=5): pass
-    assert client.holders("k") == []
+    assert client.contenders("k") == []
     """
     )
 

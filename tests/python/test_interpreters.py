@@ -71,7 +71,7 @@ def test_a_second_interpreter_is_refused_and_releases_nothing(url, run, way):
                 client.lock("k", wait=0.05).__enter__()
             except dlock.LockTimeout as error:
                 assert isinstance(error, TimeoutError) and error.kind == "timeout"
-        assert client.holders("k") == []
+        assert client.contenders("k") == []
         """,
         url,
     )
@@ -89,7 +89,7 @@ def test_a_refused_one_before_the_first_import(file_url, run, way):
         with client.lock("k") as lease:
             lease.check()
             assert not client.lock("k").acquire(False)
-        assert client.holders("k") == []
+        assert client.contenders("k") == []
         """,
         file_url,
     )

@@ -133,7 +133,7 @@ def test_with_raises_when_it_is_not_obtained(client):
     error = caught.value
     assert isinstance(error, TimeoutError)
     assert (error.kind, error.temporary, error.key) == ("timeout", True, "k")
-    assert error.service == client.backend
+    assert error.backend == client.backend
     assert '"the one"' in str(error)
 
 
@@ -185,7 +185,7 @@ def test_a_collected_lease_warns_and_releases(client):
 
 
 def test_weak_references_and_pickle(client):
-    lock = client.lock("k", ttl=7, wait=0.5, label="me", retry=(2, 0.1), loss="signal")
+    lock = client.lock("k", ttl=7, wait=0.5, label="me", retry=(2, 0.1), on_loss="notify")
     assert weakref.ref(lock)() is lock
     again = pickle.loads(pickle.dumps(lock))
     assert again.key == "k"
@@ -210,8 +210,8 @@ def test_the_gil_is_free_while_waiting(client):
         assert count > 10_000
 
 
-def test_holders_and_break(client):
-    assert client.holders("k") == []
+def test_contenders_and_break(client):
+    assert client.contenders("k") == []
     assert client.break_lock("k") is False
     lock = client.lock("k", label="main", token="mine")
     lock.acquire()
@@ -219,7 +219,7 @@ def test_holders_and_break(client):
     waiter = threading.Thread(target=after.acquire)
     waiter.start()
     time.sleep(0.1)
-    first, second = client.holders("k")
+    first, second = client.contenders("k")
     assert (first.held, first.label, first.token, first.fence) == (True, "main", "mine", lock.lease.fence)
     assert first.age > 0
     assert (second.held, second.label, second.fence) == (False, "next", None)
@@ -245,7 +245,7 @@ def test_holders_and_break(client):
 
 
 def test_on_lost_after_the_loss_and_collected_cycles(client):
-    lock = client.lock("k", renew=False, ttl=client.capability.min_ttl)
+    lock = client.lock("k", auto_renew=False, ttl=client.capabilities.min_ttl)
     lock.acquire()
     lease = lock.lease
     assert lease.lost.wait(5)
@@ -273,20 +273,23 @@ def test_a_callback_that_refers_to_its_lease_is_collected_with_it(client):
 
 
 def test_loss_in_a_block(client):
-    with pytest.raises(dlock.LockLost) as caught, client.lock("k", renew=False, ttl=client.capability.min_ttl) as lease:
+    with (
+        pytest.raises(dlock.LockLost) as caught,
+        client.lock("k", auto_renew=False, ttl=client.capabilities.min_ttl) as lease,
+    ):
         assert lease.lost.wait(5)
         assert is_free(client, "k", 2)
     assert caught.value.kind == "lost"
-    with client.lock("s", renew=False, ttl=client.capability.min_ttl, loss="signal") as lease:
+    with client.lock("s", auto_renew=False, ttl=client.capabilities.min_ttl, on_loss="notify") as lease:
         assert lease.lost.wait(5)
-    with pytest.raises(KeyError), client.lock("e", renew=False, ttl=client.capability.min_ttl) as lease:
+    with pytest.raises(KeyError), client.lock("e", auto_renew=False, ttl=client.capabilities.min_ttl) as lease:
         assert lease.lost.wait(5)
         raise KeyError
 
 
 def test_a_lost_lease_of_a_shared_object_leaves_its_successor_alone(client):
     """Of two threads that use one object, the one that lost its lease doesn't release the other's."""
-    lock = client.lock("k", renew=False, ttl=2)
+    lock = client.lock("k", auto_renew=False, ttl=2)
     entered, leave = threading.Event(), threading.Event()
 
     def successor():
@@ -307,13 +310,13 @@ def test_a_lost_lease_of_a_shared_object_leaves_its_successor_alone(client):
 
 
 def test_renew_by_hand(client):
-    with client.lock("k", renew=False, ttl=2) as lease:
+    with client.lock("k", auto_renew=False, ttl=2) as lease:
         for _ in range(3):
             time.sleep(0.8)
             lease.renew(3)
         assert lease.ttl == pytest.approx(3)
         assert 0 < lease.valid_for() < 3
-        with pytest.raises(dlock.ConfigError):
+        with pytest.raises(dlock.InvalidArgument):
             lease.renew(0.01)
     with pytest.raises(dlock.NotHeld):
         lease.renew()
@@ -357,7 +360,7 @@ def test_closed_client(url):
     thread.join(5)
     assert len(failed) == 1
     assert is_free(other, "k")
-    with pytest.raises(dlock.ConfigError, match="closed"):
+    with pytest.raises(dlock.InvalidArgument, match="closed"):
         client.lock("k").acquire()
 
 
@@ -413,9 +416,9 @@ def test_decorator(client):
     assert work(2, 3, flag=True) == 2
     assert calls == [(1, (), False), (2, (3,), True)]
     assert (work.__name__, work.__doc__) == ("work", "What it does.")
-    with pytest.raises(dlock.ConfigError, match="user"):
+    with pytest.raises(dlock.InvalidArgument, match="user"):
         dlock.locked("user:{user}", client=client)(lambda user_id: None)
-    with pytest.raises(dlock.ConfigError):
+    with pytest.raises(dlock.InvalidArgument):
         dlock.locked("user:{}", client=client)(lambda user_id: None)
 
     def generator(user_id):
@@ -431,41 +434,41 @@ def test_registered_services(client):
     assert pickle.loads(pickle.dumps(lock)).key == "k"
     with lock:
         assert not client.lock("k").acquire(False)
-    with pytest.raises(dlock.ConfigError, match="audit"):
+    with pytest.raises(dlock.InvalidArgument, match="audit"):
         dlock.lock("k", service="nowhere")
-    with pytest.raises(dlock.ConfigError):
+    with pytest.raises(dlock.InvalidArgument):
         dlock.register("", client)
 
 
-def test_capability(client):
-    capability = client.capability
-    assert capability.fence
-    assert capability.min_ttl == {"memory": 0.1, "file": 0.1, "redis": 0.1, "etcd": 2}[client.backend]
+def test_capabilities(client):
+    capabilities = client.capabilities
+    assert capabilities.fence
+    assert capabilities.min_ttl == {"memory": 0.1, "file": 0.1, "redis": 0.1, "etcd": 2}[client.backend]
     client.ping()
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"ttl": 0}, dlock.ConfigError),
-        ({"ttl": -1}, dlock.ConfigError),
-        ({"ttl": float("nan")}, dlock.ConfigError),
-        ({"ttl": float("inf")}, dlock.ConfigError),
-        ({"ttl": 0.05}, dlock.ConfigError),
-        ({"ttl": 1e12}, dlock.ConfigError),
+        ({"ttl": 0}, dlock.InvalidArgument),
+        ({"ttl": -1}, dlock.InvalidArgument),
+        ({"ttl": float("nan")}, dlock.InvalidArgument),
+        ({"ttl": float("inf")}, dlock.InvalidArgument),
+        ({"ttl": 0.05}, dlock.InvalidArgument),
+        ({"ttl": 1e12}, dlock.InvalidArgument),
         ({"nonsense": None}, TypeError),
         ({"ttl": "30"}, TypeError),
         ({"ttl": True}, TypeError),
-        ({"wait": -1}, dlock.ConfigError),
-        ({"wait": float("nan")}, dlock.ConfigError),
-        ({"max_hold": 0}, dlock.ConfigError),
-        ({"retry": (0, 1)}, dlock.ConfigError),
+        ({"wait": -1}, dlock.InvalidArgument),
+        ({"wait": float("nan")}, dlock.InvalidArgument),
+        ({"max_hold": 0}, dlock.InvalidArgument),
+        ({"retry": (0, 1)}, dlock.InvalidArgument),
         ({"retry": 3}, TypeError),
-        ({"token": ""}, dlock.ConfigError),
-        ({"token": "a\0b"}, dlock.ConfigError),
-        ({"label": "x" * 2000}, dlock.ConfigError),
-        ({"loss": "loud"}, dlock.ConfigError),
-        ({"handoff": -1}, dlock.ConfigError),
+        ({"token": ""}, dlock.InvalidArgument),
+        ({"token": "a\0b"}, dlock.InvalidArgument),
+        ({"label": "x" * 2000}, dlock.InvalidArgument),
+        ({"on_loss": "loud"}, dlock.InvalidArgument),
+        ({"handoff": -1}, dlock.InvalidArgument),
         ({"handoff": 1}, dlock.Unsupported),
         ({"tttl": 1}, TypeError),
     ],
@@ -479,7 +482,7 @@ def test_options_that_cannot_be_used(client, options, error):
 
 @pytest.mark.parametrize("key", ["", "x" * 513, "é" * 257, "a\0b", "\ud800"])
 def test_keys_that_cannot_be_used(client, key):
-    with pytest.raises(dlock.ConfigError):
+    with pytest.raises(dlock.InvalidArgument):
         client.lock(key)
 
 

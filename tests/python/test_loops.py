@@ -38,7 +38,7 @@ def until(loop, is_so):
 
 def waiting(client, many=1):
     """Whether so many wait for the lock, beside its holder."""
-    return len(client.holders("k")) == many + 1
+    return len(client.contenders("k")) == many + 1
 
 
 def test_an_acquire_under_way_is_withdrawn(client, loop):
@@ -50,7 +50,7 @@ def test_an_acquire_under_way_is_withdrawn(client, loop):
     loop.close()
     holder.release()
     assert is_free(client, "k", 20)
-    assert client.holders("k") == []
+    assert client.contenders("k") == []
     assert not lock.locked()
     del task
 
@@ -66,7 +66,7 @@ def test_what_was_granted_when_the_loop_ended_is_given_back(client, loop, picked
     holder.release()
     granted = threading.Event()
     while not granted.wait(0.01):
-        if any(one.held for one in client.holders("k")):
+        if any(one.held for one in client.contenders("k")):
             granted.set()
     if picked_up:
         waits_for = task._fut_waiter
@@ -157,7 +157,7 @@ def test_a_thread_that_ends_with_its_loop(client, way, caplog):
     def work():
         loop = asyncio.new_event_loop()
         tasks = [loop.create_task(way(holding)), loop.create_task(way(waited))]
-        until(loop, lambda: holding.locked() and len(client.holders("l")) == 2)
+        until(loop, lambda: holding.locked() and len(client.contenders("l")) == 2)
         del tasks
 
     with pytest.warns(ResourceWarning, match='"k"'):
@@ -215,7 +215,7 @@ async def no_backend(_, __):
 
 async def closed(_, lease):
     client = dlock.connect("redis://127.0.0.1:1")
-    task = asyncio.create_task(client.aholders("k"))
+    task = asyncio.create_task(client.acontenders("k"))
     await asyncio.sleep(0)
     await client.aclose()
     with contextlib.suppress(dlock.Error):

@@ -31,7 +31,7 @@ def test_interrupt_in_a_blocked_acquire(url, run):
         else:
             sys.exit("not interrupted")
         lock.release()
-        assert client.holders("k") == []
+        assert client.contenders("k") == []
         """,
         url,
     )
@@ -270,7 +270,7 @@ async def main():
         async with client.lock("k"):
             await asyncio.sleep(0)
     await asyncio.gather(*(one() for _ in range(4)))
-    lost = client.lock("l", renew=False, ttl=client.capability.min_ttl, loss="signal")
+    lost = client.lock("l", auto_renew=False, ttl=client.capabilities.min_ttl, on_loss="notify")
     await lost.aacquire()
     lost.lease.on_lost(lambda lease: None)
     asyncio.create_task(client.lock("l").aacquire())
@@ -310,7 +310,7 @@ def test_an_exit_with_threads_that_wait(url, run):
         # Whoever is in memory has no others.
         for key in ["k"] * 4 + ["theirs"] * 2 * (client.backend != "memory"):
             threading.Thread(target=client.lock(key, ttl=60).acquire, daemon=True).start()
-        while len(client.holders("k")) < 5:
+        while len(client.contenders("k")) < 5:
             time.sleep(0.01)
         """,
         url,
@@ -318,7 +318,7 @@ def test_an_exit_with_threads_that_wait(url, run):
     assert (done.stdout, done.stderr) == ("", "")
     client = dlock.connect(url)
     assert is_free(client, "k")
-    assert len(client.holders("theirs")) == 1
+    assert len(client.contenders("theirs")) == 1
     holder.release()
     assert is_free(client, "theirs")
 

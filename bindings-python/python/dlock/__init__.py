@@ -1,4 +1,4 @@
-"""Locks between threads, processes and hosts, with leases, fencing tokens and honest loss.
+"""Locks between threads, processes and hosts, with leases, fencing tokens and lost-lock detection.
 
 >>> import dlock
 >>> with dlock.lock("k"):
@@ -7,13 +7,13 @@
 
 from ._dlock import (
     BackendError,
-    Capability,
+    Capabilities,
     Client,
-    ConfigError,
+    Contender,
     DeadlockError,
     Error,
-    Holder,
     InternalError,
+    InvalidArgument,
     Lease,
     Lock,
     LockLost,
@@ -21,20 +21,24 @@ from ._dlock import (
     NotHeld,
     Unsupported,
     __version__,
+    aacquire,
+    acquire,
+    atry_acquire,
     connect,
     lock,
     register,
+    try_acquire,
 )
 
 __all__ = [
     "BackendError",
-    "Capability",
+    "Capabilities",
     "Client",
-    "ConfigError",
+    "Contender",
     "DeadlockError",
     "Error",
-    "Holder",
     "InternalError",
+    "InvalidArgument",
     "Lease",
     "Lock",
     "LockLost",
@@ -42,10 +46,14 @@ __all__ = [
     "NotHeld",
     "Unsupported",
     "__version__",
+    "aacquire",
+    "acquire",
+    "atry_acquire",
     "connect",
     "lock",
     "locked",
     "register",
+    "try_acquire",
 ]
 
 

@@ -2,13 +2,13 @@ from collections.abc import Callable
 from typing import Literal, ParamSpec, TypeVar
 
 from ._dlock import BackendError as BackendError
-from ._dlock import Capability as Capability
+from ._dlock import Capabilities as Capabilities
 from ._dlock import Client as Client
-from ._dlock import ConfigError as ConfigError
+from ._dlock import Contender as Contender
 from ._dlock import DeadlockError as DeadlockError
 from ._dlock import Error as Error
-from ._dlock import Holder as Holder
 from ._dlock import InternalError as InternalError
+from ._dlock import InvalidArgument as InvalidArgument
 from ._dlock import Lease as Lease
 from ._dlock import Lock as Lock
 from ._dlock import LockLost as LockLost
@@ -17,19 +17,23 @@ from ._dlock import NotHeld as NotHeld
 from ._dlock import Unsupported as Unsupported
 from ._dlock import __version__ as __version__
 from ._dlock import _Seconds
+from ._dlock import aacquire as aacquire
+from ._dlock import acquire as acquire
+from ._dlock import atry_acquire as atry_acquire
 from ._dlock import connect as connect
 from ._dlock import lock as lock
 from ._dlock import register as register
+from ._dlock import try_acquire as try_acquire
 
 __all__ = [
     "BackendError",
-    "Capability",
+    "Capabilities",
     "Client",
-    "ConfigError",
+    "Contender",
     "DeadlockError",
     "Error",
-    "Holder",
     "InternalError",
+    "InvalidArgument",
     "Lease",
     "Lock",
     "LockLost",
@@ -37,10 +41,14 @@ __all__ = [
     "NotHeld",
     "Unsupported",
     "__version__",
+    "aacquire",
+    "acquire",
+    "atry_acquire",
     "connect",
     "lock",
     "locked",
     "register",
+    "try_acquire",
 ]
 
 _P = ParamSpec("_P")
@@ -55,13 +63,13 @@ def locked(
     ttl: _Seconds | None = None,
     wait: _Seconds | None = None,
     retry: tuple[int, _Seconds] | None = None,
-    renew: bool | None = None,
+    auto_renew: bool | None = None,
     max_hold: _Seconds | None = None,
     token: str | None = None,
     label: str | None = None,
     fair: bool | None = None,
     handoff: int | None = None,
-    loss: Literal["raise", "signal"] | None = None,
+    on_loss: Literal["raise", "notify"] | None = None,
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Decorate a function, or coroutine function, so that each call runs under a lock.
 

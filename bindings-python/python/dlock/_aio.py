@@ -37,6 +37,16 @@ def _give_back(future):
         value._abandon()
 
 
+async def settle_try(pending):
+    """As settle, for a try: None when it is busy."""
+    from ._dlock import LockTimeout
+
+    try:
+        return await settle(pending)
+    except LockTimeout:
+        return None
+
+
 async def enter(pending, lock, scoped):
     """Wait for a lease and let the lock hold it; answer the lease for a block, else True."""
     return lock._hold(await settle(pending), scoped)

@@ -8,13 +8,13 @@ from typing_extensions import Self
 
 __all__ = [
     "BackendError",
-    "Capability",
+    "Capabilities",
     "Client",
-    "ConfigError",
+    "Contender",
     "DeadlockError",
     "Error",
-    "Holder",
     "InternalError",
+    "InvalidArgument",
     "Lease",
     "Lock",
     "LockLost",
@@ -25,9 +25,13 @@ __all__ = [
     "__version__",
     "_restore",
     "_shutdown",
+    "aacquire",
+    "acquire",
+    "atry_acquire",
     "connect",
     "lock",
     "register",
+    "try_acquire",
 ]
 __version__: str
 
@@ -35,12 +39,12 @@ __version__: str
 _Seconds: TypeAlias = float | timedelta
 
 class Error(Exception):
-    """Every error of dlock. kind, temporary (trying again can help), key and service say what it concerns."""
+    """Every error of dlock. kind, temporary (trying again can help), key and backend say what it concerns."""
 
     kind: str | None
     temporary: bool
     key: str | None
-    service: str | None
+    backend: str | None
 
 class LockTimeout(Error, TimeoutError):
     """The lock was busy until the deadline."""
@@ -54,7 +58,7 @@ class NotHeld(Error, RuntimeError):
 class BackendError(Error, ConnectionError):
     """The backend can't be reached, refuses or is overloaded."""
 
-class ConfigError(Error, ValueError):
+class InvalidArgument(Error, ValueError):
     """A key, option, URL or configuration that can't be used."""
 
 class Unsupported(Error, NotImplementedError):
@@ -67,7 +71,7 @@ class DeadlockError(Error, RuntimeError):
     """The caller itself holds the key, so the wait could never end."""
 
 @final
-class Capability:
+class Capabilities:
     """What a backend can do and promises."""
 
     @property
@@ -92,8 +96,8 @@ class Capability:
     def guarantee(self) -> str: ...
 
 @final
-class Holder:
-    """Somebody who holds a key or waits for it. What the backend can't tell is None."""
+class Contender:
+    """A contender: it holds a key or waits for it. What the backend can't tell is None."""
 
     @property
     def held(self) -> bool: ...
@@ -159,10 +163,10 @@ class Lease:
         """Renew by hand, with a new ttl if one is given."""
 
     def release(self) -> None:
-        """Give the lock back. Idempotent; raises LockLost if it was lost before (not with loss="signal")."""
+        """Give the lock back. Idempotent; raises LockLost if it was lost before (not with on_loss="notify")."""
 
     def arelease(self) -> Coroutine[Any, Any, None]:
-        """Give the lock back. Idempotent; raises LockLost if it was lost before (not with loss="signal")."""
+        """Give the lock back. Idempotent; raises LockLost if it was lost before (not with on_loss="notify")."""
 
     def wait_lost(self) -> Coroutine[Any, Any, bool]:
         """Wait for the end of the lease: True when it was lost, False when it was released."""
@@ -229,31 +233,102 @@ class Client:
         ttl: _Seconds | None = None,
         wait: _Seconds | None = None,
         retry: tuple[int, _Seconds] | None = None,
-        renew: bool | None = None,
+        auto_renew: bool | None = None,
         max_hold: _Seconds | None = None,
         token: str | None = None,
         label: str | None = None,
         fair: bool | None = None,
         handoff: int | None = None,
-        loss: Literal["raise", "signal"] | None = None,
+        on_loss: Literal["raise", "notify"] | None = None,
     ) -> Lock:
         """Return a lock on this key. No I/O.
 
         ttl: how long the backend keeps the lock with no renewal (default 30 s).
         wait: how long to wait in all (default: for ever; 0: try once).
         retry: (tries, delay) instead of waiting.
-        renew: whether it is renewed for as long as it is held (default True).
+        auto_renew: whether it is renewed for as long as it is held (default True).
         max_hold: after this long the lease is lost and deleted at the backend.
-        token, label: the text that proves ownership; free text shown by `holders`.
+        token, label: the text that proves ownership; free text shown by `contenders`.
         fair: first come, first served across processes.
         handoff: how many times in a row the lock may be passed on inside this process.
-        loss: "raise" (default), or "signal" to be only told of a loss.
+        on_loss: "raise" (default), or "notify" to be only told of a loss.
         """
 
-    def holders(self, key: str) -> list[Holder]:
+    def acquire(
+        self,
+        key: str,
+        *,
+        ttl: _Seconds | None = None,
+        wait: _Seconds | None = None,
+        retry: tuple[int, _Seconds] | None = None,
+        auto_renew: bool | None = None,
+        max_hold: _Seconds | None = None,
+        token: str | None = None,
+        label: str | None = None,
+        fair: bool | None = None,
+        handoff: int | None = None,
+        on_loss: Literal["raise", "notify"] | None = None,
+    ) -> Lease:
+        """Acquire this key, and return the lease. Raises LockTimeout if it is busy until the deadline.
+
+        The options are those of `lock`.
+        """
+
+    def try_acquire(
+        self,
+        key: str,
+        *,
+        ttl: _Seconds | None = None,
+        wait: _Seconds | None = None,
+        retry: tuple[int, _Seconds] | None = None,
+        auto_renew: bool | None = None,
+        max_hold: _Seconds | None = None,
+        token: str | None = None,
+        label: str | None = None,
+        fair: bool | None = None,
+        handoff: int | None = None,
+        on_loss: Literal["raise", "notify"] | None = None,
+    ) -> Lease | None:
+        """Try once, whatever the options say. None: busy."""
+
+    def aacquire(
+        self,
+        key: str,
+        *,
+        ttl: _Seconds | None = None,
+        wait: _Seconds | None = None,
+        retry: tuple[int, _Seconds] | None = None,
+        auto_renew: bool | None = None,
+        max_hold: _Seconds | None = None,
+        token: str | None = None,
+        label: str | None = None,
+        fair: bool | None = None,
+        handoff: int | None = None,
+        on_loss: Literal["raise", "notify"] | None = None,
+    ) -> Coroutine[Any, Any, Lease]:
+        """Acquire this key, in asyncio. A cancelled call leaves nothing held."""
+
+    def atry_acquire(
+        self,
+        key: str,
+        *,
+        ttl: _Seconds | None = None,
+        wait: _Seconds | None = None,
+        retry: tuple[int, _Seconds] | None = None,
+        auto_renew: bool | None = None,
+        max_hold: _Seconds | None = None,
+        token: str | None = None,
+        label: str | None = None,
+        fair: bool | None = None,
+        handoff: int | None = None,
+        on_loss: Literal["raise", "notify"] | None = None,
+    ) -> Coroutine[Any, Any, Lease | None]:
+        """Try once, in asyncio. None: busy."""
+
+    def contenders(self, key: str) -> list[Contender]:
         """Return who holds the key and who waits for it, holder first."""
 
-    def aholders(self, key: str) -> Coroutine[Any, Any, list[Holder]]:
+    def acontenders(self, key: str) -> Coroutine[Any, Any, list[Contender]]:
         """Return who holds the key and who waits for it, holder first."""
 
     def break_lock(self, key: str) -> bool:
@@ -279,7 +354,7 @@ class Client:
         """The backend's name."""
 
     @property
-    def capability(self) -> Capability:
+    def capabilities(self) -> Capabilities:
         """What the backend can do and promises."""
 
     def __enter__(self) -> Self: ...
@@ -294,15 +369,83 @@ def lock(
     ttl: _Seconds | None = None,
     wait: _Seconds | None = None,
     retry: tuple[int, _Seconds] | None = None,
-    renew: bool | None = None,
+    auto_renew: bool | None = None,
     max_hold: _Seconds | None = None,
     token: str | None = None,
     label: str | None = None,
     fair: bool | None = None,
     handoff: int | None = None,
-    loss: Literal["raise", "signal"] | None = None,
+    on_loss: Literal["raise", "notify"] | None = None,
 ) -> Lock:
     """Return a lock on this key, of the default client or of a named service's. The options are `Client.lock`'s."""
+
+def acquire(
+    key: str,
+    *,
+    service: str | None = None,
+    ttl: _Seconds | None = None,
+    wait: _Seconds | None = None,
+    retry: tuple[int, _Seconds] | None = None,
+    auto_renew: bool | None = None,
+    max_hold: _Seconds | None = None,
+    token: str | None = None,
+    label: str | None = None,
+    fair: bool | None = None,
+    handoff: int | None = None,
+    on_loss: Literal["raise", "notify"] | None = None,
+) -> Lease:
+    """Acquire this key with the default client or a named service, and return the lease. See `Client.acquire`."""
+
+def try_acquire(
+    key: str,
+    *,
+    service: str | None = None,
+    ttl: _Seconds | None = None,
+    wait: _Seconds | None = None,
+    retry: tuple[int, _Seconds] | None = None,
+    auto_renew: bool | None = None,
+    max_hold: _Seconds | None = None,
+    token: str | None = None,
+    label: str | None = None,
+    fair: bool | None = None,
+    handoff: int | None = None,
+    on_loss: Literal["raise", "notify"] | None = None,
+) -> Lease | None:
+    """Try once with the default client or a named service. None: busy."""
+
+def aacquire(
+    key: str,
+    *,
+    service: str | None = None,
+    ttl: _Seconds | None = None,
+    wait: _Seconds | None = None,
+    retry: tuple[int, _Seconds] | None = None,
+    auto_renew: bool | None = None,
+    max_hold: _Seconds | None = None,
+    token: str | None = None,
+    label: str | None = None,
+    fair: bool | None = None,
+    handoff: int | None = None,
+    on_loss: Literal["raise", "notify"] | None = None,
+) -> Coroutine[Any, Any, Lease]:
+    """Acquire this key with the default client or a named service, in asyncio."""
+
+def atry_acquire(
+    key: str,
+    *,
+    service: str | None = None,
+    ttl: _Seconds | None = None,
+    wait: _Seconds | None = None,
+    retry: tuple[int, _Seconds] | None = None,
+    auto_renew: bool | None = None,
+    max_hold: _Seconds | None = None,
+    token: str | None = None,
+    label: str | None = None,
+    fair: bool | None = None,
+    handoff: int | None = None,
+    on_loss: Literal["raise", "notify"] | None = None,
+) -> Coroutine[Any, Any, Lease | None]:
+    """Try once with the default client or a named service, in asyncio. None: busy."""
 
 def connect(
     url: str = ...,

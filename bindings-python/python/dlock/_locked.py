@@ -4,7 +4,7 @@ import functools
 import inspect
 import string
 
-from ._dlock import ConfigError
+from ._dlock import InvalidArgument
 
 
 def decorator(key, make, options):
@@ -48,7 +48,7 @@ def _check(key, signature, function):
         name = field.split(".")[0].split("[")[0]
         if name not in signature.parameters:
             there = ", ".join(signature.parameters) or "none"
-            raise ConfigError(
+            raise InvalidArgument(
                 f"key {key!r} names {name or 'an argument by position'}, which {function.__qualname__} doesn't have; "
                 f"its arguments: {there}"
             )

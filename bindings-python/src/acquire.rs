@@ -1,0 +1,123 @@
+//! Acquires that give the lease itself, and how a thread waits for one.
+
+use std::time::Duration;
+
+use dlock::{Kind, Op};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::aio::{self, Coroutine, Outcome};
+use crate::bridge;
+use crate::error::raised;
+use crate::lease::Lease;
+use crate::options::{self, OnLoss};
+use crate::port::LoopPort;
+use crate::who;
+
+/// An acquire whose lease no `Lock` keeps: it is its caller's.
+pub(crate) struct Acquire {
+    lock: dlock::Lock,
+    on_loss: OnLoss,
+}
+
+impl Acquire {
+    pub(crate) fn new(py: Python<'_>, lock: dlock::Lock, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let (lock, on_loss) = options::apply(lock, options)?;
+        lock.check().map_err(|error| raised(py, &error))?;
+        Ok(Self { lock, on_loss })
+    }
+
+    /// Waits as the options say.
+    pub(crate) fn now(&self, py: Python<'_>) -> PyResult<Py<Lease>> {
+        let once = self.lock.options().wait == Some(Duration::ZERO);
+        self.obtain(py, self.lock.acquire(), once)
+    }
+
+    /// Tries once. None: busy.
+    pub(crate) fn try_now(&self, py: Python<'_>) -> PyResult<Option<Py<Lease>>> {
+        match self.obtain(py, self.lock.acquire_for(Some(Duration::ZERO)), true) {
+            Ok(lease) => Ok(Some(lease)),
+            Err(error) if crate::error::is(py, &error, Kind::Timeout) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn obtain(&self, py: Python<'_>, op: Op<dlock::Lease>, once: bool) -> PyResult<Py<Lease>> {
+        let lease = blocking(py, &self.lock, op, once)?;
+        let tag = who::plain().map_or_else(|| Ok(who::caller(py)?.tag), PyResult::Ok)?;
+        lease.set_user_data(tag);
+        Lease::new(py, lease, self.on_loss)
+    }
+
+    /// Waits as the options say, in asyncio.
+    pub(crate) fn later(self) -> Coroutine {
+        self.coroutine(dlock::Lock::acquire, "settle", Err)
+    }
+
+    /// Tries once, in asyncio. None: busy.
+    pub(crate) fn try_later(self) -> Coroutine {
+        let busy = |error: dlock::Error| if error.kind() == Kind::Timeout { Ok(()) } else { Err(error) };
+        self.coroutine(|lock| lock.acquire_for(Some(Duration::ZERO)), "settle_try", busy)
+    }
+
+    /// The coroutine of an acquire: `waiting` is the one of the Python half that waits for it, and `busy` says which errors
+    /// are None.
+    fn coroutine(
+        self,
+        begin: impl FnOnce(&dlock::Lock) -> Op<dlock::Lease> + Send + Sync + 'static,
+        waiting: &'static str,
+        busy: impl FnOnce(dlock::Error) -> dlock::Result<()> + Send + Sync + 'static,
+    ) -> Coroutine {
+        Coroutine::new(move |py| {
+            let Self { lock, on_loss } = self;
+            // Before anything begins: without a loop there is nobody to have the lease.
+            let port = aio::port(py)?;
+            let tag = port.number();
+            let mut op = begin(&lock);
+            match op.settled() {
+                Some(Ok(lease)) => {
+                    lease.set_user_data(tag);
+                    Ok(Outcome::Done(Lease::new(py, lease, on_loss)?.into_any()))
+                }
+                Some(Err(error)) => busy(error).map(|()| Outcome::Done(py.None())).map_err(|error| raised(py, &error)),
+                None => {
+                    // Seen by a thread that waits here, although its loop can't go on to see it.
+                    let note = move |lease: &dlock::Lease| lease.set_user_data(tag);
+                    let give = move |py: Python<'_>, lease| Ok(Lease::new(py, lease, on_loss)?.into_any());
+                    let pending = aio::noted(py, port, op, note, give)?;
+                    Ok(Outcome::Later(aio::python_coroutine(py, waiting, (pending,))?))
+                }
+            }
+        })
+    }
+}
+
+/// Waits for an acquire, unless this thread's event loop would have to end the wait. `once`: it doesn't wait for others.
+pub(crate) fn blocking(
+    py: Python<'_>,
+    lock: &dlock::Lock,
+    mut op: Op<dlock::Lease>,
+    once: bool,
+) -> PyResult<dlock::Lease> {
+    if let Some(result) = op.settled() {
+        return result.map_err(|error| raised(py, &error));
+    }
+    let Some(running) = aio::running_loop(py)?.filter(|_| !once) else {
+        return bridge::wait(py, op);
+    };
+    let own = [LoopPort::of(&running).map_or(who::thread(), |port| port.number()), who::thread()];
+    bridge::wait_unless(py, op, |py| refuse_deadlock(py, lock, own))
+}
+
+/// A thread that waits for its own event loop waits for ever.
+fn refuse_deadlock(py: Python<'_>, lock: &dlock::Lock, own: [u64; 2]) -> PyResult<()> {
+    if !lock.holder_data().is_some_and(|tag| own.contains(&tag)) {
+        return Ok(());
+    }
+    let error = dlock::Error::new(
+        Kind::Deadlock,
+        "it is held in the event loop that this thread runs, so waiting for it here would never end: use `async with`, \
+         or `await` its `aacquire()`",
+    );
+    Err(raised(py, &error.with_key(lock.key()).with_backend(lock.client().backend())))
+}
