@@ -1,4 +1,4 @@
-/** Locks between threads, processes and hosts, with leases, fencing tokens and honest loss. All times are milliseconds. */
+/** Locks between threads, processes and hosts, with leases, fencing tokens and lost-lock detection. All times are milliseconds. */
 
 /** How a lock is held. An option that is `undefined` counts as not given. */
 export interface LockOptions {
@@ -9,12 +9,12 @@ export interface LockOptions {
   /** Instead of waiting: so many tries, so far apart. */
   retry?: readonly [tries: number, delay: number] | { readonly tries: number; readonly delay: number } | undefined
   /** Whether the lease is renewed for as long as it is held. Default true. */
-  renew?: boolean | undefined
+  autoRenew?: boolean | undefined
   /** After this long the lease is lost and deleted at the backend. Default: no limit. */
   maxHold?: number | undefined
   /** The text that proves ownership, stored as given. Default: unique to each acquisition. */
   token?: string | undefined
-  /** Free text shown by `holders`. */
+  /** Free text shown by `contenders`. */
   label?: string | undefined
   /** First come, first served across processes: true demands it. Default: as the backend does. */
   fair?: boolean | undefined
@@ -125,8 +125,8 @@ export function request<T>(
 ): Promise<Awaited<T>>
 /** See `Client.query`. */
 export function query(options?: ServiceOption): Promise<Snapshot>
-/** See `Client.holders`. */
-export function holders(name: string, options?: ServiceOption): Promise<Holder[]>
+/** See `Client.contenders`. */
+export function contenders(name: string, options?: ServiceOption): Promise<Contender[]>
 /** See `Client.breakLock`. */
 export function breakLock(name: string, options?: ServiceOption): Promise<boolean>
 /** Names a client, so that `service` finds it anywhere in the process. */
@@ -138,10 +138,10 @@ export class Client {
   /** The backend's name. */
   readonly backend: string
   /** What the backend can do and promises. */
-  readonly capability: Capability
+  readonly capabilities: Capabilities
   /**
    * Acquires the lock, waiting as the options say. A lease that is collected while held is released, with a warning.
-   * Rejects with LockTimeoutError, BackendError, ConfigError, UnsupportedError, or the signal's reason.
+   * Rejects with LockTimeoutError, BackendError, InvalidArgumentError, UnsupportedError, or the signal's reason.
    */
   acquire(name: string, options?: LockOptions): Promise<Lease>
   /** Tries once; null when the lock is busy. */
@@ -161,7 +161,7 @@ export class Client {
   /** Which keys this process's clients of equal configuration hold and wait for. */
   query(): Promise<Snapshot>
   /** Who holds the key and who waits for it, holder first. */
-  holders(name: string): Promise<Holder[]>
+  contenders(name: string): Promise<Contender[]>
   /** Takes the lock away from whoever holds it; resolves to whether anybody did. */
   breakLock(name: string): Promise<boolean>
   /** Checks that the backend answers. */
@@ -197,8 +197,8 @@ export class Lease {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-/** Somebody who holds a key or waits for it. What the backend can't tell is null. */
-export interface Holder {
+/** A contender: it holds a key or waits for it. What the backend can't tell is null. */
+export interface Contender {
   readonly held: boolean
   readonly token: string | null
   readonly label: string | null
@@ -223,7 +223,7 @@ export interface Snapshot {
 }
 
 /** What a backend can do and promises. */
-export interface Capability {
+export interface Capabilities {
   readonly fence: boolean
   readonly ttl: boolean
   readonly fifo: boolean
@@ -243,7 +243,7 @@ export class DlockError extends Error {
   readonly kind: string
   readonly temporary: boolean
   readonly key: string | null
-  readonly service: string | null
+  readonly backend: string | null
 }
 
 /** The lock was busy until the deadline. */
@@ -271,8 +271,8 @@ export class BackendError extends DlockError {
 }
 
 /** A key, option, URL or configuration that can't be used. */
-export class ConfigError extends DlockError {
-  readonly code: 'ERR_DLOCK_CONFIG'
+export class InvalidArgumentError extends DlockError {
+  readonly code: 'ERR_DLOCK_INVALID'
   readonly kind: 'invalid'
 }
 

@@ -2,7 +2,7 @@
 'use strict'
 
 const { native, errors, failure, version } = require('./lib/native.js')
-const { connection, isObject, string, wrongType } = require('./lib/options.js')
+const { connection, isObject, noOption, string, wrongType } = require('./lib/options.js')
 const { Lease, OURS } = require('./lib/lease.js')
 const { Client, numberOf } = require('./lib/client.js')
 
@@ -24,9 +24,7 @@ async function connect(...given) {
   }
   if (isObject(where)) {
     const unknown = Object.keys(where).find((name) => name !== 'config')
-    if (unknown !== undefined) {
-      throw failure('invalid', `the option ${JSON.stringify(unknown)} doesn't exist; there are: config`)
-    }
+    if (unknown !== undefined) throw noOption(unknown, ['config'])
     return open(native.connectFile(string('config', set('config', where.config))))
   }
   if (typeof where !== 'string') throw wrongType('url', 'a URL, the name of a backend, or {config}', where)
@@ -73,7 +71,7 @@ function on(options, call) {
 const only = (call) => (client, options) => {
   const unknown = isObject(options) ? Object.keys(options)[0] : undefined
   if (options !== undefined && !isObject(options)) throw wrongType('options', 'of type object', options)
-  if (unknown !== undefined) throw failure('invalid', `the option ${JSON.stringify(unknown)} doesn't exist; there are: service`)
+  if (unknown !== undefined) throw noOption(unknown, ['service'])
   return call(client)
 }
 
@@ -94,8 +92,8 @@ function query(options) {
   return on(options, only((client) => client.query()))
 }
 
-function holders(name, options) {
-  return on(options, only((client) => client.holders(name)))
+function contenders(name, options) {
+  return on(options, only((client) => client.contenders(name)))
 }
 
 function breakLock(name, options) {
@@ -114,7 +112,7 @@ module.exports = {
   tryAcquire,
   request,
   query,
-  holders,
+  contenders,
   breakLock,
   register,
   Client,

@@ -100,8 +100,8 @@ class Client {
     return native.backend(this.#core.number)
   }
 
-  get capability() {
-    return { ...native.capability(this.#core.number) }
+  get capabilities() {
+    return { ...native.capabilities(this.#core.number) }
   }
 
   async acquire(name, options) {
@@ -155,8 +155,8 @@ class Client {
     return { held: of(true), pending: of(false) }
   }
 
-  async holders(name) {
-    const all = await settled(native.holders(this.#core.number, string('name', name)))
+  async contenders(name) {
+    const all = await settled(native.contenders(this.#core.number, string('name', name)))
     // Of the caller's realm.
     return Array.from(all, (one) => ({ ...one }))
   }

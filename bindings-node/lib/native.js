@@ -45,13 +45,13 @@ function load() {
 }
 
 class DlockError extends Error {
-  constructor(message, kind = '', code = 'ERR_DLOCK', temporary = false, key = null, service = null) {
+  constructor(message, kind = '', code = 'ERR_DLOCK', temporary = false, key = null, backend = null) {
     super(message)
     this.code = code
     this.kind = kind
     this.temporary = temporary
     this.key = key
-    this.service = service
+    this.backend = backend
   }
 }
 
@@ -59,9 +59,9 @@ class DlockError extends Error {
 const classes = new Map()
 
 /** Makes an error; the addon calls it, too. */
-function failure(kind, message, temporary = false, key = null, service = null) {
+function failure(kind, message, temporary = false, key = null, backend = null) {
   const [Class, code] = classes.get(kind) ?? [DlockError]
-  return new Class(message, kind, code, temporary, key, service)
+  return new Class(message, kind, code, temporary, key, backend)
 }
 
 /** What the addon calls: to make an error, and when a lease that is watched is lost, which lib/lease.js is told. */

@@ -1,7 +1,7 @@
 /** Arguments and options: of the right type, and known by name. What their values may be, the addon says. */
 'use strict'
 
-const { failure } = require('./native.js')
+const { failure, native } = require('./native.js')
 
 function wrongType(name, expected, value) {
   const { inspect } = require('node:util')
@@ -54,7 +54,7 @@ const ACQUIRE = {
   ttl: number,
   wait: number,
   retry,
-  renew: boolean,
+  autoRenew: boolean,
   maxHold: number,
   token: string,
   label: string,
@@ -65,15 +65,18 @@ const ACQUIRE = {
 }
 const REQUEST = { ...ACQUIRE, mode, ifAvailable: boolean, steal: boolean }
 
+/** The error of an option that doesn't exist: with the one that was probably meant, and all that there are. */
+function noOption(name, known) {
+  const hint = native.didYouMean(name.toWellFormed(), known)
+  return failure('invalid', `the option ${JSON.stringify(name)} doesn't exist${hint}; there are: ${known.join(', ')}`)
+}
+
 /** Checks options by a table of what is known; those that are undefined count as not given. */
 function read(options, known) {
   if (!isObject(options) || Array.isArray(options)) throw wrongType('options', 'of type object', options)
   const given = {}
   for (const name in options) {
-    if (!Object.hasOwn(known, name)) {
-      const names = Object.keys(known).join(', ') || 'none'
-      throw failure('invalid', `the option ${JSON.stringify(name)} doesn't exist; there are: ${names}`)
-    }
+    if (!Object.hasOwn(known, name)) throw noOption(name, Object.keys(known))
     const value = options[name]
     if (value !== undefined) given[name] = known[name](name, value)
   }
@@ -95,4 +98,4 @@ function connection(options) {
   return given
 }
 
-module.exports = { ACQUIRE, REQUEST, connection, isObject, number, read, string, wrongType }
+module.exports = { ACQUIRE, REQUEST, connection, isObject, noOption, number, read, string, wrongType }

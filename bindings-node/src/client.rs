@@ -26,7 +26,7 @@ pub(crate) struct Client {
 
 /// Somebody who holds a key or waits for it; what isn't known is null.
 #[napi(object, object_from_js = false, use_nullable = true)]
-pub struct Holder {
+pub struct Contender {
     pub held: bool,
     pub token: Option<String>,
     pub label: Option<String>,
@@ -66,17 +66,17 @@ pub struct Snapshot {
     pub all: Vec<Entry>,
 }
 
-impl From<dlock::ContenderInfo> for Holder {
-    fn from(holder: dlock::ContenderInfo) -> Self {
+impl From<dlock::ContenderInfo> for Contender {
+    fn from(contender: dlock::ContenderInfo) -> Self {
         Self {
-            held: holder.held,
-            token: holder.token,
-            label: holder.label,
-            host: holder.host,
-            pid: holder.pid,
-            fence: holder.fence.map(BigInt::from),
-            age: holder.age.map(in_millis),
-            ttl: holder.ttl.map(in_millis),
+            held: contender.held,
+            token: contender.token,
+            label: contender.label,
+            host: contender.host,
+            pid: contender.pid,
+            fence: contender.fence.map(BigInt::from),
+            age: contender.age.map(in_millis),
+            ttl: contender.ttl.map(in_millis),
         }
     }
 }
@@ -99,7 +99,7 @@ impl From<dlock::Capabilities> for Capabilities {
 }
 
 fn opened(caller: &Caller, client: dlock::Result<dlock::Client>) -> Result<i64> {
-    let client = Client { client: caller.told(client)?, last: RefCell::default() };
+    let client = Client { client: caller.or_throw(client)?, last: RefCell::default() };
     Ok(caller.half().clients.borrow_mut().insert(client))
 }
 
@@ -152,7 +152,7 @@ pub fn forget(caller: Caller, client: i64) -> Result<()> {
 
 fn with<T>(caller: &Caller, client: i64, act: impl FnOnce(&dlock::Client) -> dlock::Result<T>) -> Result<T> {
     let done = caller.half().clients.borrow().get(client).and_then(|client| act(&client.client));
-    caller.told(done)
+    caller.or_throw(done)
 }
 
 fn call<T: Send + 'static, V: ToNapiValue>(
@@ -207,12 +207,12 @@ pub fn query(caller: Caller, client: i64) -> Result<Snapshot> {
 }
 
 #[napi(catch_unwind)]
-pub fn holders(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
+pub fn contenders(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
     call(
         &caller,
         client,
         |client| client.contenders(&name),
-        |_, all| all.into_iter().map(Holder::from).collect::<Vec<_>>(),
+        |_, all| all.into_iter().map(Contender::from).collect::<Vec<_>>(),
     )
 }
 
@@ -248,7 +248,7 @@ pub fn url(caller: Caller, client: i64) -> Result<String> {
 }
 
 #[napi(catch_unwind)]
-pub fn capability(caller: Caller, client: i64) -> Result<Capabilities> {
+pub fn capabilities(caller: Caller, client: i64) -> Result<Capabilities> {
     with(&caller, client, |client| Ok(client.capabilities().into()))
 }
 

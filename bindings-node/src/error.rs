@@ -9,7 +9,7 @@ fn class_of(kind: Kind) -> Option<(&'static str, &'static str)> {
         Kind::Lost => ("LockLostError", "ERR_DLOCK_LOST"),
         Kind::NotHeld => ("NotHeldError", "ERR_DLOCK_NOT_HELD"),
         Kind::Backend => ("BackendError", "ERR_DLOCK_BACKEND"),
-        Kind::Invalid => ("ConfigError", "ERR_DLOCK_CONFIG"),
+        Kind::Invalid => ("InvalidArgumentError", "ERR_DLOCK_INVALID"),
         Kind::Unsupported => ("UnsupportedError", "ERR_DLOCK_UNSUPPORTED"),
         Kind::Internal => ("InternalError", "ERR_DLOCK_INTERNAL"),
         Kind::Deadlock => ("DeadlockError", "ERR_DLOCK_DEADLOCK"),

@@ -9,7 +9,7 @@ use crate::options::{in_millis, millis};
 
 /// What may still be asked of a lease that is over.
 #[napi(object, object_from_js = false, use_nullable = true)]
-pub struct Over {
+pub struct EndedLease {
     /// The error that tells of its loss.
     pub loss: Option<Unknown<'static>>,
     pub token: String,
@@ -18,9 +18,9 @@ pub struct Over {
 }
 
 /// Forgets the lease; its object keeps this.
-fn over(caller: &Caller, lease: i64, lost: bool) -> Option<Over> {
+fn over(caller: &Caller, lease: i64, lost: bool) -> Option<EndedLease> {
     let lease = caller.half().leases.borrow_mut().remove(lease)?;
-    Some(Over {
+    Some(EndedLease {
         loss: if lost { caller.error(&lease.loss()).ok() } else { None },
         token: lease.token(),
         ttl: in_millis(lease.ttl()),
@@ -30,7 +30,7 @@ fn over(caller: &Caller, lease: i64, lost: bool) -> Option<Over> {
 
 fn with<T>(caller: &Caller, lease: i64, act: impl FnOnce(&Lease) -> dlock::Result<T>) -> Result<T> {
     let done = caller.half().leases.borrow().get(lease).and_then(act);
-    caller.told(done)
+    caller.or_throw(done)
 }
 
 fn call<T: Send + 'static, V: ToNapiValue>(
@@ -95,7 +95,7 @@ pub fn loss(caller: Caller, lease: i64) -> Result<Unknown<'static>> {
 /// Has its loss told.
 #[napi(catch_unwind)]
 pub fn watch(caller: Caller, lease: i64) -> Result<()> {
-    caller.told(caller.watch(lease))
+    caller.or_throw(caller.watch(lease))
 }
 
 /// Gives it back in the background; its key if it was held.
@@ -107,7 +107,7 @@ pub fn abandon(caller: Caller, lease: i64) -> Result<Option<String>> {
 
 /// Forgets it. What is still held is given back in the background.
 #[napi(catch_unwind)]
-pub fn free(caller: Caller, lease: i64) -> Result<Option<Over>> {
+pub fn free(caller: Caller, lease: i64) -> Result<Option<EndedLease>> {
     let lost = caller.half().leases.borrow().get(lease).is_ok_and(|lease| lease.state() == State::Lost);
     Ok(over(&caller, lease, lost))
 }

@@ -7,6 +7,8 @@ use dlock::{Error, Lock, Result};
 use napi::bindgen_prelude::Either4;
 use napi_derive::napi;
 
+use crate::bridge::Caller;
+
 /// Milliseconds. Names the option in what it complains of.
 pub(crate) fn millis(what: &str, number: f64) -> Result<Duration> {
     if number.is_nan() || number < 0.0 {
@@ -40,7 +42,7 @@ pub struct Terms {
     pub wait: Option<f64>,
     /// How often, and how long in between.
     pub retry: Option<Vec<f64>>,
-    pub renew: Option<bool>,
+    pub auto_renew: Option<bool>,
     pub max_hold: Option<f64>,
     pub token: Option<String>,
     pub label: Option<String>,
@@ -59,8 +61,8 @@ impl Terms {
         if let Some([tries, delay]) = self.retry.as_deref() {
             lock = lock.retry((count("retry: tries", *tries)?, millis("retry: delay", *delay)?));
         }
-        if let Some(renew) = self.renew {
-            lock = lock.auto_renew(renew);
+        if let Some(auto_renew) = self.auto_renew {
+            lock = lock.auto_renew(auto_renew);
         }
         if let Some(hold) = self.max_hold {
             lock = lock.max_hold(millis("maxHold", hold)?);
@@ -79,6 +81,13 @@ impl Terms {
         }
         Ok(lock)
     }
+}
+
+/// The end of a message about an option that doesn't exist: the one that was probably meant.
+#[napi(catch_unwind)]
+pub fn did_you_mean(_caller: Caller, name: String, known: Vec<String>) -> String {
+    let known: Vec<_> = known.iter().map(String::as_str).collect();
+    dlock::options::did_you_mean(&name, &known)
 }
 
 /// One option of a connection, named as in a URL.

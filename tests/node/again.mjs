@@ -59,7 +59,7 @@ export async function crossed(url, first, makeSecond) {
     assert.equal((await lease.release()).lost, true)
   }
   kept.check()
-  for (const copy of [first, second]) await assert.rejects(copy.connect('nosuch'), copy.ConfigError)
+  for (const copy of [first, second]) await assert.rejects(copy.connect('nosuch'), copy.InvalidArgumentError)
   await assert.rejects(two.acquire('kept', { wait: 0 }), second.LockTimeoutError)
   assert.throws(() => first.register('x', two), { code: 'ERR_INVALID_ARG_TYPE', message: /this copy/ })
   await kept.release()

@@ -69,7 +69,7 @@ test('an exit handler of the own may still use locks', async () => {
       console.log(lease.validFor())
       lease.release()
       client.acquire('k2')
-      client.holders('k').catch(() => {})
+      client.contenders('k').catch(() => {})
     })`
   const { code, said, complained } = await run(source)
   assert.deepEqual([code, said.trim()], [0, '0'], complained)
@@ -94,7 +94,7 @@ const ALIVE = {
   'an idle client does not keep the process': ['', 'ended'],
   'a held lease does not': ["await client.acquire('k')", 'ended'],
   'a watched lease does not': ["const { signal } = await client.acquire('k')", 'ended'],
-  'a settled call does not': ["await client.holders('k'); await (await client.acquire('k')).release()", 'ended'],
+  'a settled call does not': ["await client.contenders('k'); await (await client.acquire('k')).release()", 'ended'],
   'a pending acquire does': ["await client.acquire('k'); client.acquire('k', { wait: 300 }).catch(() => console.log('timeout'))", 'timeout'],
   'a pending request does': ["await client.acquire('k'); client.request('k', { wait: 300 }, () => {}).catch(() => console.log('timeout'))", 'timeout'],
   'a lease with ref: true does, until it is released': [
@@ -102,7 +102,7 @@ const ALIVE = {
     'released',
   ],
   'a lease with ref: true does, until it is lost': [
-    "const lease = await client.acquire('k', { ref: true, ttl: 300, renew: false }); lease.signal.addEventListener('abort', () => console.log('lost'))",
+    "const lease = await client.acquire('k', { ref: true, ttl: 300, autoRenew: false }); lease.signal.addEventListener('abort', () => console.log('lost'))",
     'lost',
   ],
   'a callback under ref: true does': [

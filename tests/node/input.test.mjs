@@ -42,7 +42,7 @@ for (const [name, call] of Object.entries(CALLS)) {
       wait: ['5', null, []],
       maxHold: ['5', null],
       retry: [5, '3', null, [3], [3, '5'], [1, 2, 3], {}, { tries: 3 }, { tries: '3', delay: 5 }],
-      renew: [1, 'true', null],
+      autoRenew: [1, 'true', null],
       fair: [1, null],
       handoff: ['1', null, 1n],
       token: [5, null, {}],
@@ -70,24 +70,32 @@ for (const [name, call] of Object.entries(CALLS)) {
     }
     for (const [option, values] of Object.entries(wrong)) {
       for (const value of values) {
-        const error = await refuses('ERR_DLOCK_CONFIG', () => call('k', { [option]: value }))
-        assert.ok(error instanceof dlock.ConfigError)
+        const error = await refuses('ERR_DLOCK_INVALID', () => call('k', { [option]: value }))
+        assert.ok(error instanceof dlock.InvalidArgumentError)
       }
     }
   })
 
   test(`${name}: an unknown option, and which are known`, async () => {
     for (const option of ['tll', 'TTL', 'max_hold', 'service', '__proto__x', 'toString']) {
-      const error = await refuses('ERR_DLOCK_CONFIG', () => call('k', { [option]: 1 }))
-      assert.match(error.message, new RegExp(`"${option}".*ttl, wait, retry, renew, maxHold`))
+      const error = await refuses('ERR_DLOCK_INVALID', () => call('k', { [option]: 1 }))
+      assert.match(error.message, new RegExp(`"${option}".*ttl, wait, retry, autoRenew, maxHold`))
+    }
+  })
+
+  test(`${name}: an unknown option, and which was meant`, async () => {
+    const meant = { renew: 'autoRenew', auto_renew: 'autoRenew', timeout: 'wait', max_hold: 'maxHold', tll: 'ttl' }
+    for (const [option, known] of Object.entries(meant)) {
+      const error = await refuses('ERR_DLOCK_INVALID', () => call('k', { [option]: 1 }))
+      assert.ok(error.message.includes(`"${option}" doesn't exist (did you mean ${known}?); there are: ttl`), error.message)
     }
   })
 
   test(`${name}: names that are no keys`, async () => {
     for (const key of ['', 'x'.repeat(513), '鍵'.repeat(171), 'a\0b', 'a\ud800', '\udc00b', '\ud83d'.repeat(2)]) {
-      await refuses('ERR_DLOCK_CONFIG', () => call(key))
+      await refuses('ERR_DLOCK_INVALID', () => call(key))
     }
-    await refuses('ERR_DLOCK_CONFIG', () => call('x'.repeat(100_000)))
+    await refuses('ERR_DLOCK_INVALID', () => call('x'.repeat(100_000)))
   })
 }
 
@@ -101,7 +109,7 @@ test('names that look bad and are keys', async () => {
 })
 
 test('undefined options are options that were not given', async () => {
-  const names = ['ttl', 'wait', 'retry', 'renew', 'maxHold', 'token', 'label', 'fair', 'handoff', 'signal', 'ref']
+  const names = ['ttl', 'wait', 'retry', 'autoRenew', 'maxHold', 'token', 'label', 'fair', 'handoff', 'signal', 'ref']
   const none = Object.fromEntries(names.map((name) => [name, undefined]))
   await (await client.acquire('k', none)).release()
   await client.request('k', { ...none, mode: undefined, steal: undefined, ifAvailable: undefined }, () => {})
@@ -118,15 +126,15 @@ test('both ways to say retry', async () => {
 test('other calls: arguments of the wrong type', async () => {
   const lease = await client.acquire('k')
   for (const wrong of [null, 5, {}, []]) {
-    await refuses('ERR_INVALID_ARG_TYPE', () => client.holders(wrong))
+    await refuses('ERR_INVALID_ARG_TYPE', () => client.contenders(wrong))
     await refuses('ERR_INVALID_ARG_TYPE', () => client.breakLock(wrong))
     assert.throws(() => dlock.register('x', wrong), { code: 'ERR_INVALID_ARG_TYPE' })
     assert.throws(() => dlock.register(wrong, client), { code: 'ERR_INVALID_ARG_TYPE' })
   }
   for (const wrong of [null, '5', {}]) await refuses('ERR_INVALID_ARG_TYPE', () => lease.renew(wrong))
-  for (const wrong of [-1, 0, NaN, 1e300]) await refuses('ERR_DLOCK_CONFIG', () => lease.renew(wrong))
-  assert.throws(() => dlock.register('', client), { code: 'ERR_DLOCK_CONFIG' })
-  await refuses('ERR_DLOCK_CONFIG', () => client.holders(''))
+  for (const wrong of [-1, 0, NaN, 1e300]) await refuses('ERR_DLOCK_INVALID', () => lease.renew(wrong))
+  assert.throws(() => dlock.register('', client), { code: 'ERR_DLOCK_INVALID' })
+  await refuses('ERR_DLOCK_INVALID', () => client.contenders(''))
   lease.check()
   await lease.release()
 })
@@ -142,42 +150,42 @@ test('connect: arguments that make no client', async () => {
     await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect(wrong))
   }
   for (const unset of [[undefined], [null], [undefined, undefined], [undefined, {}], [''], ['', {}], [' ']]) {
-    const error = await refuses('ERR_DLOCK_CONFIG', () => dlock.connect(...unset))
+    const error = await refuses('ERR_DLOCK_INVALID', () => dlock.connect(...unset))
     assert.match(error.message, /variable isn't set/)
   }
   for (const config of [undefined, null, '']) {
-    const error = await refuses('ERR_DLOCK_CONFIG', () => dlock.connect({ config }))
+    const error = await refuses('ERR_DLOCK_INVALID', () => dlock.connect({ config }))
     assert.match(error.message, /variable isn't set/)
   }
-  const nothing = await refuses('ERR_DLOCK_CONFIG', () => dlock.connect({}))
+  const nothing = await refuses('ERR_DLOCK_INVALID', () => dlock.connect({}))
   assert.match(nothing.message, /config is undefined/)
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect({ config: 5 }))
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect('file', { dir: {} }))
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect('redis', { addrs: [5] }))
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.connect('redis', 5))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect({ confg: 'x' }))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect({ config: '/nonexistent.yaml' }))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('memory://', {}))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('nosuch'))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('redis', { db: -1 }))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('redis', { connectTimeout: -1 }))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('redis', { connectTimeout: NaN }))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('file\ud800'))
-  const error = await refuses('ERR_DLOCK_CONFIG', () => dlock.connect('redis', { adrs: 'a:1' }))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect({ confg: 'x' }))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect({ config: '/nonexistent.yaml' }))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect('memory://', {}))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect('nosuch'))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect('redis', { db: -1 }))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect('redis', { connectTimeout: -1 }))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect('redis', { connectTimeout: NaN }))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.connect('file\ud800'))
+  const error = await refuses('ERR_DLOCK_INVALID', () => dlock.connect('redis', { adrs: 'a:1' }))
   assert.match(error.message, /addrs/)
 })
 
 test('module functions: as the methods, and service', async () => {
   process.env.DLOCK_URL = memory()
-  for (const call of [dlock.acquire, dlock.tryAcquire, dlock.holders, dlock.breakLock]) {
+  for (const call of [dlock.acquire, dlock.tryAcquire, dlock.contenders, dlock.breakLock]) {
     await refuses('ERR_INVALID_ARG_TYPE', () => call(5))
     await refuses('ERR_INVALID_ARG_TYPE', () => call('k', { service: 5 }))
     await refuses('ERR_INVALID_ARG_TYPE', () => call('k', null))
-    await refuses('ERR_DLOCK_CONFIG', () => call('k', { service: 'nosuch' }))
-    await refuses('ERR_DLOCK_CONFIG', () => call('k', { nosuch: 1 }))
+    await refuses('ERR_DLOCK_INVALID', () => call('k', { service: 'nosuch' }))
+    await refuses('ERR_DLOCK_INVALID', () => call('k', { nosuch: 1 }))
   }
   await refuses('ERR_INVALID_ARG_TYPE', () => dlock.request('k'))
-  await refuses('ERR_DLOCK_CONFIG', () => dlock.query({ servce: 'x' }))
+  await refuses('ERR_DLOCK_INVALID', () => dlock.query({ servce: 'x' }))
   delete process.env.DLOCK_URL
 })
 

@@ -77,7 +77,7 @@ test('the signal of a lease that was released stays as it is', async () => {
 })
 
 test('the end of a ttl that is not renewed', async () => {
-  const lease = await client.acquire('k', { ttl: 150, renew: false })
+  const lease = await client.acquire('k', { ttl: 150, autoRenew: false })
   assert.ok(lease.validFor() <= 150)
   await until(() => lease.signal.aborted)
   assert.equal(lease.signal.reason.code, 'ERR_DLOCK_LOST')
@@ -85,7 +85,7 @@ test('the end of a ttl that is not renewed', async () => {
 })
 
 test('renew with another ttl', async () => {
-  const lease = await client.acquire('k', { ttl: 200, renew: false })
+  const lease = await client.acquire('k', { ttl: 200, autoRenew: false })
   assert.equal(await lease.renew(20_000), undefined)
   assert.equal(lease.ttl, 20_000)
   assert.ok(lease.validFor() > 200)
@@ -153,7 +153,7 @@ for (const flag of ['--unhandled-rejections=strict', '--unhandled-rejections=thr
       import { connect } from 'dlock-rs'
       const client = await connect('memory://x')
       const lease = await client.acquire('k')
-      const other = await client.acquire('k2', { ttl: 100, renew: false })
+      const other = await client.acquire('k2', { ttl: 100, autoRenew: false })
       lease.signal; other.signal
       await client.breakLock('k')
       await new Promise((resolve) => setTimeout(resolve, 300))

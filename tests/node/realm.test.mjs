@@ -33,7 +33,7 @@ async function cross(url, context) {
   assert.equal(await other.tryAcquire('k'), null)
   await lease.renew()
   assert.equal(lease.ttl, 20_000)
-  const [holder] = await client.holders('k')
+  const [holder] = await client.contenders('k')
   assert.equal(holder.fence, lease.fence)
   assert.deepEqual({ ...(await lease.release()) }, { lost: false })
   assert.ok(await free())
@@ -73,11 +73,11 @@ async function cross(url, context) {
   const object = of('Object.prototype')
   const held = await client.acquire('k')
   const snapshot = await client.query()
-  for (const list of [await client.holders('k'), snapshot.held, snapshot.pending]) {
+  for (const list of [await client.contenders('k'), snapshot.held, snapshot.pending]) {
     assert.equal(Object.getPrototypeOf(list), array)
     for (const one of list) assert.equal(Object.getPrototypeOf(one), object)
   }
-  for (const one of [client.capability, snapshot]) assert.equal(Object.getPrototypeOf(one), object)
+  for (const one of [client.capabilities, snapshot]) assert.equal(Object.getPrototypeOf(one), object)
   for (const call of [client.ping(), held.renew(), client.breakLock('free')]) {
     assert.ok(call instanceof of('Promise'))
     await call

@@ -83,7 +83,7 @@ test('aborted at any moment of its way: nothing stays held', async (t) => {
   assert.ok(given > 0 && aborted > 0, 'both were seen')
   // Far below the ttl: nothing that was given up is left.
   await (await waiter.acquire('k', { wait: 5000 })).release()
-  await until(async () => (await waiter.holders('k')).length === 0)
+  await until(async () => (await waiter.contenders('k')).length === 0)
 })
 
 test('100,000 calls on one signal: flat heap, no listeners, the own handler still runs', async (t) => {

@@ -87,7 +87,7 @@ test('the default client, services and register', async () => {
     async function using_() {
       const lease = await dlock.acquire('k')
       assert.equal(await dlock.tryAcquire('k'), null)
-      assert.equal((await dlock.holders('k')).length, 1)
+      assert.equal((await dlock.contenders('k')).length, 1)
       assert.deepEqual((await dlock.query()).held.map(({ name, mode }) => [name, mode]), [['k', 'exclusive']])
       assert.equal(await dlock.request('k2', (lease) => lease.name), 'k2')
       const audit = await dlock.connect('memory://one')
@@ -101,7 +101,7 @@ test('the default client, services and register', async () => {
       assert.deepEqual(await lease.release(), { lost: true })
       await other.release()
       const error = await dlock.query({ service: 'nosuch' }).catch((error) => error)
-      assert.equal(error.code, 'ERR_DLOCK_CONFIG')
+      assert.equal(error.code, 'ERR_DLOCK_INVALID')
       assert.match(error.message, /audit/)
     }`
   process.env.DLOCK_URL = memory()
@@ -126,11 +126,11 @@ test('query tells of what is held and waited for', async () => {
   assert.deepEqual(await client.query(), { held: [], pending: [] })
 })
 
-test('holders tell what is known, and null for what is not', async () => {
+test('contenders tell what is known, and null for what is not', async () => {
   const client = await dlock.connect(memory())
-  assert.deepEqual(await client.holders('k'), [])
+  assert.deepEqual(await client.contenders('k'), [])
   const lease = await client.acquire('k', { label: 'report', token: 't' })
-  const [holder] = await client.holders('k')
+  const [holder] = await client.contenders('k')
   const { age, ...rest } = holder
   assert.ok(age >= 0 && age < 60_000)
   const known = { held: true, token: 't', label: 'report', pid: process.pid, fence: lease.fence, ttl: null }
@@ -138,11 +138,11 @@ test('holders tell what is known, and null for what is not', async () => {
   await lease.release()
 })
 
-test('capability', async () => {
-  const { capability } = await dlock.connect(memory())
-  assert.equal(capability.fence, true)
-  assert.equal(capability.minTtl, 100)
-  assert.equal(typeof capability.guarantee, 'string')
+test('capabilities', async () => {
+  const { capabilities } = await dlock.connect(memory())
+  assert.equal(capabilities.fence, true)
+  assert.equal(capabilities.minTtl, 100)
+  assert.equal(typeof capabilities.guarantee, 'string')
 })
 
 test('errors have class, code, kind and context', async () => {
@@ -150,9 +150,9 @@ test('errors have class, code, kind and context', async () => {
   const lease = await client.acquire('k')
   const error = await failure(client.acquire('k', { wait: 0 }))
   assert.ok(error instanceof dlock.LockTimeoutError && error instanceof dlock.DlockError && error instanceof Error)
-  const { name, code, kind, temporary, key, service } = error
-  const said = { name: 'LockTimeoutError', code: 'ERR_DLOCK_TIMEOUT', kind: 'timeout', temporary: true, key: 'k', service: 'memory' }
-  assert.deepEqual({ name, code, kind, temporary, key, service }, said)
+  const { name, code, kind, temporary, key, backend } = error
+  const said = { name: 'LockTimeoutError', code: 'ERR_DLOCK_TIMEOUT', kind: 'timeout', temporary: true, key: 'k', backend: 'memory' }
+  assert.deepEqual({ name, code, kind, temporary, key, backend }, said)
   assert.match(error.stack, /surface\.test\.mjs/, 'it says where the call was')
   await lease.release()
 })
@@ -171,9 +171,9 @@ test('close ends waiters and leases, and only its own', async () => {
   const waiter = failure(one.acquire('k2'))
   await one.close()
   await one.close()
-  assert.equal((await waiter).code, 'ERR_DLOCK_CONFIG')
+  assert.equal((await waiter).code, 'ERR_DLOCK_INVALID')
   assert.equal(mine.validFor(), 0)
-  assert.equal((await failure(one.acquire('k'))).code, 'ERR_DLOCK_CONFIG')
+  assert.equal((await failure(one.acquire('k'))).code, 'ERR_DLOCK_INVALID')
   other.check()
   await other[Symbol.asyncDispose]()
   await two[Symbol.asyncDispose]()

@@ -1,6 +1,6 @@
 /** What the types allow, and what they refuse. Never run: `tsc` checks it. */
 import * as dlock from 'dlock-rs'
-import standard, { type Holder, type LockOptions, type RequestOptions, type Snapshot } from 'dlock-rs'
+import standard, { type Contender, type LockOptions, type RequestOptions, type Snapshot } from 'dlock-rs'
 
 export async function right(): Promise<void> {
   const client: dlock.Client = await dlock.connect('redis://localhost')
@@ -9,7 +9,7 @@ export async function right(): Promise<void> {
   await dlock.connect('etcd', { endpoints: 'a:1,b:2', username: 'u', dialTimeout: 500 })
   await dlock.connect('file', { dir: '/d' })
   await dlock.connect({ config: 'dlock.yaml' })
-  const options: LockOptions = { ttl: 1, wait: 0, retry: [3, 10], renew: false, maxHold: 5, token: 't', label: 'l' }
+  const options: LockOptions = { ttl: 1, wait: 0, retry: [3, 10], autoRenew: false, maxHold: 5, token: 't', label: 'l' }
   const more: LockOptions = { fair: true, handoff: 0, ref: true, retry: { tries: 1, delay: 2 }, signal: undefined }
   const lease: dlock.Lease = await client.acquire('k', { ...options, ...more, signal: AbortSignal.timeout(5) })
   const tried: dlock.Lease | null = await client.tryAcquire('k')
@@ -25,10 +25,10 @@ export async function right(): Promise<void> {
   await client.request('k', asked, (lease) => lease?.check())
   const snapshot: Snapshot = await dlock.query({ service: 's' })
   const names: string[] = snapshot.held.map(({ name }) => name)
-  const holders: Holder[] = await client.holders('k')
+  const contenders: Contender[] = await client.contenders('k')
   dlock.register('audit', client)
   await dlock.acquire('k', { service: 'audit' })
-  const backend: string = standard.Client.name + client.backend + client.capability.minTtl
+  const backend: string = standard.Client.name + client.backend + client.capabilities.minTtl
   {
     await using other = await dlock.acquire('k')
     other.check()
@@ -43,7 +43,7 @@ export async function right(): Promise<void> {
       void [code, temporary]
     }
   }
-  void [tried, fence, lost, number, text, maybe, names, holders, backend]
+  void [tried, fence, lost, number, text, maybe, names, contenders, backend]
 }
 
 export async function wrong(client: dlock.Client, lease: dlock.Lease): Promise<void> {

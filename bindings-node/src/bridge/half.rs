@@ -15,7 +15,7 @@ use napi::bindgen_prelude::{
 };
 use napi::{Env, JsValue, Status, check_status, sys};
 
-use super::Port;
+use super::LoopPort;
 use crate::client::Client;
 use crate::numbers::Numbers;
 
@@ -50,7 +50,7 @@ pub(crate) fn join(env: Env, hooks: &Object<'_>) -> Result<Unknown<'static>> {
 
 unsafe extern "C" fn leave(_: sys::napi_env, number: *mut c_void, port: *mut c_void) {
     // SAFETY: from `join`; the end of the value that stands for the copy.
-    let port = unsafe { Rc::from_raw(port.cast::<Port>().cast_const()) };
+    let port = unsafe { Rc::from_raw(port.cast::<LoopPort>().cast_const()) };
     let half = port.halves.borrow_mut().remove(&number.addr());
     if let Some(half) = half {
         port.let_go(half.holds.take());
@@ -87,7 +87,7 @@ impl Drop for Half {
 
 /// Whose call it is: the first argument of each function.
 pub struct Caller {
-    port: Rc<Port>,
+    port: Rc<LoopPort>,
     number: usize,
     half: Rc<Half>,
 }
@@ -110,7 +110,7 @@ struct Deferred(sys::napi_deferred);
 // SAFETY: other threads only carry it; it is used on the environment's thread.
 unsafe impl Send for Deferred {}
 
-impl Port {
+impl LoopPort {
     fn value(&self, value: impl ToNapiValue) -> Result<Unknown<'static>> {
         let raw = self.env.raw();
         // SAFETY: on the environment's thread, in a call or drain of ours.
@@ -131,7 +131,7 @@ impl Port {
 }
 
 impl Caller {
-    fn of(port: Rc<Port>, number: usize) -> Option<Self> {
+    fn of(port: Rc<LoopPort>, number: usize) -> Option<Self> {
         let half = port.halves.borrow().get(&number)?.clone();
         Some(Self { port, number, half })
     }
@@ -157,13 +157,13 @@ impl Caller {
     pub(crate) fn error(&self, error: &Error) -> Result<Unknown<'static>> {
         type Arguments = FnArgs<(&'static str, String, bool, Option<String>, Option<String>)>;
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        let (key, service) = (owned(error.key()), owned(error.backend()));
-        let arguments = (error.kind().name(), error.to_string(), error.is_temporary(), key, service);
+        let (key, backend) = (owned(error.key()), owned(error.backend()));
+        let arguments = (error.kind().name(), error.to_string(), error.is_temporary(), key, backend);
         self.half.hook::<Arguments, Unknown<'static>>("failure")?.call(arguments.into())
     }
 
     /// What the core says; its error as the one to be thrown.
-    pub(crate) fn told<T>(&self, result: dlock::Result<T>) -> Result<T> {
+    pub(crate) fn or_throw<T>(&self, result: dlock::Result<T>) -> Result<T> {
         result.map_err(|error| self.error(&error).map_or_else(|failed| failed, napi::Error::from))
     }
 
@@ -174,9 +174,9 @@ impl Caller {
         op: dlock::Result<Op<T>>,
         convert: impl FnOnce(&Self, T) -> V + Send + 'static,
     ) -> Result<Unknown<'static>> {
-        let mut op = self.told(op)?;
+        let mut op = self.or_throw(op)?;
         if let Some(result) = op.settled() {
-            let value = self.told(result)?;
+            let value = self.or_throw(result)?;
             return self.port.value(convert(self, value));
         }
         let (mut deferred, mut promise) = (null_mut(), null_mut());
@@ -185,15 +185,15 @@ impl Caller {
         let deferred = Deferred(deferred);
         let outbox = self.port.outbox.clone();
         let ending = || Error::new(Kind::Cancelled, "the process is ending");
-        let call = self.told(outbox.begin(op.canceller()).ok_or_else(ending))?;
+        let call = self.or_throw(outbox.begin(op.canceller()).ok_or_else(ending))?;
         self.port.hold();
         let number = self.number;
         op.on_done(move |result| {
-            let settle = move |port: &Rc<Port>| {
+            let settle = move |port: &Rc<LoopPort>| {
                 port.let_go(1);
                 // Without its copy nobody has the promise: what was obtained is dropped, which gives it back.
                 let value = match Self::of(port.clone(), number) {
-                    Some(caller) => caller.told(result).and_then(|value| port.value(convert(&caller, value))),
+                    Some(caller) => caller.or_throw(result).and_then(|value| port.value(convert(&caller, value))),
                     None => port.value(()),
                 };
                 port.conclude(deferred, value);
@@ -220,7 +220,7 @@ impl Caller {
     pub(crate) fn watch(&self, lease: i64) -> dlock::Result<()> {
         let (outbox, number) = (self.port.outbox.clone(), self.number);
         self.half.leases.borrow().get(lease)?.on_lost_here(move || {
-            let tell = move |port: &Rc<Port>| {
+            let tell = move |port: &Rc<LoopPort>| {
                 // Whatever it throws is nobody's.
                 let _ = Self::of(port.clone(), number)
                     .map(|caller| caller.half.hook::<i64, ()>("lost").and_then(|lost| lost.call(lease)));

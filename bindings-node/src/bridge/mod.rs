@@ -26,7 +26,7 @@ use outbox::{END, Outbox};
 pub(crate) use outbox::shutdown;
 
 /// One environment: the main thread's, or a worker's. Only its own thread has it.
-struct Port {
+struct LoopPort {
     env: Env,
     outbox: Arc<Outbox>,
     /// Reasons to keep the loop alive: calls under way, and what was asked for.
@@ -36,13 +36,13 @@ struct Port {
 }
 
 /// The port of the environment, made for the first copy of the JavaScript half.
-fn open(env: Env) -> Result<Rc<Port>> {
+fn open(env: Env) -> Result<Rc<LoopPort>> {
     if let Some(port) = port(env)? {
         return Ok(port);
     }
     let outbox = Arc::new(Outbox::default());
     let port =
-        Rc::new(Port { env, outbox: outbox.clone(), holds: Cell::new(0), halves: RefCell::new(BTreeMap::new()) });
+        Rc::new(LoopPort { env, outbox: outbox.clone(), holds: Cell::new(0), halves: RefCell::new(BTreeMap::new()) });
     let (raw, own) = (env.raw(), Rc::into_raw(port.clone()).cast::<c_void>().cast_mut());
     // SAFETY: `free` takes the count back, once, after the last JavaScript of the environment.
     check_status!(unsafe { sys::napi_set_instance_data(raw, own, Some(free), null_mut()) })?;
@@ -62,7 +62,7 @@ fn open(env: Env) -> Result<Rc<Port>> {
 }
 
 /// The port of the environment. `None`: no copy of the JavaScript half was loaded yet.
-fn port(env: Env) -> Result<Option<Rc<Port>>> {
+fn port(env: Env) -> Result<Option<Rc<LoopPort>>> {
     let mut port = null_mut();
     // SAFETY: on the environment's thread.
     check_status!(unsafe { sys::napi_get_instance_data(env.raw(), &raw mut port) })?;
@@ -71,8 +71,8 @@ fn port(env: Env) -> Result<Option<Rc<Port>>> {
 }
 
 /// One count more of a port that `open` made and `free` hasn't freed.
-unsafe fn shared(port: *mut c_void) -> Rc<Port> {
-    let port = port.cast::<Port>().cast_const();
+unsafe fn shared(port: *mut c_void) -> Rc<LoopPort> {
+    let port = port.cast::<LoopPort>().cast_const();
     // SAFETY: as the caller promises.
     unsafe {
         Rc::increment_strong_count(port);
@@ -82,14 +82,14 @@ unsafe fn shared(port: *mut c_void) -> Rc<Port> {
 
 unsafe extern "C" fn free(_: sys::napi_env, port: *mut c_void, _: *mut c_void) {
     // SAFETY: from `open`; the environment's last act.
-    drop(unsafe { Rc::from_raw(port.cast::<Port>().cast_const()) });
+    drop(unsafe { Rc::from_raw(port.cast::<LoopPort>().cast_const()) });
 }
 
 /// The end of the environment, of a worker that ends or is terminated: gives back all it has. The process may end next,
 /// so that is waited for.
 unsafe extern "C" fn end(port: *mut c_void) {
     // SAFETY: from `open`, and not freed before the hooks have run.
-    let port = unsafe { &*port.cast::<Port>() };
+    let port = unsafe { &*port.cast::<LoopPort>() };
     let until = Instant::now().plus(END);
     let first = port.outbox.close();
     let halves = port.halves.take();
@@ -126,7 +126,7 @@ unsafe extern "C" fn drain(env: sys::napi_env, _: sys::napi_value, port: *mut c_
     }
 }
 
-impl Port {
+impl LoopPort {
     /// Keeps the loop alive, until let go as often.
     fn hold(&self) {
         self.holds.set(self.holds.get() + 1);

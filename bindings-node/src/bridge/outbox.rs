@@ -12,10 +12,10 @@ use dlock::Canceller;
 use dlock::clock::Instant;
 use napi::{Env, sys};
 
-use super::Port;
+use super::LoopPort;
 
 /// What is to be done on the loop's thread. Dropped undone, it gives back what it carries.
-pub(super) type Done = Box<dyn FnOnce(&Rc<Port>) + Send>;
+pub(super) type Done = Box<dyn FnOnce(&Rc<LoopPort>) + Send>;
 
 /// Every environment's outbox.
 static OUTBOXES: Mutex<Vec<Weak<Outbox>>> = Mutex::new(Vec::new());
