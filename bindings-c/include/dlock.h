@@ -68,18 +68,18 @@
 #define DLOCK_VERSION_MINOR 1
 #define DLOCK_VERSION_PATCH 0
 
-/* Where a dlock_options begins. */
+/* Initialiser for dlock_options. */
 #define DLOCK_OPTIONS_INIT {sizeof(dlock_options), 0, -1, 0, 0, 0, 0, 1, -1, NULL, NULL}
-/* Where a dlock_capabilities begins. */
-#define DLOCK_CAPABILITIES_INIT {sizeof(dlock_capabilities), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL}
+/* Initialiser for dlock_capability_set. */
+#define DLOCK_CAPABILITY_SET_INIT {sizeof(dlock_capability_set), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL}
 
-// The ordinary course of a lock.
+// Debug: normal lock activity.
 #define DLOCK_LOG_DEBUG 0
 
-// What one may want to know.
+// Info.
 #define DLOCK_LOG_INFO 1
 
-// What somebody should look at.
+// Warning: needs attention.
 #define DLOCK_LOG_WARN 2
 
 // How a call ended. The numbers never change.
@@ -109,21 +109,21 @@ typedef enum {
 // One backend, and what this process shares for it.
 typedef struct dlock_client dlock_client;
 
-// What went wrong: status, message, key, service, and whether trying again can help.
+// What went wrong: status, message, key, backend, and whether trying again can help.
 typedef struct dlock_error dlock_error;
 
 // A lock that is held, until it is released, lost or freed.
 typedef struct dlock_lease dlock_lease;
 
-// What dlock_holders and dlock_query give.
+// What dlock_contenders and dlock_query give.
 typedef struct dlock_list dlock_list;
 
 // An acquire in the background.
 typedef struct dlock_op dlock_op;
 
-// What a backend can do and promises; 1 or 0 each. Begin with DLOCK_CAPABILITIES_INIT.
+// What a backend can do and promises; 1 or 0 each. Begin with DLOCK_CAPABILITY_SET_INIT.
 typedef struct {
-    // sizeof(dlock_capabilities), set by DLOCK_CAPABILITIES_INIT.
+    // sizeof(dlock_capability_set), set by DLOCK_CAPABILITY_SET_INIT.
     size_t size;
     // Every grant has a fencing token, greater than all before of its key.
     int32_t fence;
@@ -145,9 +145,9 @@ typedef struct {
     int64_t min_ttl_ms;
     // What it guarantees, in a sentence. Static.
     const char *guarantee;
-} dlock_capabilities;
+} dlock_capability_set;
 
-// The terms of an acquire. Begin with DLOCK_OPTIONS_INIT and change what shall differ.
+// The options of an acquire. Begin with DLOCK_OPTIONS_INIT and change what shall differ.
 typedef struct {
     // sizeof(dlock_options), set by DLOCK_OPTIONS_INIT.
     size_t size;
@@ -164,12 +164,12 @@ typedef struct {
     // How many times in a row the lock may be passed on inside this process.
     uint32_t handoff;
     // Whether the lease is renewed in the background, every ttl/3. 1, INIT, or 0.
-    int32_t renew;
+    int32_t auto_renew;
     // First come, first served across processes. -1, INIT: as the backend does; 1: yes, or DLOCK_UNSUPPORTED; 0.
     int32_t fair;
     // The text that proves ownership, stored as given. NULL: unique to each acquisition.
     const char *token;
-    // Free text shown by dlock_holders. NULL: none.
+    // Free text shown by dlock_contenders. NULL: none.
     const char *label;
 } dlock_options;
 
@@ -180,7 +180,7 @@ typedef void (*dlock_acquired)(void *user, dlock_status status, dlock_lease *lea
 // Called once when a lease is lost.
 typedef void (*dlock_lost)(void *user);
 
-// Somebody who holds a key or waits for it. What the backend can't tell is NULL, -1, or a fence of 0.
+// A contender: it holds a key or waits for it. What the backend can't tell is NULL, -1, or a fence of 0.
 typedef struct {
     // The key.
     const char *key;
@@ -200,9 +200,9 @@ typedef struct {
     int64_t ttl_ms;
     // 1: it holds the lock; 0: it waits.
     int32_t held;
-} dlock_holder;
+} dlock_contender;
 
-// Gets one line. It is there until the call returns.
+// Receives one log line; the string is valid only during the call.
 typedef void (*dlock_logger)(void *user, int32_t level, const char *message);
 
 #ifdef __cplusplus
@@ -220,7 +220,7 @@ const char *dlock_error_message(dlock_error *error);
 const char *dlock_error_key(dlock_error *error);
 
 // The backend concerned. Until dlock_error_free. NULL when it concerns none.
-const char *dlock_error_service(dlock_error *error);
+const char *dlock_error_backend(dlock_error *error);
 
 // Whether trying again can help: 1 or 0.
 int32_t dlock_error_temporary(dlock_error *error);
@@ -266,8 +266,8 @@ void dlock_client_free(dlock_client *client);
 // The backend's name: "memory", "file", "redis". Static. NULL for a bad handle.
 const char *dlock_backend(dlock_client *client);
 
-// What the backend can do and promises, into a struct that begins with DLOCK_CAPABILITIES_INIT.
-dlock_status dlock_capability(dlock_client *client, dlock_capabilities *capabilities, dlock_error **err);
+// What the backend can do and promises, into a struct that begins with DLOCK_CAPABILITY_SET_INIT.
+dlock_status dlock_capabilities(dlock_client *client, dlock_capability_set *capabilities, dlock_error **err);
 
 // For an orderly exit: closes every client of this process, for good. All leases are lost to their holders and given
 // back, all waiters and every later acquire end with DLOCK_INVALID. timeout_ms: for the backends to confirm; -1 without
@@ -357,7 +357,7 @@ dlock_status dlock_lease_on_lost(dlock_lease *lease,
 int dlock_lease_lost_fd(dlock_lease *lease);
 
 // Who holds the key and who waits for it, holder first.
-dlock_status dlock_holders(dlock_client *client, const char *key, dlock_list **list, dlock_error **err);
+dlock_status dlock_contenders(dlock_client *client, const char *key, dlock_list **list, dlock_error **err);
 
 // Which keys this process holds and waits for by clients of this URL; only `key` and `held` are told. No I/O.
 dlock_status dlock_query(dlock_client *client, dlock_list **list, dlock_error **err);
@@ -366,14 +366,14 @@ dlock_status dlock_query(dlock_client *client, dlock_list **list, dlock_error **
 size_t dlock_list_count(dlock_list *list);
 
 // One of the list, from 0. It and its texts are there until dlock_list_free. NULL: behind the end, or a bad handle.
-const dlock_holder *dlock_list_at(dlock_list *list, size_t index);
+const dlock_contender *dlock_list_at(dlock_list *list, size_t index);
 
 // Frees a list. NULL and bad handles: nothing.
 void dlock_list_free(dlock_list *list);
 
 // Takes the lock away from whoever holds it. broken may be NULL; else it gets 1 if anybody held it, or 0. The holder
 // learns of it at its next exchange with the backend: until then only the fencing token guards what it does.
-dlock_status dlock_break(dlock_client *client, const char *key, int32_t *broken, dlock_error **err);
+dlock_status dlock_break_lock(dlock_client *client, const char *key, int32_t *broken, dlock_error **err);
 
 // Has the callback get a line for everything that happens from now on, in order, on a thread of its own: one at a time; a
 // former one gets no more, though a call of it may be under way. NULL: nobody. A slow one delays no lock, but misses

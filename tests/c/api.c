@@ -54,7 +54,7 @@ static void a_lease(dlock_client *client)
 
     CHECK(dlock_try_acquire(client, "k", NULL, &other, &err) == DLOCK_TIMEOUT && !other);
     CHECK(dlock_error_status(err) == DLOCK_TIMEOUT && dlock_error_temporary(err) == 1);
-    CHECK(strcmp(dlock_error_key(err), "k") == 0 && strcmp(dlock_error_service(err), "memory") == 0);
+    CHECK(strcmp(dlock_error_key(err), "k") == 0 && strcmp(dlock_error_backend(err), "memory") == 0);
     CHECK(strstr(dlock_error_message(err), "busy"));
 
     CHECK(dlock_release(lease, &err) == DLOCK_OK && !err);
@@ -71,11 +71,11 @@ static void lists(dlock_client *client)
     dlock_options options = DLOCK_OPTIONS_INIT;
     dlock_lease *lease;
     dlock_list *list = NULL, *empty = NULL;
-    const dlock_holder *holder;
+    const dlock_contender *holder;
     int32_t broken = 7;
     options.label = "mine";
     lease = lease_of(client, "listed", &options);
-    CHECK(dlock_holders(client, "listed", &list, NULL) == DLOCK_OK && dlock_list_count(list) == 1);
+    CHECK(dlock_contenders(client, "listed", &list, NULL) == DLOCK_OK && dlock_list_count(list) == 1);
     holder = dlock_list_at(list, 0);
     CHECK(holder && holder->held == 1 && holder->pid == getpid() && holder->age_ms >= 0);
     CHECK(strcmp(holder->key, "listed") == 0 && strcmp(holder->label, "mine") == 0 && *holder->host);
@@ -90,10 +90,10 @@ static void lists(dlock_client *client)
     CHECK(holder->pid == -1 && holder->age_ms == -1 && holder->ttl_ms == -1 && holder->fence == 0);
     dlock_list_free(list);
 
-    CHECK(dlock_break(client, "listed", &broken, NULL) == DLOCK_OK && broken == 1);
-    CHECK(dlock_break(client, "listed", &broken, NULL) == DLOCK_OK && broken == 0);
-    CHECK(dlock_break(client, "listed", NULL, NULL) == DLOCK_OK);
-    CHECK(dlock_holders(client, "listed", &empty, NULL) == DLOCK_OK && dlock_list_count(empty) == 0);
+    CHECK(dlock_break_lock(client, "listed", &broken, NULL) == DLOCK_OK && broken == 1);
+    CHECK(dlock_break_lock(client, "listed", &broken, NULL) == DLOCK_OK && broken == 0);
+    CHECK(dlock_break_lock(client, "listed", NULL, NULL) == DLOCK_OK);
+    CHECK(dlock_contenders(client, "listed", &empty, NULL) == DLOCK_OK && dlock_list_count(empty) == 0);
     CHECK(!dlock_list_at(empty, 0));
     dlock_list_free(empty);
     dlock_lease_free(lease);
@@ -101,12 +101,12 @@ static void lists(dlock_client *client)
 
 static void clients(void)
 {
-    dlock_capabilities can = DLOCK_CAPABILITIES_INIT;
+    dlock_capability_set can = DLOCK_CAPABILITY_SET_INIT;
     dlock_client *first = client_of("memory://clients"), *second = client_of("memory://clients"), *third = NULL;
     dlock_lease *lease = lease_of(first, "k", NULL), *other = NULL;
     dlock_error *err = NULL;
     CHECK(strcmp(dlock_backend(first), "memory") == 0 && dlock_backend(first) == dlock_backend(second));
-    CHECK(dlock_capability(first, &can, NULL) == DLOCK_OK && can.fence == 1 && can.fifo == 1 && can.processes == 0);
+    CHECK(dlock_capabilities(first, &can, NULL) == DLOCK_OK && can.fence == 1 && can.fifo == 1 && can.processes == 0);
     CHECK(can.min_ttl_ms == 100 && *can.guarantee && can.size == sizeof can);
     CHECK(dlock_ping(first, NULL) == DLOCK_OK);
 
@@ -196,7 +196,7 @@ static void arguments(dlock_client *client)
     static const size_t sizes[] = {0, 1, sizeof(size_t), sizeof(dlock_options) - 8, sizeof(dlock_options) + 8, SIZE_MAX};
     const dlock_options plain = DLOCK_OPTIONS_INIT;
     dlock_options options;
-    dlock_capabilities can = DLOCK_CAPABILITIES_INIT;
+    dlock_capability_set can = DLOCK_CAPABILITY_SET_INIT;
     dlock_lease *lease = NULL;
     dlock_list *list = NULL;
     dlock_client *none = NULL;
@@ -209,7 +209,7 @@ static void arguments(dlock_client *client)
         can.size = sizes[i];
         can.fence = 42;
         if (sizes[i] != sizeof can)
-            CHECK(dlock_capability(client, &can, &err) == DLOCK_INVALID && can.fence == 42);
+            CHECK(dlock_capabilities(client, &can, &err) == DLOCK_INVALID && can.fence == 42);
     }
 #define REFUSED(member, value, text) \
     options = plain;                 \
@@ -224,7 +224,7 @@ static void arguments(dlock_client *client)
     REFUSED(max_hold_ms, -1, "max_hold_ms of -1");
     REFUSED(retry_delay_ms, 10, "retry");
     REFUSED(retry_delay_ms, -10, "retry_delay_ms of -10");
-    REFUSED(renew, 2, "renew of 2");
+    REFUSED(auto_renew, 2, "auto_renew of 2");
     REFUSED(fair, 2, "fair of 2");
     REFUSED(fair, -2, "fair of -2");
     REFUSED(token, "", "token");
@@ -238,11 +238,11 @@ static void arguments(dlock_client *client)
     CHECK(dlock_try_acquire(client, "k", NULL, NULL, &err) == DLOCK_INVALID);
     CHECK(dlock_acquire_async(client, "k", NULL, NULL, NULL, NULL, &err) == DLOCK_INVALID);
     CHECK(dlock_acquire_async(client, NULL, NULL, on_acquired, NULL, NULL, &err) == DLOCK_INVALID);
-    CHECK(dlock_holders(client, NULL, &list, &err) == DLOCK_INVALID);
-    CHECK(dlock_holders(client, "k", NULL, &err) == DLOCK_INVALID);
+    CHECK(dlock_contenders(client, NULL, &list, &err) == DLOCK_INVALID);
+    CHECK(dlock_contenders(client, "k", NULL, &err) == DLOCK_INVALID);
     CHECK(dlock_query(client, NULL, &err) == DLOCK_INVALID);
-    CHECK(dlock_break(client, NULL, NULL, &err) == DLOCK_INVALID);
-    CHECK(dlock_capability(client, NULL, &err) == DLOCK_INVALID);
+    CHECK(dlock_break_lock(client, NULL, NULL, &err) == DLOCK_INVALID);
+    CHECK(dlock_capabilities(client, NULL, &err) == DLOCK_INVALID);
     CHECK(dlock_connect("memory://", NULL, &err) == DLOCK_INVALID);
     /* Nobody's default: NULL alone asks for that. */
     CHECK(dlock_connect("", &none, &err) == DLOCK_INVALID && strstr(dlock_error_message(err), "variable isn't set"));

@@ -48,7 +48,7 @@ static void *calls(void *value)
         dlock_lease_fence(lease);
         dlock_renew(lease, 0, &error);
         work->error = error;
-        dlock_holders(work->client, "x", &list, &error);
+        dlock_contenders(work->client, "x", &list, &error);
         work->list = list, work->error = error;
         dlock_list_free(list);
         work->list = list = NULL;

@@ -60,7 +60,7 @@ static void everything(void)
     CHECK(dlock_lease_wait_lost(held, 20, &err) == DLOCK_TIMEOUT);
     CHECK(dlock_lease_lost_fd(held) >= 0);
     CHECK(dlock_ping(client, &err) == DLOCK_OK);
-    CHECK(dlock_holders(client, "held", &list, &err) == DLOCK_OK && dlock_list_count(list) == 1);
+    CHECK(dlock_contenders(client, "held", &list, &err) == DLOCK_OK && dlock_list_count(list) == 1);
     CHECK(dlock_query(client, &list, &err) == DLOCK_OK);
     ran = 0;
     if (!leaving)
@@ -69,12 +69,12 @@ static void everything(void)
     CHECK(leaving || until_ran(1));
     dlock_lease_free(held);
     held = lease_of(client, "other", NULL);
-    short_lived.ttl_ms = 100, short_lived.renew = 0;
+    short_lived.ttl_ms = 100, short_lived.auto_renew = 0;
     ending = lease_of(client, "ending", &short_lived);
     CHECK(dlock_lease_on_lost(ending, on_lost, &ran, &err) == DLOCK_OK);
     CHECK(dlock_lease_wait_lost(ending, 10000, &err) == DLOCK_LOST);
     CHECK(leaving || until_ran(2));
-    CHECK(dlock_break(client, "other", &broken, &err) == DLOCK_OK && broken == 1);
+    CHECK(dlock_break_lock(client, "other", &broken, &err) == DLOCK_OK && broken == 1);
     CHECK(dlock_lease_wait_lost(held, 10000, &err) == DLOCK_LOST);
     CHECK(dlock_connect(url, &more, &err) == DLOCK_OK);
     CHECK(dlock_try_acquire(more, "held", NULL, &lease, &err) == DLOCK_OK);

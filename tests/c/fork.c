@@ -47,7 +47,7 @@ static void *hammer(void *value)
                 dlock_lease_on_lost(held, on_lost, NULL, NULL); /* which a child then asks for too */
             dlock_lease_token(lease);
         }
-        dlock_holders(client, "x", &list, NULL);
+        dlock_contenders(client, "x", &list, NULL);
         dlock_acquire_async(client, "x", &options, on_any, NULL, &op, NULL);
         dlock_connect("memory://more", &more, NULL);
         if (chance(&seed, 2))

@@ -16,7 +16,7 @@ static void never_lost(void *user)
 static void no_client(void *number)
 {
     dlock_client *bad = (dlock_client *)number;
-    dlock_capabilities can = DLOCK_CAPABILITIES_INIT;
+    dlock_capability_set can = DLOCK_CAPABILITY_SET_INIT;
     dlock_lease *lease = NULL;
     dlock_list *list = NULL;
     dlock_op *op = NULL;
@@ -28,13 +28,13 @@ static void no_client(void *number)
     CHECK(dlock_register("x", bad, &err) == DLOCK_INVALID);
     CHECK(dlock_client_close(bad, 0, &err) == DLOCK_INVALID);
     CHECK(!dlock_backend(bad));
-    CHECK(dlock_capability(bad, &can, &err) == DLOCK_INVALID);
+    CHECK(dlock_capabilities(bad, &can, &err) == DLOCK_INVALID);
     CHECK(dlock_acquire(bad, "k", NULL, &lease, &err) == DLOCK_INVALID);
     CHECK(dlock_try_acquire(bad, "k", NULL, &lease, &err) == DLOCK_INVALID);
     CHECK(dlock_acquire_async(bad, "k", NULL, never, NULL, &op, &err) == DLOCK_INVALID);
-    CHECK(dlock_holders(bad, "k", &list, &err) == DLOCK_INVALID);
+    CHECK(dlock_contenders(bad, "k", &list, &err) == DLOCK_INVALID);
     CHECK(dlock_query(bad, &list, &err) == DLOCK_INVALID);
-    CHECK(dlock_break(bad, "k", &broken, NULL) == DLOCK_INVALID && broken == 7);
+    CHECK(dlock_break_lock(bad, "k", &broken, NULL) == DLOCK_INVALID && broken == 7);
     CHECK(!lease && !list && !op);
     dlock_error_free(err);
 }
@@ -69,7 +69,7 @@ static void no_error(void *number)
     dlock_error_free(bad);
     CHECK(dlock_error_status(bad) == (number ? DLOCK_INVALID : DLOCK_OK));
     CHECK(strcmp(dlock_error_message(bad), "no error") == 0);
-    CHECK(!dlock_error_key(bad) && !dlock_error_service(bad));
+    CHECK(!dlock_error_key(bad) && !dlock_error_backend(bad));
     CHECK(dlock_error_temporary(bad) == 0);
 }
 

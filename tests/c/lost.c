@@ -145,7 +145,7 @@ static void by_breaking(dlock_client *client)
     dlock_lease_free(lease);
     brief.ttl_ms = 300;
     lease = lease_of(client, "break", &brief);
-    CHECK(dlock_break(client, "break", &broken, NULL) == DLOCK_OK && broken == 1);
+    CHECK(dlock_break_lock(client, "break", &broken, NULL) == DLOCK_OK && broken == 1);
     CHECK(readable(dlock_lease_lost_fd(lease), 10000)); /* at a renewal */
     CHECK(dlock_release(lease, NULL) == DLOCK_LOST);
     dlock_lease_free(lease);

@@ -28,7 +28,7 @@ static void start_threads(void)
     int i;
     CHECK(dlock_set_log(on_line, NULL) == DLOCK_OK);
     options.ttl_ms = 100;
-    options.renew = 0;
+    options.auto_renew = 0;
     lease = lease_of(memory, "ends", &options);
     CHECK(dlock_lease_wait_lost(lease, -1, NULL) == DLOCK_LOST);
     CHECK(dlock_acquire_async(memory, "k", NULL, on_acquired, NULL, NULL, NULL) == DLOCK_OK);

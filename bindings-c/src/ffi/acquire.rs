@@ -10,7 +10,7 @@ use super::client::Client;
 use super::error::{Error, Status};
 use super::lease::Lease;
 use super::options::{Options, lock};
-use super::{Handled, Out, User, caught, find, free, guard, keep};
+use super::{Handled, Out, User, catch_panic, free, get, guard, insert};
 use crate::handle::{self, Table};
 
 /// An acquire in the background.
@@ -45,7 +45,7 @@ unsafe fn acquired(
         let out = Out::needed("lease", lease)?;
         // SAFETY: as the caller promises.
         let lock = unsafe { lock(client, key, options) }?;
-        out.put(keep(Lease::from(acquire(&lock).wait()?)));
+        out.put(insert(Lease::from(acquire(&lock).wait()?)));
         Ok(())
     };
     // SAFETY: as the caller promises.
@@ -100,22 +100,22 @@ pub unsafe extern "C-unwind" fn dlock_acquire_async(
         lock.check()?;
         let call = lock.acquire();
         // Both before the call can end: its end is the handle's.
-        let handle = keep(Op { canceller: call.canceller(), epoch: runtime::epoch() });
+        let handle = insert(Op { canceller: call.canceller(), epoch: runtime::epoch() });
         if let Ok(out) = Out::needed("op", op) {
             out.put(handle);
         }
         let (user, handle) = (User::new(user), User::new(handle.cast()));
         let end = move |result: Result<dlock::Lease>| {
             let (status, lease, error) = match result {
-                Ok(lease) => (Status::DLOCK_OK, keep(Lease::from(lease)), ptr::null_mut()),
-                Err(error) => (error.kind().into(), ptr::null_mut(), keep(Error::from(error))),
+                Ok(lease) => (Status::DLOCK_OK, insert(Lease::from(lease)), ptr::null_mut()),
+                Err(error) => (error.kind().into(), ptr::null_mut(), insert(Error::from(error))),
             };
             // SAFETY: the caller passed a function that takes these.
             unsafe { callback(user.pointer(), status, lease, error) };
             free(error);
             free::<Op>(handle.pointer().cast());
         };
-        drop(call.on_done(move |result| dlock::callbacks::pool(move || caught((), || end(result)))));
+        drop(call.on_done(move |result| dlock::callbacks::pool(move || catch_panic((), || end(result)))));
         Ok(())
     };
     // SAFETY: as this function's.
@@ -127,7 +127,7 @@ pub unsafe extern "C-unwind" fn dlock_acquire_async(
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_cancel(op: *mut Op) -> Status {
     let cancel = || {
-        let op = find(op)?;
+        let op = get(op)?;
         if op.epoch != runtime::epoch() {
             return Err(dlock::Error::invalid("the acquire was begun before a fork and belongs to the parent"));
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use dlock::{Kind, Result, registry};
 
 use super::error::{Error, Status};
-use super::{Handled, Out, c_text, caught, find, free, guard, keep, known_size, limit, millis, optional_text, text};
+use super::{
+    Handled, Out, c_text, catch_panic, free, get, guard, insert, known_size, limit, millis, optional_text, text,
+};
 use crate::handle::{self, Table};
 
 /// One backend, and what this process shares for it.
@@ -22,10 +24,10 @@ impl Handled for Client {
     }
 }
 
-/// What a backend can do and promises; 1 or 0 each. Begin with DLOCK_CAPABILITIES_INIT.
+/// What a backend can do and promises; 1 or 0 each. Begin with DLOCK_CAPABILITY_SET_INIT.
 #[repr(C)]
-pub struct Capabilities {
-    /// sizeof(dlock_capabilities), set by DLOCK_CAPABILITIES_INIT.
+pub struct CapabilitySet {
+    /// sizeof(dlock_capability_set), set by DLOCK_CAPABILITY_SET_INIT.
     pub size: usize,
     /// Every grant has a fencing token, greater than all before of its key.
     pub fence: i32,
@@ -50,7 +52,7 @@ pub struct Capabilities {
 }
 
 /// The sizes that the struct has had since the first release.
-const SIZES: &[usize] = &[size_of::<Capabilities>()];
+const SIZES: &[usize] = &[size_of::<CapabilitySet>()];
 
 /// Text that is kept for good, once.
 fn fixed(text: &'static str) -> *const c_char {
@@ -66,7 +68,7 @@ unsafe fn connected(
 ) -> Status {
     let make = || {
         let out = Out::needed("client", client)?;
-        out.put(keep(Client(connect()?)));
+        out.put(insert(Client(connect()?)));
         Ok(())
     };
     // SAFETY: as the caller promises.
@@ -123,14 +125,14 @@ pub unsafe extern "C-unwind" fn dlock_register(
     err: *mut *mut Error,
 ) -> Status {
     // SAFETY: as this function's.
-    unsafe { guard(err, || registry::register(text("service", service)?, &find(client)?.0)) }
+    unsafe { guard(err, || registry::register(text("service", service)?, &get(client)?.0)) }
 }
 
 /// Checks that the backend answers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_ping(client: *mut Client, err: *mut *mut Error) -> Status {
     // SAFETY: as this function's.
-    unsafe { guard(err, || find(client)?.0.ping().wait()) }
+    unsafe { guard(err, || get(client)?.0.ping().wait()) }
 }
 
 /// Ends all leases of this client: they are lost to their holders, who are told, and given back. Ends its waiters with
@@ -144,7 +146,7 @@ pub unsafe extern "C-unwind" fn dlock_client_close(
 ) -> Status {
     let close = || {
         let within = limit("timeout_ms", timeout_ms)?.unwrap_or(Duration::MAX);
-        find(client)?.0.close(within).wait()
+        get(client)?.0.close(within).wait()
     };
     // SAFETY: as this function's.
     unsafe { guard(err, close) }
@@ -159,23 +161,23 @@ pub extern "C-unwind" fn dlock_client_free(client: *mut Client) {
 /// The backend's name: "memory", "file", "redis". Static. NULL for a bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_backend(client: *mut Client) -> *const c_char {
-    caught(ptr::null(), || find(client).map_or(ptr::null(), |client| fixed(client.0.backend())))
+    catch_panic(ptr::null(), || get(client).map_or(ptr::null(), |client| fixed(client.0.backend())))
 }
 
-/// What the backend can do and promises, into a struct that begins with DLOCK_CAPABILITIES_INIT.
+/// What the backend can do and promises, into a struct that begins with DLOCK_CAPABILITY_SET_INIT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn dlock_capability(
+pub unsafe extern "C-unwind" fn dlock_capabilities(
     client: *mut Client,
-    capabilities: *mut Capabilities,
+    capabilities: *mut CapabilitySet,
     err: *mut *mut Error,
 ) -> Status {
     let tell = || {
         let out = Out::needed("capabilities", capabilities)?;
         // SAFETY: not NULL, so it points to at least the first member, and to as many bytes as that says.
         let size = unsafe { capabilities.cast::<usize>().read() };
-        known_size("dlock_capabilities", size, SIZES)?;
-        let can = find(client)?.0.capabilities();
-        let all = Capabilities {
+        known_size("dlock_capability_set", size, SIZES)?;
+        let can = get(client)?.0.capabilities();
+        let all = CapabilitySet {
             size,
             fence: can.fence.into(),
             ttl: can.ttl.into(),

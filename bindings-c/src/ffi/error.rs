@@ -5,7 +5,7 @@ use std::ptr;
 
 use dlock::Kind;
 
-use super::{Handled, c_text, caught, find, free};
+use super::{Handled, c_text, catch_panic, free, get};
 use crate::handle::{self, Table};
 
 /// How a call ended. The numbers never change.
@@ -68,13 +68,13 @@ impl From<Kind> for Status {
     }
 }
 
-/// What went wrong: status, message, key, service, and whether trying again can help.
+/// What went wrong: status, message, key, backend, and whether trying again can help.
 pub struct Error {
     status: Status,
     temporary: bool,
     message: CString,
     key: Option<CString>,
-    service: Option<CString>,
+    backend: Option<CString>,
 }
 
 impl Handled for Error {
@@ -93,14 +93,14 @@ impl From<dlock::Error> for Error {
             temporary: error.is_temporary(),
             message: c_text(error.to_string()),
             key: error.key().map(c_text),
-            service: error.backend().map(c_text),
+            backend: error.backend().map(c_text),
         }
     }
 }
 
 /// Reads from an error; `otherwise` when there is none.
 fn read<T: Copy>(error: *mut Error, otherwise: T, read: impl FnOnce(&Error) -> T) -> T {
-    caught(otherwise, || find(error).map_or(otherwise, |error| read(&error)))
+    catch_panic(otherwise, || get(error).map_or(otherwise, |error| read(&error)))
 }
 
 fn pointer(text: &Option<CString>) -> *const c_char {
@@ -129,8 +129,8 @@ pub extern "C-unwind" fn dlock_error_key(error: *mut Error) -> *const c_char {
 
 /// The backend concerned. Until dlock_error_free. NULL when it concerns none.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn dlock_error_service(error: *mut Error) -> *const c_char {
-    read(error, ptr::null(), |error| pointer(&error.service))
+pub extern "C-unwind" fn dlock_error_backend(error: *mut Error) -> *const c_char {
+    read(error, ptr::null(), |error| pointer(&error.backend))
 }
 
 /// Whether trying again can help: 1 or 0.

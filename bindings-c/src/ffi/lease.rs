@@ -9,7 +9,7 @@ use once_cell::race::OnceBox;
 
 use super::error::{Error, Status};
 use super::lost::LostFd;
-use super::{Handled, c_text, caught, find, guard, limit, millis, take, time};
+use super::{Handled, c_text, catch_panic, get, guard, limit, millis, remove, time};
 use crate::handle::{self, Table};
 
 /// A lock that is held, until it is released, lost or freed.
@@ -37,7 +37,7 @@ impl From<dlock::Lease> for Lease {
 
 /// Reads from a lease; `otherwise` when there is none.
 fn read<T: Copy>(lease: *mut Lease, otherwise: T, read: impl FnOnce(&Lease) -> T) -> T {
-    caught(otherwise, || find(lease).map_or(otherwise, |lease| read(&lease)))
+    catch_panic(otherwise, || get(lease).map_or(otherwise, |lease| read(&lease)))
 }
 
 /// Gives the lock back; the handle stays until dlock_lease_free. A second time: DLOCK_OK, and nothing happens. DLOCK_LOST
@@ -46,7 +46,7 @@ fn read<T: Copy>(lease: *mut Lease, otherwise: T, read: impl FnOnce(&Lease) -> T
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_release(lease: *mut Lease, err: *mut *mut Error) -> Status {
     let release = || {
-        let lease = find(lease)?;
+        let lease = get(lease)?;
         match lease.lease.release().wait()? {
             ReleaseOutcome::Released => Ok(()),
             ReleaseOutcome::Lost => Err(lease.lease.loss()),
@@ -60,7 +60,7 @@ pub unsafe extern "C-unwind" fn dlock_release(lease: *mut Lease, err: *mut *mut 
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_free(lease: *mut Lease) {
     // Given back by name: whoever waits for its loss at this moment keeps it alive.
-    caught((), || drop(take(lease).map(|lease| lease.lease.release().on_done(drop))));
+    catch_panic((), || drop(remove(lease).map(|lease| lease.lease.release().on_done(drop))));
 }
 
 /// Renews by hand, with a new ttl, or with the one granted: 0. DLOCK_LOST, DLOCK_NOT_HELD, DLOCK_INVALID for a ttl the
@@ -69,7 +69,7 @@ pub extern "C-unwind" fn dlock_lease_free(lease: *mut Lease) {
 pub unsafe extern "C-unwind" fn dlock_renew(lease: *mut Lease, ttl_ms: i64, err: *mut *mut Error) -> Status {
     let renew = || {
         let ttl = time("ttl_ms", ttl_ms)?;
-        find(lease)?.lease.renew((!ttl.is_zero()).then_some(ttl)).wait()
+        get(lease)?.lease.renew((!ttl.is_zero()).then_some(ttl)).wait()
     };
     // SAFETY: as this function's.
     unsafe { guard(err, renew) }
@@ -80,7 +80,7 @@ pub unsafe extern "C-unwind" fn dlock_renew(lease: *mut Lease, ttl_ms: i64, err:
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_lease_check(lease: *mut Lease, err: *mut *mut Error) -> Status {
     // SAFETY: as this function's.
-    unsafe { guard(err, || find(lease)?.lease.check()) }
+    unsafe { guard(err, || get(lease)?.lease.check()) }
 }
 
 /// The fencing token: greater for every later grant of the key. 0: the backend has none, or a bad handle.
@@ -123,7 +123,7 @@ pub unsafe extern "C-unwind" fn dlock_lease_wait_lost(
 ) -> Status {
     let wait = || {
         let within = limit("timeout_ms", timeout_ms)?;
-        let lease = &find(lease)?.lease;
+        let lease = &get(lease)?.lease;
         lease.check()?;
         lease.lost_within(within).wait()?;
         lease.check()?;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::error::{Error, Status};
-use super::{Handled, Out, c_text, caught, find, free, guard, keep, millis, text};
+use super::{Handled, Out, c_text, catch_panic, free, get, guard, insert, millis, text};
 use crate::handle::{self, Table};
 
-/// Somebody who holds a key or waits for it. What the backend can't tell is NULL, -1, or a fence of 0.
+/// A contender: it holds a key or waits for it. What the backend can't tell is NULL, -1, or a fence of 0.
 #[repr(C)]
-pub struct Holder {
+pub struct Contender {
     /// The key.
     pub key: *const c_char,
     /// The owner's token.
@@ -32,10 +32,10 @@ pub struct Holder {
     pub held: i32,
 }
 
-/// What dlock_holders and dlock_query give.
+/// What dlock_contenders and dlock_query give.
 #[derive(Default)]
 pub struct List {
-    items: Vec<Holder>,
+    items: Vec<Contender>,
     /// What the items point to.
     texts: Vec<CString>,
 }
@@ -62,18 +62,18 @@ impl List {
         pointer
     }
 
-    fn add(&mut self, key: &str, holder: dlock::ContenderInfo) {
+    fn add(&mut self, key: &str, contender: dlock::ContenderInfo) {
         let time = |time: Option<Duration>| time.map_or(-1, millis);
-        let item = Holder {
+        let item = Contender {
             key: self.text(Some(key.to_owned())),
-            token: self.text(holder.token),
-            label: self.text(holder.label),
-            host: self.text(holder.host),
-            pid: holder.pid.map_or(-1, i64::from),
-            fence: holder.fence.map_or(0, u64::cast_signed),
-            age_ms: time(holder.age),
-            ttl_ms: time(holder.ttl),
-            held: holder.held.into(),
+            token: self.text(contender.token),
+            label: self.text(contender.label),
+            host: self.text(contender.host),
+            pid: contender.pid.map_or(-1, i64::from),
+            fence: contender.fence.map_or(0, u64::cast_signed),
+            age_ms: time(contender.age),
+            ttl_ms: time(contender.ttl),
+            held: contender.held.into(),
         };
         self.items.push(item);
     }
@@ -88,7 +88,7 @@ unsafe fn listed(
         let out = Out::needed("list", list)?;
         let mut all = List::default();
         fill(&mut all)?;
-        out.put(keep(all));
+        out.put(insert(all));
         Ok(())
     };
     // SAFETY: as the caller promises.
@@ -97,7 +97,7 @@ unsafe fn listed(
 
 /// Who holds the key and who waits for it, holder first.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn dlock_holders(
+pub unsafe extern "C-unwind" fn dlock_contenders(
     client: *mut Client,
     key: *const c_char,
     list: *mut *mut List,
@@ -106,7 +106,7 @@ pub unsafe extern "C-unwind" fn dlock_holders(
     let fill = |list: &mut List| {
         // SAFETY: as this function's.
         let key = unsafe { text("key", key) }?;
-        find(client)?.0.contenders(key).wait()?.into_iter().for_each(|holder| list.add(key, holder));
+        get(client)?.0.contenders(key).wait()?.into_iter().for_each(|contender| list.add(key, contender));
         Ok(())
     };
     // SAFETY: as this function's.
@@ -117,10 +117,10 @@ pub unsafe extern "C-unwind" fn dlock_holders(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_query(client: *mut Client, list: *mut *mut List, err: *mut *mut Error) -> Status {
     let fill = |list: &mut List| {
-        for (key, held) in find(client)?.0.query()? {
-            let mut holder = dlock::ContenderInfo::default();
-            holder.held = held;
-            list.add(&key, holder);
+        for (key, held) in get(client)?.0.query()? {
+            let mut contender = dlock::ContenderInfo::default();
+            contender.held = held;
+            list.add(&key, contender);
         }
         Ok(())
     };
@@ -131,14 +131,14 @@ pub unsafe extern "C-unwind" fn dlock_query(client: *mut Client, list: *mut *mut
 /// How many are in the list. 0 for a bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_list_count(list: *mut List) -> usize {
-    caught(0, || find(list).map_or(0, |list| list.items.len()))
+    catch_panic(0, || get(list).map_or(0, |list| list.items.len()))
 }
 
 /// One of the list, from 0. It and its texts are there until dlock_list_free. NULL: behind the end, or a bad handle.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn dlock_list_at(list: *mut List, index: usize) -> *const Holder {
-    let found = || find(list).ok()?.items.get(index).map(ptr::from_ref);
-    caught(ptr::null(), || found().unwrap_or(ptr::null()))
+pub extern "C-unwind" fn dlock_list_at(list: *mut List, index: usize) -> *const Contender {
+    let found = || get(list).ok()?.items.get(index).map(ptr::from_ref);
+    catch_panic(ptr::null(), || found().unwrap_or(ptr::null()))
 }
 
 /// Frees a list. NULL and bad handles: nothing.
@@ -150,7 +150,7 @@ pub extern "C-unwind" fn dlock_list_free(list: *mut List) {
 /// Takes the lock away from whoever holds it. broken may be NULL; else it gets 1 if anybody held it, or 0. The holder
 /// learns of it at its next exchange with the backend: until then only the fencing token guards what it does.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn dlock_break(
+pub unsafe extern "C-unwind" fn dlock_break_lock(
     client: *mut Client,
     key: *const c_char,
     broken: *mut i32,
@@ -158,7 +158,7 @@ pub unsafe extern "C-unwind" fn dlock_break(
 ) -> Status {
     let take_away = || {
         // SAFETY: as this function's.
-        let taken = find(client)?.0.break_lock(unsafe { text("key", key) }?).wait()?;
+        let taken = get(client)?.0.break_lock(unsafe { text("key", key) }?).wait()?;
         if let Ok(out) = Out::needed("broken", broken) {
             out.put(taken.into());
         }

@@ -10,16 +10,16 @@ use dlock::runtime::PerProcess;
 use dlock::show;
 
 use super::error::Status;
-use super::{User, c_text, caught, guard};
+use super::{User, c_text, catch_panic, guard};
 
-/// The ordinary course of a lock.
+/// Debug: normal lock activity.
 pub const DLOCK_LOG_DEBUG: i32 = 0;
-/// What one may want to know.
+/// Info.
 pub const DLOCK_LOG_INFO: i32 = 1;
-/// What somebody should look at.
+/// Warning: needs attention.
 pub const DLOCK_LOG_WARN: i32 = 2;
 
-/// Gets one line. It is there until the call returns.
+/// Receives one log line; the string is valid only during the call.
 pub type Logger = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
 struct Log(unsafe extern "C" fn(*mut c_void, i32, *const c_char), User);
@@ -35,7 +35,7 @@ pub extern "C-unwind" fn dlock_set_log(callback: Logger, user: *mut c_void) -> S
     let set = || {
         LOG.store(callback.map(|callback| Arc::new(Log(callback, User::new(user)))));
         if callback.is_some() {
-            SUBSCRIBED.try_get(|| subscribe(|event| caught((), || tell(&event))))?;
+            SUBSCRIBED.try_get(|| subscribe(|event| catch_panic((), || tell(&event))))?;
         }
         Ok(())
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::error::{Error, Status};
 use super::lease::Lease;
-use super::{User, caught, find, guard};
+use super::{User, catch_panic, get, guard};
 
 /// Called once when a lease is lost.
 pub type Lost = Option<unsafe extern "C" fn(user: *mut c_void)>;
@@ -24,7 +24,7 @@ pub unsafe extern "C-unwind" fn dlock_lease_on_lost(
         let user = User::new(user);
         // SAFETY: the caller passed a function that takes this.
         let tell = move || unsafe { callback(user.pointer()) };
-        find(lease)?.lease.on_lost(tell);
+        get(lease)?.lease.on_lost(tell);
         Ok(())
     };
     // SAFETY: as this function's.
@@ -36,8 +36,8 @@ pub unsafe extern "C-unwind" fn dlock_lease_on_lost(
 /// to be had.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_lost_fd(lease: *mut Lease) -> c_int {
-    caught(-1, || {
-        let Ok(lease) = find(lease) else { return -1 };
+    catch_panic(-1, || {
+        let Ok(lease) = get(lease) else { return -1 };
         let made = lease.lost.get_or_try_init(|| {
             let made = LostFd::new()?;
             let weak = Arc::downgrade(&made.0);

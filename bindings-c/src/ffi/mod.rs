@@ -36,12 +36,12 @@ pub trait Handled: Sized + Send + Sync + 'static {
 }
 
 /// A new handle on this.
-pub(crate) fn keep<T: Handled>(value: T) -> *mut T {
+pub(crate) fn insert<T: Handled>(value: T) -> *mut T {
     ptr::without_provenance_mut(T::table().insert(value))
 }
 
 /// What the handle stands for.
-pub(crate) fn find<T: Handled>(handle: *mut T) -> Result<Used<T>> {
+pub(crate) fn get<T: Handled>(handle: *mut T) -> Result<Used<T>> {
     T::table().get(handle.addr()).ok_or_else(|| {
         let why = if handle.is_null() { "is NULL" } else { "was freed, or never was one" };
         dlock::Error::invalid(format!("the handle of the {} {why}", T::NAME))
@@ -49,26 +49,26 @@ pub(crate) fn find<T: Handled>(handle: *mut T) -> Result<Used<T>> {
 }
 
 /// Ends the handle. Not for the first time: nothing.
-pub(crate) fn take<T: Handled>(handle: *mut T) -> Option<Used<T>> {
+pub(crate) fn remove<T: Handled>(handle: *mut T) -> Option<Used<T>> {
     T::table().remove(handle.addr())
 }
 
 /// Ends the handle, and what it stands for.
 pub(crate) fn free<T: Handled>(handle: *mut T) {
-    caught((), || drop(take(handle)));
+    catch_panic((), || drop(remove(handle)));
 }
 
 /// Makes the call; a panic in it gives this instead.
-pub(crate) fn caught<T: Copy>(otherwise: T, call: impl FnOnce() -> T) -> T {
+pub(crate) fn catch_panic<T: Copy>(otherwise: T, call: impl FnOnce() -> T) -> T {
     cancel::off(|| catch_unwind(AssertUnwindSafe(call)).unwrap_or(otherwise))
 }
 
 /// Makes the call; its error, or that of a panic in it, goes to `err`, whose former one is freed first.
 pub(crate) unsafe fn guard(err: *mut *mut Error, call: impl FnOnce() -> Result<()>) -> Status {
-    caught(Status::DLOCK_INTERNAL, || {
+    catch_panic(Status::DLOCK_INTERNAL, || {
         if !err.is_null() {
             // SAFETY: not NULL, so it points to a handle.
-            drop(take(unsafe { err.replace(ptr::null_mut()) }));
+            drop(remove(unsafe { err.replace(ptr::null_mut()) }));
         }
         let Err(error) =
             catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(dlock::Error::panicked(&*panic)))
@@ -78,7 +78,7 @@ pub(crate) unsafe fn guard(err: *mut *mut Error, call: impl FnOnce() -> Result<(
         let status = error.kind().into();
         if !err.is_null() {
             // SAFETY: as above.
-            unsafe { err.write(keep(Error::from(error))) };
+            unsafe { err.write(insert(Error::from(error))) };
         }
         status
     })

@@ -6,9 +6,9 @@ use std::ptr;
 use dlock::{Lock, Result};
 
 use super::client::Client;
-use super::{find, known_size, optional_text, text, time};
+use super::{get, known_size, optional_text, text, time};
 
-/// The terms of an acquire. Begin with DLOCK_OPTIONS_INIT and change what shall differ.
+/// The options of an acquire. Begin with DLOCK_OPTIONS_INIT and change what shall differ.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Options {
@@ -27,12 +27,12 @@ pub struct Options {
     /// How many times in a row the lock may be passed on inside this process.
     pub handoff: u32,
     /// Whether the lease is renewed in the background, every ttl/3. 1, INIT, or 0.
-    pub renew: i32,
+    pub auto_renew: i32,
     /// First come, first served across processes. -1, INIT: as the backend does; 1: yes, or DLOCK_UNSUPPORTED; 0.
     pub fair: i32,
     /// The text that proves ownership, stored as given. NULL: unique to each acquisition.
     pub token: *const c_char,
-    /// Free text shown by dlock_holders. NULL: none.
+    /// Free text shown by dlock_contenders. NULL: none.
     pub label: *const c_char,
 }
 
@@ -45,7 +45,7 @@ const INIT: Options = Options {
     retry_delay_ms: 0,
     retry_tries: 0,
     handoff: 0,
-    renew: 1,
+    auto_renew: 1,
     fair: -1,
     token: ptr::null(),
     label: ptr::null(),
@@ -79,7 +79,7 @@ fn flag(what: &str, value: i32) -> Result<bool> {
 
 /// The lock that key and options describe.
 pub(crate) unsafe fn lock(client: *mut Client, key: *const c_char, options: *const Options) -> Result<Lock> {
-    let client = find(client)?;
+    let client = get(client)?;
     // SAFETY: as the caller promises.
     let (key, options) = unsafe { (text("key", key)?, read(options)?) };
     let mut lock = client.0.lock(key);
@@ -99,7 +99,7 @@ pub(crate) unsafe fn lock(client: *mut Client, key: *const c_char, options: *con
     if options.handoff != 0 {
         lock = lock.handoff(options.handoff);
     }
-    if !flag("renew", options.renew)? {
+    if !flag("auto_renew", options.auto_renew)? {
         lock = lock.auto_renew(false);
     }
     if options.fair != -1 {
