@@ -230,7 +230,7 @@ static dlock_options options_of(char **words)
         if (IS("ttl")) options.ttl_ms = ms_of(value);
         else if (IS("wait")) options.wait_ms = ms_of(value);
         else if (IS("max_hold")) options.max_hold_ms = ms_of(value);
-        else if (IS("renew")) options.renew = strcmp(value, "true") == 0;
+        else if (IS("auto_renew")) options.auto_renew = strcmp(value, "true") == 0;
         else if (IS("fair")) options.fair = strcmp(value, "true") == 0;
         else if (IS("handoff")) options.handoff = (uint32_t)strtoul(value, NULL, 10);
         else if (IS("token")) options.token = value;
@@ -271,22 +271,22 @@ static const char *begin(dlock_client *client, const char *key, dlock_options op
     return name;
 }
 
-static const char *holders(dlock_client *client, const char *key, const char *verb)
+static const char *contenders(dlock_client *client, const char *key, const char *verb)
 {
     dlock_list *list = NULL;
-    dlock_status status = dlock_holders(client, key, &list, &err);
+    dlock_status status = dlock_contenders(client, key, &list, &err);
     size_t i, many = dlock_list_count(list), length = 0;
     show(verb ? "" : "%zu", many);
     for (i = 0; verb && i < many; i++) {
-        const dlock_holder *holder = dlock_list_at(list, i);
+        const dlock_contender *contender = dlock_list_at(list, i);
         char number[32] = "";
         const char *text = number;
-        int64_t value = IS("pid") ? holder->pid : IS("fence") && holder->fence ? holder->fence : -1;
+        int64_t value = IS("pid") ? contender->pid : IS("fence") && contender->fence ? contender->fence : -1;
         if (value != -1) snprintf(number, sizeof number, "%" PRId64, value);
-        if (IS("held")) text = yes(holder->held);
-        if (IS("token")) text = holder->token;
-        if (IS("label")) text = holder->label;
-        if (IS("aged") && holder->age_ms != -1) text = yes(holder->age_ms < PATIENCE_MS);
+        if (IS("held")) text = yes(contender->held);
+        if (IS("token")) text = contender->token;
+        if (IS("label")) text = contender->label;
+        if (IS("aged") && contender->age_ms != -1) text = yes(contender->age_ms < PATIENCE_MS);
         length += (size_t)snprintf(answer + length, sizeof answer - length, "%s%s", i ? " " : "",
                                    text && *text ? text : "-");
     }
@@ -296,8 +296,8 @@ static const char *holders(dlock_client *client, const char *key, const char *ve
 
 static const char *capability(dlock_client *client, const char *verb)
 {
-    dlock_capabilities can = DLOCK_CAPABILITIES_INIT;
-    dlock_status status = dlock_capability(client, &can, &err);
+    dlock_capability_set can = DLOCK_CAPABILITY_SET_INIT;
+    dlock_status status = dlock_capabilities(client, &can, &err);
     int32_t value = IS("fence") ? can.fence : IS("ttl") ? can.ttl : IS("fifo") ? can.fifo : IS("shared") ? can.shared
                   : IS("permits") ? can.permits : IS("fork") ? can.fork : -1;
     return status == DLOCK_OK && value == -1 ? "no such capability" : as(yes(value), status);
@@ -344,9 +344,9 @@ static const char *client_step(const char *who, const char *verb, char **words, 
     }
     if (IS("rush")) return at_once(client, key, atoi(words[1]), try_once);
     if (IS("crowd")) return at_once(client, key, atoi(words[1]), pass_through);
-    if (IS("holders")) return holders(client, key, words[1]);
+    if (IS("contenders")) return contenders(client, key, words[1]);
     if (IS("break")) {
-        status = dlock_break(client, key, &broken, &err);
+        status = dlock_break_lock(client, key, &broken, &err);
         return as(yes(broken), status);
     }
     if (IS("ping")) return as("ok", dlock_ping(client, &err));

@@ -17,7 +17,7 @@ const KINDS = {
   lost: dlock.LockLostError,
   'not-held': dlock.NotHeldError,
   backend: dlock.BackendError,
-  invalid: dlock.ConfigError,
+  invalid: dlock.InvalidArgumentError,
   unsupported: dlock.UnsupportedError,
   internal: dlock.InternalError,
   deadlock: dlock.DeadlockError,
@@ -64,14 +64,14 @@ const shown = (value) => (value === null ? '-' : typeof value === 'boolean' ? (v
 /** The options of a step. */
 function optionsOf(words) {
   const read = { ttl: millis, wait: millis, max_hold: millis, handoff: Number }
-  read.renew = read.fair = (value) => value === 'true'
+  read.auto_renew = read.fair = (value) => value === 'true'
   read.retry = (value) => {
     const [tries, delay] = value.split(',')
     return [Number(tries), millis(delay)]
   }
   const pairs = words.map((word) => {
     const [, name, value] = word.match(/^(\w+)=(.*)$/s)
-    return [name === 'max_hold' ? 'maxHold' : name, (read[name] ?? String)(value)]
+    return [name.replace(/_[a-z]/g, (letter) => letter[1].toUpperCase()), (read[name] ?? String)(value)]
   })
   return Object.fromEntries(pairs)
 }
@@ -83,7 +83,7 @@ async function serviceOf(service) {
     acquire: (name, options) => dlock.acquire(name, { ...options, service }),
     tryAcquire: (name, options) => dlock.tryAcquire(name, { ...options, service }),
     request: (name, options, callback) => dlock.request(name, { ...options, service }, callback),
-    holders: (name) => dlock.holders(name, { service }),
+    contenders: (name) => dlock.contenders(name, { service }),
     breakLock: (name) => dlock.breakLock(name, { service }),
   }
 }
@@ -193,8 +193,8 @@ async function clientStep(who, name, verb, ...words) {
       const all = Array.from({ length: Number(options[0]) }, () => client.request(key, one))
       return String(Math.max(...(await Promise.all(all))))
     }
-    case 'holders': {
-      const everybody = await client.holders(key)
+    case 'contenders': {
+      const everybody = await client.contenders(key)
       const [field] = options
       if (field === undefined) return String(everybody.length)
       const of = (one) => (field === 'aged' ? one.age && one.age < 5000 : one[field])
@@ -212,7 +212,7 @@ async function clientStep(who, name, verb, ...words) {
       dlock.register(key, client)
       return 'ok'
     case 'capability':
-      return shown(client.capability[key])
+      return shown(client.capabilities[key])
   }
   return `no step of a client: ${verb} ${words}`
 }

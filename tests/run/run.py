@@ -25,7 +25,7 @@ KINDS = {
     "lost": dlock.LockLost,
     "not-held": dlock.NotHeld,
     "backend": dlock.BackendError,
-    "invalid": dlock.ConfigError,
+    "invalid": dlock.InvalidArgument,
     "unsupported": dlock.Unsupported,
     "internal": dlock.InternalError,
     "deadlock": dlock.DeadlockError,
@@ -52,7 +52,7 @@ def shown(value):
 def lock_of(client, key, options):
     """The lock on a key, with the options of a step."""
     read = {"ttl": seconds, "wait": seconds, "max_hold": seconds, "handoff": int}
-    read |= dict.fromkeys(["renew", "fair"], lambda value: value == "true")
+    read |= dict.fromkeys(["auto_renew", "fair"], lambda value: value == "true")
     read["retry"] = lambda value: (int(value.split(",")[0]), seconds(value.split(",")[1]))
     pairs = [option.split("=", 1) for option in options]
     return client.lock(key, **{name: read.get(name, str)(value) for name, value in pairs})
@@ -241,10 +241,10 @@ class Actor:
                 return str(await self.mode.rush(client.lock(key), int(many)))
             case "crowd", key, many:
                 return str(max(await self.mode.crowd(client.lock(key), int(many), [])))
-            case "holders", key:
-                return str(len(await self.mode.call(client, "holders", key)))
-            case "holders", key, field:
-                everybody = await self.mode.call(client, "holders", key)
+            case "contenders", key:
+                return str(len(await self.mode.call(client, "contenders", key)))
+            case "contenders", key, field:
+                everybody = await self.mode.call(client, "contenders", key)
                 aged = field == "aged"
                 return " ".join(shown(one.age and one.age < 5 if aged else getattr(one, field)) for one in everybody)
             case "break", key:
@@ -257,7 +257,7 @@ class Actor:
             case "register", service:
                 return dlock.register(service, client) or "ok"
             case "capability", word:
-                return shown(getattr(client.capability, word))
+                return shown(getattr(client.capabilities, word))
         return f"no step of a client: {verb} {words}"
 
     def begin(self, client, key, options):

@@ -169,7 +169,7 @@ impl Actor {
             }
             ("rush", [key, many]) => Ok(rush(&client, key, number(many)).to_string()),
             ("crowd", [key, many]) => Ok(crowd(&client, key, number(many)).to_string()),
-            ("holders", [key, fields @ ..]) => holders(&client, key, fields),
+            ("contenders", [key, fields @ ..]) => contenders(&client, key, fields),
             ("break", [key]) => yes(client.break_lock(key).wait()?),
             ("ping", []) => client.ping().wait().and_then(ok),
             ("close", []) => client.close(PATIENCE).wait().and_then(ok),
@@ -266,7 +266,7 @@ fn lock(client: &Client, key: &str, options: &[&str]) -> Lock {
         lock = match name {
             "ttl" => lock.ttl(time(value)),
             "wait" => lock.wait(time(value)),
-            "renew" => lock.auto_renew(value == "true"),
+            "auto_renew" => lock.auto_renew(value == "true"),
             "max_hold" => lock.max_hold(time(value)),
             "token" => lock.token(value),
             "label" => lock.label(value),
@@ -323,19 +323,19 @@ fn crowd(client: &Client, key: &str, many: usize) -> usize {
     most.load(Ordering::SeqCst)
 }
 
-fn holders(client: &Client, key: &str, fields: &[&str]) -> Outcome {
+fn contenders(client: &Client, key: &str, fields: &[&str]) -> Outcome {
     let all = client.contenders(key).wait()?;
     let [field] = fields else {
         return Ok(all.len().to_string());
     };
-    let shown = all.iter().map(|holder| {
+    let shown = all.iter().map(|contender| {
         let known = match *field {
-            "held" => return yes(holder.held).expect("not an error"),
-            "token" => holder.token.clone(),
-            "label" => holder.label.clone(),
-            "pid" => holder.pid.map(|pid| pid.to_string()),
-            "fence" => holder.fence.map(|fence| fence.to_string()),
-            "aged" => holder.age.map(|age| yes(age < PATIENCE).expect("not an error")),
+            "held" => return yes(contender.held).expect("not an error"),
+            "token" => contender.token.clone(),
+            "label" => contender.label.clone(),
+            "pid" => contender.pid.map(|pid| pid.to_string()),
+            "fence" => contender.fence.map(|fence| fence.to_string()),
+            "aged" => contender.age.map(|age| yes(age < PATIENCE).expect("not an error")),
             _ => Some(format!("no field {field}")),
         };
         known.unwrap_or("-".to_owned())

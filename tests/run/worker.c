@@ -277,7 +277,7 @@ static int acquire(struct hold *hold, enum way way, dlock_options *options)
         line.fence = (uint64_t)dlock_lease_fence(hold->lease);
         line.vu = valid_until(hold->lease);
         line.vu = line.vu ? line.vu : line.t; /* it was over before it could be looked at */
-        line.renewed = hold->renewed = options->renew == 1;
+        line.renewed = hold->renewed = options->auto_renew == 1;
     } else if (way == TRY && status == DLOCK_TIMEOUT) {
         line.err = "busy";
     }
@@ -345,7 +345,7 @@ static void turn(struct worker *worker)
     dlock_options options = DLOCK_OPTIONS_INIT;
     options.ttl_ms = (int64_t)(stale ? job.stale_ms : job.ttl_ms);
     options.wait_ms = (int64_t)below(worker, job.ttl_ms * 2);
-    options.renew = !stale && below(worker, 4) > 0;
+    options.auto_renew = !stale && below(worker, 4) > 0;
     if (!acquire(&hold, how < 15 ? TRY : how < 25 ? GIVE_UP : WAIT, &options)) {
         pause_ns(below(worker, 5 * MS));
         return;

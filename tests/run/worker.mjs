@@ -122,7 +122,7 @@ class Worker {
     const key = this.pick()
     const stale = this.random() < 0.01
     const ttl = stale ? job.stale_ms : job.ttl_ms
-    const held = await this.acquire(key, { ttl, renew: !stale && this.random() < 0.75 })
+    const held = await this.acquire(key, { ttl, autoRenew: !stale && this.random() < 0.75 })
     if (held === null) return sleep(this.random() * 5)
     this.watch(held)
     const chance = this.random()
@@ -149,7 +149,7 @@ class Worker {
   /** One lock, taken and given back. */
   async plainTurn() {
     const key = this.pick()
-    const options = { ttl: job.ttl_ms, renew: true, wait: job.patience_ms }
+    const options = { ttl: job.ttl_ms, autoRenew: true, wait: job.patience_ms }
     const call = () => this.client.acquire(key, options)
     const held = await this.obtain('acquire', key, options, job.patience_ms, call)
     if (held === null) return undefined
@@ -180,7 +180,7 @@ class Worker {
   }
 
   /** Makes such a call and writes what came of it; what is then held, or null. */
-  async obtain(f, key, { renew }, limit, call) {
+  async obtain(f, key, { autoRenew }, limit, call) {
     const op = this.begin(f, key, undefined, limit)
     let lease
     try {
@@ -196,8 +196,8 @@ class Worker {
     }
     // One that was over before it could be looked at counts until now.
     const vu = validUntil(lease) ?? t
-    this.end(op, f, key, undefined, { t, tok: lease.token, fence: lease.fence, vu, auto: renew })
-    return { lease, of: op, key, renew }
+    this.end(op, f, key, undefined, { t, tok: lease.token, fence: lease.fence, vu, auto: autoRenew })
+    return { lease, of: op, key, autoRenew }
   }
 
   /** Writes down when a loss is told. */
@@ -221,7 +221,7 @@ class Worker {
   }
 
   /** Asks whether it counts. */
-  validate({ lease, of, key, renew }) {
+  validate({ lease, of, key, autoRenew }) {
     const op = this.begin('validate', key, of, 0)
     try {
       lease.check()
@@ -229,7 +229,7 @@ class Worker {
       return this.end(op, 'validate', key, of, failed(error))
     }
     // Nothing but a renewal moves the end that was stated before.
-    return this.end(op, 'validate', key, of, { vu: renew ? validUntil(lease) : undefined })
+    return this.end(op, 'validate', key, of, { vu: autoRenew ? validUntil(lease) : undefined })
   }
 
   /** Renews or releases. */

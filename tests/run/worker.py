@@ -135,7 +135,7 @@ class Worker:
         key, stale = self.random.choice(self.job["keys"]), self.random.random() < 0.01
         ttl = self.job["stale_ms"] / 1000 if stale else self.ttl
         renew = not stale and self.random.random() < 0.75
-        lock = self.client.lock(key, ttl=ttl, renew=renew, wait=self.random.random() * self.ttl * 2)
+        lock = self.client.lock(key, ttl=ttl, auto_renew=renew, wait=self.random.random() * self.ttl * 2)
         lease, of = await self.acquire(lock, renew)
         if lease is None:
             return await self.mode.pause(self.random.random() * 0.005)
@@ -170,7 +170,7 @@ class Worker:
         key, renew = self.random.choice(self.job["keys"]), True
         if self.job["rogue"] and self.random.random() < 0.05:
             return await self.break_in(key)
-        lock = self.client.lock(key, ttl=self.ttl, renew=renew, wait=self.patience)
+        lock = self.client.lock(key, ttl=self.ttl, auto_renew=renew, wait=self.patience)
         op = self.begin("acquire", key, 0, self.patience)
         try:
             got = await self.mode.call(lock, "acquire")

@@ -35,8 +35,8 @@ async function real() {
   }
   const error = await client.acquire('').catch((error) => error)
   names.push(...members('DlockError', Object.keys(Object.getOwnPropertyDescriptors(error)).filter((key) => !(key in Error('x')) && key !== 'stack')))
-  names.push(...members('Holder', Reflect.ownKeys((await client.holders('k'))[0])))
-  names.push(...members('Capability', Reflect.ownKeys(client.capability)))
+  names.push(...members('Contender', Reflect.ownKeys((await client.contenders('k'))[0])))
+  names.push(...members('Capabilities', Reflect.ownKeys(client.capabilities)))
   const snapshot = await client.query()
   names.push(...members('Snapshot', Reflect.ownKeys(snapshot)), ...members('LockInfo', Reflect.ownKeys(snapshot.held[0])))
   const acquire = await options((given) => client.acquire('k', given))

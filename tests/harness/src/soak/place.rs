@@ -129,8 +129,8 @@ impl Place {
             }
             for key in &self.keys {
                 let t = now();
-                let Ok(holders) = self.client.contenders(key).wait() else { continue };
-                let owner = holders.iter().find(|holder| holder.held);
+                let Ok(contenders) = self.client.contenders(key).wait() else { continue };
+                let owner = contenders.iter().find(|contender| contender.held);
                 let Some(tok) = owner.map_or(Some(String::new()), |owner| owner.token.clone()) else { continue };
                 let (k, tok, srv) = (key.as_str().into(), tok.into(), "owner".into());
                 let line = Line { t, t2: now(), k, tok, srv, ..Line::default() };
