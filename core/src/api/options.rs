@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::hint;
 use crate::contract::{AcquireOptions, Capabilities, Mode};
 use crate::drivers::unsupported;
 use crate::error::{Error, Result};
