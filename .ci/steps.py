@@ -1,4 +1,7 @@
-"""Runs targets of the Makefile one after the other, each to its end, and adds up what their runners counted.
+"""Runs targets of the Makefile, each to its end, and adds up what their runners counted.
+
+Those that compile or calculate most of their time run beside those that wait most of it, in two lanes. What a step of
+the second lane says is shown when it has ended.
 
 A step that fails without a failed test counts as one failure, and so does one that ran nothing: a sum can't look
 better than what happened.
@@ -6,6 +9,7 @@ better than what happened.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # Longer than any step takes on two cores; a step that hangs is a failure, not a silent machine.
@@ -24,6 +29,15 @@ PYTEST = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s")
 # The end of a report of node:test, as its two reporters print it.
 NODE = re.compile("^(?:#|\N{INFORMATION SOURCE}) (pass|fail|cancelled|skipped|todo) ([0-9]+)$")
 PYTEST_PART = re.compile(r"(\d+) (\w+)")
+# The lane of those that mostly keep a processor busy. It has what the other one leaves of the processors.
+BUSY = ("lint", "test-c", "test-install", "test-examples")
+# What these leave to `make test-full`; tests/README.md says why.
+LEFT_TO_FULL = {
+    "test-rust": "the scenarios of etcd on etcd 3.5",
+    "test-behaviour": "every case in every language on file and etcd, etcd on 3.5, Rust without the features of tests",
+    "test-c": "ThreadSanitizer",
+    "test-soak": "Rust's workers without the features of tests",
+}
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -77,15 +91,15 @@ class Count:
             self.failed, self.note = 1, "ran nothing"
 
 
-def run(name: str) -> Count:
-    """Runs one step, its output shown as it comes."""
+def run(name: str, show: Callable[[str], None], running: set[int], *, nice: bool) -> Count:
+    """Runs one step and gives each line of its output to `show`."""
     make = ["make", "--no-print-directory", name]
     dry = subprocess.run([*make, "--dry-run"], capture_output=True, text=True, check=False)
     count = Count(name, commands=frozenset(dry.stdout.splitlines()))
-    print(f"\n── {name} ──", flush=True)
+    show(f"\n── {name} ──\n")
     began = time.monotonic()
     step = subprocess.Popen(
-        make,
+        ["nice", "-n", "10", *make] if nice else make,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -93,6 +107,7 @@ def run(name: str) -> Count:
         errors="replace",
         start_new_session=True,
     )
+    running.add(step.pid)
 
     def give_up() -> None:
         count.note = f"stopped after {LIMIT_SECONDS} s"
@@ -104,30 +119,65 @@ def run(name: str) -> Count:
     assert step.stdout is not None
     try:
         for line in step.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            show(line)
             count.read(line)
         code = step.wait()
-    except BaseException:
-        os.killpg(step.pid, signal.SIGTERM)
-        raise
     finally:
+        running.discard(step.pid)
         limit.cancel()
     count.close(code)
     count.seconds = time.monotonic() - began
     return count
 
 
+def run_all(names: list[str]) -> list[Count]:
+    """Runs all in two lanes. The counts are in the order of the names."""
+    counts: dict[str, Count] = {}
+    running: set[int] = set()
+    one_at_a_time = threading.Lock()
+
+    def at_once(text: str) -> None:
+        with one_at_a_time:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def busy() -> None:
+        for name in [name for name in names if name in BUSY]:
+            said: list[str] = []
+            counts[name] = run(name, said.append, running, nice=True)
+            at_once("".join(said))
+
+    beside = threading.Thread(target=busy, daemon=True)
+    try:
+        beside.start()
+        for name in [name for name in names if name not in BUSY]:
+            counts[name] = run(name, at_once, running, nice=False)
+        beside.join()
+    except BaseException:
+        for pid in list(running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGTERM)
+        raise
+    return [counts.get(name) or Count(name, failed=1, note="didn't run") for name in names]
+
+
 def main(names: list[str]) -> int:
     """Runs all, prints the table and the sum."""
-    counts = [run(name) for name in names]
-    total = Count("total", seconds=sum(c.seconds for c in counts))
+    began = time.monotonic()
+    counts = run_all(names)
+    total = Count("total", seconds=time.monotonic() - began)
     for count in counts:
         total.add(count.passed, count.failed, count.skipped)
     print(f"\n{'step':<16}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    full = bool(os.environ.get("FULL"))
     for count in [*counts, total]:
         row = f"{count.name:<16}{count.passed:>8}{count.failed:>8}{count.skipped:>9}{count.seconds:>9.0f}"
         print(f"{row}  {count.note}".rstrip())
+    left = {} if full else {name: what for name, what in LEFT_TO_FULL.items() if name in names}
+    if left:
+        print("\nonly `make test-full` runs:")
+        for name, what in left.items():
+            print(f"  {name:<14}  {what}")
     skipped = f", {total.skipped} skipped" if total.skipped else ""
     print(f"\n{total.passed} passed, {total.failed} failed{skipped}", flush=True)
     return 1 if total.failed else 0

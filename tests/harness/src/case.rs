@@ -19,6 +19,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// What it needs of a language, and one that can do this doesn't have.
+    pub(crate) fn lacks(&self, able: &[String]) -> impl Iterator<Item = String> {
+        self.needs.iter().filter(|need| OF_LANGUAGES.contains(&need.as_str()) && !able.contains(need)).cloned()
+    }
+
     /// The same for a backend that can keep no shorter ttl than this: all of its times as many times longer as its
     /// shortest valid ttl needs it.
     pub(crate) fn slowed(&self, least: Duration) -> Self {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::actor::{Actor, Language};
-use crate::case::{Case, OF_BACKENDS, OF_LANGUAGES};
+use crate::case::{Case, OF_BACKENDS};
 use crate::fixture::Fixture;
 use crate::play::Play;
 use crate::report::Cell;
@@ -14,7 +14,9 @@ use crate::report::Cell;
 /// A cell, and how far it is.
 pub(crate) struct Task<'a> {
     pub(crate) language: &'a Language,
-    /// The next case that no lane has.
+    /// The cases, by their places in the list of all.
+    cases: Vec<usize>,
+    /// The next of them that no lane has.
     next: AtomicUsize,
     /// Lanes that haven't ended.
     lanes: AtomicUsize,
@@ -23,17 +25,17 @@ pub(crate) struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    pub(crate) fn new(language: &'a Language, backend: &'static str, lanes: usize) -> Self {
+    pub(crate) fn new(language: &'a Language, backend: &'static str, lanes: usize, cases: Vec<usize>) -> Self {
         let (next, lanes, begun) = (AtomicUsize::new(0), AtomicUsize::new(lanes), OnceLock::new());
-        Self { language, next, lanes, begun, cell: Mutex::new(Cell::new(language.name, backend)) }
+        Self { language, cases, next, lanes, begun, cell: Mutex::new(Cell::new(language.name, backend)) }
     }
 
     /// One lane: plays cases as long as there are any.
     pub(crate) fn work(&self, cases: &[Case], fixture: &Fixture, folder: &Path, verbose: bool) {
         let begun = *self.begun.get_or_init(Instant::now);
         let mut idle = None;
-        while let Some(case) = cases.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if !self.play(case, fixture, folder, verbose, &mut idle) {
+        while let Some(&case) = self.cases.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if !self.play(&cases[case], fixture, folder, verbose, &mut idle) {
                 break;
             }
         }
@@ -69,7 +71,8 @@ impl<'a> Task<'a> {
                 return false;
             }
         };
-        let lacking: Vec<_> = case.needs.iter().filter(|need| !can(need, fixture, &main)).cloned().collect();
+        let of_backend = case.needs.iter().filter(|need| !can(need, fixture)).cloned();
+        let lacking: Vec<_> = of_backend.chain(case.lacks(&main.able)).collect();
         if !lacking.is_empty() {
             *idle = Some(main);
             self.cell.lock().unwrap().skipped.push((case.name.clone(), lacking));
@@ -103,13 +106,10 @@ impl<'a> Task<'a> {
     }
 }
 
-fn can(need: &str, fixture: &Fixture, main: &Actor) -> bool {
+fn can(need: &str, fixture: &Fixture) -> bool {
     match need.strip_prefix("no-") {
         Some(word) => !fixture.can(word),
-        None => {
-            (!OF_BACKENDS.contains(&need) || fixture.can(need))
-                && (!OF_LANGUAGES.contains(&need) || main.able.iter().any(|able| able == need))
-        }
+        None => !OF_BACKENDS.contains(&need) || fixture.can(need),
     }
 }
 

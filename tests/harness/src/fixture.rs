@@ -15,6 +15,12 @@ pub(crate) fn lanes(driver: &Driver) -> usize {
     if driver.schema.name == "etcd" { 4 } else { 1 }
 }
 
+/// Whether every language plays every case on it in a covering run: on one with all its parts in the process, and on one
+/// with a server.
+pub(crate) fn is_whole(driver: &Driver) -> bool {
+    matches!(driver.schema.name, "memory" | "redis")
+}
+
 /// One driver's own part.
 enum Kit {
     Memory,

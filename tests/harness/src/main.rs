@@ -14,6 +14,7 @@ mod rust;
 mod skips;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
@@ -21,7 +22,8 @@ use clap::Parser;
 use dlock::drivers::DRIVERS;
 use dlock_harness::languages::{LANGUAGES, Speakers};
 
-use crate::actor::Language;
+use crate::actor::{Actor, Language};
+use crate::case::Case;
 use crate::fill::Task;
 use crate::fixture::Fixture;
 use crate::report::Cell;
@@ -52,6 +54,9 @@ struct Options {
     /// How many cases are played at a time: most of it is waiting.
     #[arg(long, value_name = "N", default_value_t = 12)]
     jobs: usize,
+    /// Plays every case in every language on memory and redis only, and in one language, by turns, on each other backend.
+    #[arg(long)]
+    covering: bool,
     /// Prints every case as it ends, with the time it took.
     #[arg(short, long)]
     verbose: bool,
@@ -85,12 +90,16 @@ fn run(options: &Options) -> Result<bool, String> {
     let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.schema.name, "backend")?;
     println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), drivers.len());
 
-    let tasks: Vec<_> = drivers
-        .iter()
-        .flat_map(|driver| {
-            languages.iter().map(move |language| Task::new(language, driver.schema.name, fixture::lanes(driver)))
-        })
-        .collect();
+    let turns = options.covering.then(|| Turns::new(&languages, folder.path()));
+    let mut tasks = Vec::new();
+    for (at, driver) in drivers.iter().enumerate() {
+        let turns = turns.as_ref().filter(|_| !fixture::is_whole(driver));
+        for (own, language) in languages.iter().enumerate() {
+            let mine = |case: &usize| turns.is_none_or(|turns| turns.whose(&cases[*case], case + at) == own);
+            let mine = (0..cases.len()).filter(mine).collect();
+            tasks.push(Task::new(language, driver.schema.name, fixture::lanes(driver), mine));
+        }
+    }
     let mut jobs = VecDeque::new();
     for (task, driver) in tasks.iter().zip(drivers.iter().flat_map(|driver| languages.iter().map(move |_| driver))) {
         for lane in 0..fixture::lanes(driver) {
@@ -122,7 +131,7 @@ fn run(options: &Options) -> Result<bool, String> {
         (language, drivers.iter().position(|driver| driver.schema.name == cell.backend))
     };
     cells.sort_by_key(order);
-    Ok(report::print(&cells, &skips, whole))
+    Ok(report::print(&cells, &skips, whole, options.covering))
 }
 
 fn languages(options: &Options) -> Result<Vec<Language>, String> {
@@ -130,6 +139,28 @@ fn languages(options: &Options) -> Result<Vec<Language>, String> {
     let wanted = chosen(LANGUAGES.to_vec(), &options.language, |name| name, "language")?;
     let command = |name| options.speakers.command(name, "run", AS_RUST);
     wanted.into_iter().map(|name| Ok(Language { name, command: command(name)? })).collect()
+}
+
+/// Who plays what where each case is played in one language.
+struct Turns {
+    /// What each language can do.
+    able: Vec<Vec<String>>,
+}
+
+impl Turns {
+    fn new(languages: &[Language], folder: &Path) -> Self {
+        let log = folder.join("stderr.txt");
+        // One that doesn't start fails where it has to play.
+        let able =
+            |language| Actor::start(language, folder, &[], &log).map(|actor| actor.able.clone()).unwrap_or_default();
+        Self { able: languages.iter().map(able).collect() }
+    }
+
+    /// The language with this turn, or the next one that can do what the case needs of a language.
+    fn whose(&self, case: &Case, turn: usize) -> usize {
+        let languages = (0..self.able.len()).map(|more| (turn + more) % self.able.len());
+        languages.clone().find(|own| case.lacks(&self.able[*own]).next().is_none()).unwrap_or(turn % self.able.len())
+    }
 }
 
 fn chosen<T>(
