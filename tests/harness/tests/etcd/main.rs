@@ -4,15 +4,15 @@
 #![allow(clippy::print_stdout, reason = "measurements")]
 
 mod access;
-mod beside;
 mod common;
-mod cost;
-mod crowd;
 mod exit;
 mod foreign;
 mod late;
+mod lost_leases;
 mod many;
+mod many_contenders;
 mod members;
 mod mutants;
-mod taken;
+mod other_clients;
+mod request_counts;
 mod waiting;

@@ -4,7 +4,7 @@ use dlock::clock::Instant;
 use dlock_harness::proxy::{Action, Direction, Mode};
 
 use crate::common::{LONG, client, lock, ms, owner, proxy, queued, released, server, until, until_queued};
-use crate::wire::HANDED;
+use crate::wire_patterns::HANDED;
 
 /// What the queue's details say of the only contender: its stamp, and until when it counts, in ms of the server's clock.
 fn entry(server: &dlock_harness::server::Redis, key: &str) -> Option<(Instant, u64)> {

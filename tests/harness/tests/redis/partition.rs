@@ -10,7 +10,7 @@ use crate::common::{
     LONG, SLACK, client, client_with, lock, ms, owner, proxy, queued, released, server, until, until_clean,
     until_queued,
 };
-use crate::wire::TAKE;
+use crate::wire_patterns::TAKE;
 
 /// A stream of which a part was lost is never gone on with.
 fn heal(proxy: &Proxy, lost: bool) {

@@ -8,7 +8,7 @@ use dlock::{Kind, ReleaseOutcome};
 use dlock_harness::proxy::{Action, Direction, Mode};
 
 use crate::common::{LONG, SLACK, client, lock, ms, owner, proxy, released, server, until};
-use crate::wire::{GIVE, RENEW, TAKE};
+use crate::wire_patterns::{GIVE, RENEW, TAKE};
 
 #[test]
 fn a_lease_counts_from_when_its_request_was_sent() {

@@ -8,7 +8,7 @@ use dlock_harness::proxy::{Action, Direction, Proxy};
 use dlock_harness::server::Redis;
 
 use crate::common::{client, fence_at, ms, owner, proxy, released, server, until_clean};
-use crate::wire::{GIVE, RENEW, TAKE};
+use crate::wire_patterns::{GIVE, RENEW, TAKE};
 
 const WORKERS: usize = 20;
 const ROUNDS: usize = 10;

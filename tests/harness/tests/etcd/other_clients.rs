@@ -132,7 +132,7 @@ fn beside(entries: usize, rogue: usize, theirs: impl Fn(&Etcd, &Path, &str) + Sy
     std::thread::scope(|scope| {
         let ours: Vec<_> = (0..EACH)
             .map(|n| {
-                let mut line = again("beside::one_of_ours");
+                let mut line = again("other_clients::one_of_ours");
                 line.env(JOB, format!("{} ours-{n} {entries} {rogue}", server.url())).current_dir(room.0.path());
                 scope.spawn(move || done(&mut line))
             })

@@ -97,7 +97,7 @@ impl Crowd {
     }
 
     fn other(server: &Etcd, clients: usize, number: usize, say: Sender<(usize, String)>) -> (Child, ChildStdin) {
-        let mut line = again("crowd::the_other_process");
+        let mut line = again("many_contenders::the_other_process");
         line.env(JOB, format!("{} {clients}", server.addr())).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = line.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));

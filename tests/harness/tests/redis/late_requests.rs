@@ -10,7 +10,7 @@ use crate::common::{
     LATE, LONG, SLACK, client, client_with, left_over, lock, ms, owner, proxy, released, scripts_run, server, until,
     until_clean, until_queued,
 };
-use crate::wire::TAKE;
+use crate::wire_patterns::TAKE;
 
 /// How long an unanswered request of these clients may be accepted: their connect_timeout, and a reaper's pause.
 const TIMEOUT: Duration = Duration::from_millis(1000);

@@ -76,7 +76,7 @@ fn under(server: &Redis, proxy: &Proxy, time: Duration, mut fault: impl FnMut())
 
 #[test]
 fn connections_that_are_cut_every_50_ms_leave_nothing() {
-    if !alone("storm::connections_that_are_cut_every_50_ms_leave_nothing") {
+    if !alone("connection_churn::connections_that_are_cut_every_50_ms_leave_nothing") {
         return;
     }
     let server = server();
