@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 
 use crate::clock::{self, Instant};
 use crate::config::Config;
-use crate::contract::{AcquireOptions, Backend, Capabilities, ContenderInfo, Context, owner};
+use crate::contract::{AcquireOptions, Capabilities, ContenderInfo, owner};
+#[cfg(feature = "testing")]
+use crate::contract::{Backend, Context};
 use crate::drivers::{connect, unsupported};
 use crate::engine::Engine;
 use crate::engine::release::Ending;
