@@ -8,4 +8,5 @@ pub mod history;
 pub mod languages;
 pub mod mutants;
 pub mod proxy;
+pub mod scenario;
 pub mod server;

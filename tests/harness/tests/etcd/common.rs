@@ -2,21 +2,16 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dlock::{Client, Lease, Lock, Op, ReleaseOutcome};
+use dlock::Client;
 use dlock_harness::proxy::Proxy;
+use dlock_harness::scenario::answered;
+pub(crate) use dlock_harness::scenario::{LONG, acquired, begin, lock, ms, next, released, until};
 use dlock_harness::server::{Etcd, EtcdOptions};
 
-/// How long anything may take that has no bound of its own.
-pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// The ttl of a lock whose end is to come soon: the least there is.
 pub(crate) const SHORT: Duration = Duration::from_secs(2);
-
-pub(crate) fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 pub(crate) fn server() -> Etcd {
     Etcd::start(&EtcdOptions::new()).unwrap()
@@ -28,10 +23,7 @@ pub(crate) fn proxy(server: &Etcd) -> Proxy {
 
 /// A client that shares nothing with any other of this process, and has been answered once.
 pub(crate) fn client(addr: SocketAddr) -> Client {
-    let client = cold(&addr.to_string());
-    let warm = client.lock(&format!("warm-{}", next())).try_acquire().wait().unwrap().unwrap();
-    released(&warm);
-    client
+    answered(cold(&addr.to_string()))
 }
 
 /// The same without any contact so far; of several endpoints with commas between.
@@ -39,39 +31,6 @@ pub(crate) fn cold(endpoints: &str) -> Client {
     // Clients of equal configuration would be one contender.
     let url = format!("etcd://{endpoints}?connect_timeout=5.{:06}", next());
     Client::connect(&url).unwrap()
-}
-
-pub(crate) fn next() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// A lock that waits for a bounded time.
-pub(crate) fn lock(client: &Client, key: &str, ttl: Duration) -> Lock {
-    client.lock(key).ttl(ttl).wait(LONG)
-}
-
-pub(crate) fn acquired(client: &Client, key: &str) -> Lease {
-    lock(client, key, ms(30_000)).acquire().wait().unwrap()
-}
-
-pub(crate) fn released(lease: &Lease) {
-    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released, "{}", lease.key());
-}
-
-/// Begins an acquire that goes on whatever this thread does.
-pub(crate) fn begin(lock: &Lock) -> std::thread::JoinHandle<dlock::Result<Lease>> {
-    let op: Op<Lease> = lock.acquire();
-    std::thread::spawn(move || op.wait())
-}
-
-/// Waits for it, in small steps.
-pub(crate) fn until(what: &str, limit: Duration, mut come: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !come() {
-        assert!(Instant::now() < end, "within {limit:?} it didn't come about: {what}");
-        std::thread::sleep(ms(5));
-    }
 }
 
 /// This program again, as one of its tests: another process, which its variables tell what to do.

@@ -1,23 +1,18 @@
 //! What the scenarios share: servers, clients that are contenders of their own, and what a server can tell.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dlock::{Client, Lease, Lock, ReleaseOutcome};
+use dlock::Client;
 use dlock_harness::proxy::Proxy;
+pub(crate) use dlock_harness::scenario::{LONG, lock, ms, released, until};
+use dlock_harness::scenario::{answered, next};
 use dlock_harness::server::{Redis, RedisOptions};
 
-/// How long anything may take that has no bound of its own.
-pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// What a loaded machine may add to a bound.
 pub(crate) const SLACK: Duration = Duration::from_millis(700);
 /// How long after its deadline a call may return.
 pub(crate) const LATE: Duration = Duration::from_millis(100);
-
-pub(crate) fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 pub(crate) fn server() -> Redis {
     Redis::start(&RedisOptions::new()).unwrap()
@@ -34,10 +29,7 @@ pub(crate) fn client(addr: SocketAddr) -> Client {
 
 /// The same with about this `connect_timeout`.
 pub(crate) fn client_with(addr: SocketAddr, timeout: Duration) -> Client {
-    let client = cold(addr, timeout);
-    let warm = client.lock(&format!("warm-{}", next())).try_acquire().wait().unwrap().unwrap();
-    assert_eq!(warm.release().wait().unwrap(), ReleaseOutcome::Released);
-    client
+    answered(cold(addr, timeout))
 }
 
 /// The same without any contact so far.
@@ -45,29 +37,6 @@ pub(crate) fn cold(addr: SocketAddr, timeout: Duration) -> Client {
     // Clients of equal configuration would be one contender.
     let url = format!("redis://{addr}?connect_timeout={:.6}", (timeout + Duration::from_micros(next())).as_secs_f64());
     Client::connect(&url).unwrap()
-}
-
-fn next() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// A lock that waits for a bounded time.
-pub(crate) fn lock(client: &Client, key: &str, ttl: Duration) -> Lock {
-    client.lock(key).ttl(ttl).wait(LONG)
-}
-
-pub(crate) fn released(lease: &Lease) {
-    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released, "{}", lease.key());
-}
-
-/// Waits for it, in small steps.
-pub(crate) fn until(what: &str, limit: Duration, mut come: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !come() {
-        assert!(Instant::now() < end, "within {limit:?} it didn't come about: {what}");
-        std::thread::sleep(ms(1));
-    }
 }
 
 /// The value of the key itself: the token of its owner.

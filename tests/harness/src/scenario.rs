@@ -1,0 +1,70 @@
+//! What scenarios on every backend share: bounds, waits, and calls that have to succeed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use dlock::{Client, Lease, Lock, Op, ReleaseOutcome};
+
+/// How long anything may take that has no bound of its own.
+pub const LONG: Duration = Duration::from_secs(10);
+
+/// Milliseconds.
+pub fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Another number each time.
+pub fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The same client, after its first answer.
+///
+/// # Panics
+/// When it can't lock a key of its own.
+pub fn answered(client: Client) -> Client {
+    let warm = client.lock(&format!("warm-{}", next())).try_acquire().wait().unwrap().unwrap();
+    released(&warm);
+    client
+}
+
+/// A lock that waits for a bounded time.
+pub fn lock(client: &Client, key: &str, ttl: Duration) -> Lock {
+    client.lock(key).ttl(ttl).wait(LONG)
+}
+
+/// A lease that lasts for as long as a scenario.
+///
+/// # Panics
+/// When it isn't granted.
+pub fn acquired(client: &Client, key: &str) -> Lease {
+    lock(client, key, ms(30_000)).acquire().wait().unwrap()
+}
+
+/// Begins an acquire that goes on whatever this thread does.
+pub fn begin(lock: &Lock) -> JoinHandle<dlock::Result<Lease>> {
+    let op: Op<Lease> = lock.acquire();
+    std::thread::spawn(move || op.wait())
+}
+
+/// Releases it.
+///
+/// # Panics
+/// When it was lost.
+pub fn released(lease: &Lease) {
+    assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released, "{}", lease.key());
+}
+
+/// Waits for it, in small steps.
+///
+/// # Panics
+/// When it doesn't come about within the limit.
+pub fn until(what: &str, limit: Duration, mut come: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !come() {
+        assert!(Instant::now() < end, "within {limit:?} it didn't come about: {what}");
+        std::thread::sleep(ms(1));
+    }
+}
