@@ -118,8 +118,9 @@ clean: ## Remove target, .venv and all caches. The next target builds everything
 	find examples tests bindings-python -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Parts of `make test`
-harness: $(TOOLS) # Builds the tests in Rust and the programs of the harness.
-	$(CARGO) test --workspace --exclude dlock-python --no-run
+# Builds the tests in Rust and the programs of the harness. For .ci/steps.py this was done before its first step.
+harness: $(TOOLS)
+	$(if $(BUILT_BEFORE),,$(CARGO) test --workspace --exclude dlock-python --no-run)
 
 test-rust: needs-test-rust harness ## Run unit and core tests, doc tests, the simulator with SIM_SEEDS=5000, and the fault scenarios of Redis and etcd.
 	@.ci/setup go

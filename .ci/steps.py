@@ -29,8 +29,9 @@ PYTEST = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s")
 # The end of a report of node:test, as its two reporters print it.
 NODE = re.compile("^(?:#|\N{INFORMATION SOURCE}) (pass|fail|cancelled|skipped|todo) ([0-9]+)$")
 PYTEST_PART = re.compile(r"(\d+) (\w+)")
-# The lane of those that mostly keep a processor busy. It has what the other one leaves of the processors.
-BUSY = ("lint", "test-c", "test-install", "test-examples")
+# The lane of those that mostly keep a processor busy, in this order. They have what the other lane leaves of the
+# processors. Lint is last, since it keeps cargo from the other lane.
+BUSY = ("test-c", "test-install", "test-examples", "lint")
 # What these leave to `make test-full`; tests/README.md says why.
 LEFT_TO_FULL = {
     "test-rust": "20,000 seeds of the simulator, and the scenarios of etcd on etcd 3.5",
@@ -93,7 +94,7 @@ class Count:
 
 def run(name: str, show: Callable[[str], None], running: set[int], *, nice: bool) -> Count:
     """Runs one step and gives each line of its output to `show`."""
-    make = ["make", "--no-print-directory", name]
+    make = ["make", "--no-print-directory", "BUILT_BEFORE=1", name]
     dry = subprocess.run([*make, "--dry-run"], capture_output=True, text=True, check=False)
     count = Count(name, commands=frozenset(dry.stdout.splitlines()))
     show(f"\n── {name} ──\n")
@@ -142,7 +143,7 @@ def run_all(names: list[str]) -> list[Count]:
             sys.stdout.flush()
 
     def busy() -> None:
-        for name in [name for name in names if name in BUSY]:
+        for name in [name for name in BUSY if name in names]:
             said: list[str] = []
             counts[name] = run(name, said.append, running, nice=True)
             at_once("".join(said))
