@@ -1,4 +1,4 @@
-//! Every time that is derived from a ttl.
+//! The times that are derived from a ttl, and the pauses of pollers.
 
 use std::time::Duration;
 
@@ -26,4 +26,72 @@ pub(crate) fn renewal_retry(ttl: Duration) -> Duration {
 /// How long before its end a loss is reported, so that the holder learns of it before another can be granted the lock.
 pub(crate) fn warn_margin(ttl: Duration) -> Duration {
     if mutant!("loss-told-late") { Duration::ZERO } else { (ttl / 4).min(Duration::from_millis(50)) }
+}
+
+/// The longest time that a request has no answer before it is sent on another connection too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The time after which a request about a lock of this ttl is sent on another connection too.
+pub(crate) fn patience(ttl: Duration) -> Duration {
+    (ttl / 4).clamp(Duration::from_millis(50), PATIENCE)
+}
+
+/// The time from one refresh of a place in a queue to the next.
+pub(crate) fn queue_refresh(ttl: Duration) -> Duration {
+    (ttl / 3).clamp(Duration::from_millis(100), Duration::from_secs(5))
+}
+
+/// The time for which a place in a queue lives without a refresh.
+pub(crate) fn queue_lifetime(ttl: Duration) -> Duration {
+    queue_refresh(ttl) * 3
+}
+
+/// The age up to which a grant that was handed over counts without another request.
+pub(crate) fn handover_limit(ttl: Duration) -> Duration {
+    ttl / 2
+}
+
+/// The time from one keep-alive of a session with claims to the next, and from one try to take back a key to the next.
+pub(crate) fn session_refresh(ttl: Duration) -> Duration {
+    ttl / 3
+}
+
+/// The age up to which a session is given to a claim without a keep-alive.
+pub(crate) fn session_limit(ttl: Duration) -> Duration {
+    ttl / 2
+}
+
+/// The age up to which a session that one claim has for itself serves for a grant.
+pub(crate) fn dedicated_limit(ttl: Duration) -> Duration {
+    ttl / 10
+}
+
+/// The age up to which a keep-alive serves another renewal too.
+pub(crate) fn shared_keep_alive(ttl: Duration) -> Duration {
+    ttl / 20
+}
+
+/// The pauses of a contender that polls: 10 ms, doubled up to 250 ms, with jitter.
+#[derive(Debug, Default)]
+pub(crate) struct PollPause {
+    polls: u32,
+}
+
+impl PollPause {
+    /// Returns the next pause.
+    pub(crate) fn next(&mut self) -> Duration {
+        self.polls = (self.polls + 1).min(6);
+        let pause = Duration::from_millis(5 << self.polls).min(Duration::from_millis(250));
+        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// Starts again with the shortest pause.
+    pub(crate) fn reset(&mut self) {
+        self.polls = 0;
+    }
+}
+
+/// Returns whole milliseconds.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

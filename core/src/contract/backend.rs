@@ -137,6 +137,16 @@ pub struct DueLease {
     pub ttl: Duration,
 }
 
+impl DueLease {
+    /// Returns the backend's own grants and their ttls.
+    ///
+    /// # Errors
+    /// `Internal` for a grant of another backend.
+    pub(crate) fn downcast_all<G: Grant>(due: &[Self]) -> Result<Vec<(&G, Duration)>> {
+        due.iter().map(|due| Ok((downcast(&due.grant)?, due.ttl))).collect()
+    }
+}
+
 /// What a release found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {

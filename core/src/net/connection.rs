@@ -1,4 +1,4 @@
-//! The one connection of a client: made when it is needed, once for all who ask, and again when it is of no use any
+//! The one connection of a client: made when it is needed, once for all callers, and again when it is of no use any
 //! more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,18 +11,19 @@ use crate::runtime;
 
 /// A connection as [`SharedConnection`] sees it.
 pub(crate) trait Connection: Send + Sync + 'static {
-    /// Its number among those of its client.
+    /// Returns its number among those of its client.
     fn number(&self) -> u64;
-    /// Whether nothing is to be asked on it any more.
+    /// Returns true if no request is to be sent on it any more.
     fn is_dead(&self) -> bool;
 }
 
-/// A client's connection, as there is one.
+/// The connection of a client, if there is one.
 pub(crate) struct SharedConnection<C> {
     state: Mutex<State<C>>,
     next: AtomicU64,
 }
 
+/// The result of connecting, once there is one.
 type Made<C> = Option<Result<Arc<C>>>;
 
 enum State<C> {
@@ -32,7 +33,7 @@ enum State<C> {
 }
 
 impl<C: Connection> SharedConnection<C> {
-    /// None yet; the first one will have the number 1.
+    /// Returns a state without a connection. The first one will have the number 1.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State::Idle), next: AtomicU64::new(1) })
     }
@@ -41,7 +42,7 @@ impl<C: Connection> SharedConnection<C> {
         runtime::lock(&self.state)
     }
 
-    /// The connection, if there is one.
+    /// Returns the connection, if there is one.
     pub(crate) fn live(&self) -> Option<Arc<C>> {
         match &*self.state() {
             State::Live(conn) if !conn.is_dead() => Some(conn.clone()),
@@ -49,8 +50,8 @@ impl<C: Connection> SharedConnection<C> {
         }
     }
 
-    /// The connection there is, or the one that is made; `other`: another than the one of this number. It is made whole
-    /// also when nobody waits for it. `None`: the runtime ended before.
+    /// Returns the connection, or makes one; `other`: another than the one of this number. A connection is completed
+    /// even if no caller waits for it any more. `None`: the runtime ended before.
     pub(crate) async fn get<F>(self: &Arc<Self>, other: Option<u64>, make: impl FnOnce(u64) -> F) -> Made<C>
     where
         F: Future<Output = Result<Arc<C>>> + Send + 'static,
@@ -80,7 +81,7 @@ impl<C: Connection> SharedConnection<C> {
         made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone())
     }
 
-    /// Gives out the one of this number no more. Whether it was still given out.
+    /// Gives out the connection of this number no more. Returns true if it was given out until now.
     pub(crate) fn forget(&self, number: u64) -> bool {
         let mut state = self.state();
         let is_it = matches!(&*state, State::Live(conn) if conn.number() == number);

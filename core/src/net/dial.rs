@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{Socket, socket};
+use super::socket::{Socket, socket};
 use crate::clock;
 
-/// How long an address has for itself before the next one is tried as well.
+/// The time that an address has for itself before the next one is tried too.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to whichever answers first: IPv6 and IPv4 in turn, the next one when the one before has failed or was
+/// Connects to the address that answers first: IPv6 and IPv4 in turn, each one when the one before has failed or was
 /// silent for its head start.
 pub(super) async fn dial(addresses: Vec<SocketAddr>) -> Result<Socket> {
     let mut rest = VecDeque::from(in_turn(addresses));
     let mut failed = Error::new(ErrorKind::NotFound, "the name has no address");
-    // Whatever is under way when this ends, ends with it.
+    // The tries in progress end with this set.
     let mut tries = JoinSet::new();
     loop {
         if let Some(address) = rest.pop_front() {
@@ -43,7 +43,7 @@ pub(super) async fn dial(addresses: Vec<SocketAddr>) -> Result<Socket> {
     }
 }
 
-/// The families in turn, that of the first one first; each in the order in which the resolver gave it.
+/// Sorts the families in turn, that of the first address first; within each in the order of the resolver.
 fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (ours, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first);
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes no connection any more, and refuses none: it is silent as a host that isn't there.
+    /// Returns a listener that accepts no connection and refuses none, as silent as a host that doesn't exist.
     fn silent(host: [u8; 4]) -> (socket2::Socket, SocketAddr, Vec<socket2::Socket>) {
         let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from((host, 0)).into()).unwrap();

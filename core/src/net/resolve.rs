@@ -1,4 +1,4 @@
-//! Names to addresses, on threads of their own: the system's resolver blocks, for as long as a name server is silent.
+//! The resolution of names, on threads of its own: the system's resolver blocks for as long as a name server is silent.
 
 use std::collections::HashMap;
 use std::io::{Error, Result};
@@ -11,16 +11,16 @@ use tokio::sync::watch;
 use crate::clock::Instant;
 use crate::runtime::{PerProcess, Pool, lock, threads};
 
-/// How old a question may be whose answer is shared: a name that hangs doesn't take a thread for each try to connect,
-/// and one that has been answered in the meantime isn't waited for behind it.
+/// The age up to which a question shares its answer. A name that hangs takes no thread for each try to connect, and a
+/// question that is older isn't waited for: the name may have an answer in the meantime.
 const SHARED: Duration = Duration::from_secs(2);
 
 type Answer = Option<std::result::Result<Vec<SocketAddr>, Arc<Error>>>;
 
-/// The questions under way, by name.
+/// The questions in progress, by name.
 type Asked = Mutex<HashMap<Arc<str>, (Instant, watch::Receiver<Answer>)>>;
 
-/// The addresses of a host, with this port. Asked anew each time, and never on a thread that does anything else.
+/// Resolves a host, with this port. Each call asks again, and never on a thread that does anything else.
 pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -33,6 +33,7 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     Ok(all)
 }
 
+/// Asks for a name, or joins the question in progress.
 fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
     static ASKED: PerProcess<Asked> = PerProcess::new();
     static RESOLVER: PerProcess<Pool> = PerProcess::new();
@@ -59,7 +60,7 @@ fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
     };
     let answered = forget.clone();
     let work = move || {
-        // Whoever asked may have gone while this waited for a thread.
+        // The caller may have gone while this waited for a thread.
         if tell.receiver_count() > 1 {
             let found = (&*host, 0).to_socket_addrs().map(Iterator::collect).map_err(Arc::new);
             tell.send_replace(Some(found));
@@ -75,7 +76,7 @@ fn ask(host: &str) -> Result<watch::Receiver<Answer>> {
     Ok(answer)
 }
 
-/// The same error, for another who asked.
+/// Copies an error for another caller.
 fn again(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string())
 }

@@ -1,4 +1,4 @@
-//! The one TLS stack, and the certificates that are read for each connection: they may be others by then.
+//! TLS, and the certificates, which are read again for each connection: the files may have been replaced.
 
 use std::io::Error as Other;
 use std::sync::Arc;
@@ -21,11 +21,13 @@ pub(super) struct Tls {
     /// The files of a certificate and its key.
     identity: Option<(String, String)>,
     name: ServerName<'static>,
-    /// The protocol that is asked for.
+    /// The protocol to ask for.
     alpn: Option<Vec<u8>>,
 }
 
 impl Tls {
+    /// Reads the options.
+    ///
     /// # Errors
     /// `Invalid` for options that don't belong together, and for a file that can't be used now.
     pub(super) fn new(host: &str, values: &Values) -> Result<Self> {
@@ -39,20 +41,20 @@ impl Tls {
         let name = ServerName::try_from(name.clone())
             .map_err(|_| Error::invalid(format!("{name} is no name that a certificate can be checked for")))?;
         let tls = Self { ca: text("ca"), identity, name, alpn: None };
-        // The system's certificates are many, and not the user's mistake.
+        // The system's certificates are not checked here: they are many, and not the user's.
         if tls.ca.is_some() || tls.identity.is_some() {
             tls.read()?;
         }
         Ok(tls)
     }
 
+    /// Returns the same options, with this protocol.
     pub(super) fn with_alpn(mut self, protocol: &[u8]) -> Self {
         self.alpn = Some(protocol.to_vec());
         self
     }
 
-    /// Reads the files on a thread of its own, as their disk may be slow. One that can't be used may be just being
-    /// replaced.
+    /// Reads the files on a thread of its own, because their disk may be slow.
     pub(super) async fn read_anew(self: Arc<Self>) -> std::io::Result<(TlsConnector, ServerName<'static>)> {
         static READER: PerProcess<Pool> = PerProcess::new();
         let (tell, told) = oneshot::channel();

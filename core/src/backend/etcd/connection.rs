@@ -1,6 +1,8 @@
 //! A connection: our own socket and TLS, the crate's HTTP/2 above them, and the login.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,39 +12,96 @@ use http::uri::{Authority, InvalidUri, Scheme, Uri};
 use http::{Request, Response};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service};
 
 use super::coalesce::CoalescingStream;
-use super::error::{of_io, of_request};
-use super::link::{Conn, Link};
-use crate::clock;
+use super::error::{SERVICE, of_request};
 use crate::error::{Error, Result};
-use crate::runtime;
-use crate::runtime::BoxFuture;
+use crate::net::connection::Connection;
+use crate::net::failure::{connect_timeout, of_io};
+use crate::net::link::{self, Wire};
+use crate::net::request::answer_within;
+use crate::runtime::{self, BoxFuture};
 
 /// The time between two pings on a connection with requests in progress. etcd forbids less than 5 s.
 const PING: Duration = Duration::from_secs(10);
 
+/// The link of a client to its cluster.
+pub(super) type Link = link::Link<Conn>;
+
+/// A connection to one member. It closes when no request on it waits for an answer any more.
+pub(super) struct Conn {
+    pub(super) number: u64,
+    pub(super) address: String,
+    pub(super) client: Client,
+    dead: AtomicBool,
+    died: Notify,
+}
+
+impl Wire for Conn {
+    const SERVICE: &'static str = SERVICE;
+    type Shared = ();
+
+    async fn connect(link: Arc<Link>, number: u64) -> Result<Arc<Self>> {
+        connect(&link, number).await.map(Arc::new)
+    }
+
+    fn give_up(&self) {
+        self.dead.store(true, Ordering::Release);
+        self.died.notify_waiters();
+    }
+}
+
+impl Connection for Conn {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+}
+
+impl Conn {
+    fn new(number: u64, address: String, client: Client) -> Self {
+        Self { number, address, client, dead: AtomicBool::new(false), died: Notify::new() }
+    }
+
+    /// Resolves when the connection is given up.
+    pub(super) async fn gone(&self) {
+        let mut died = std::pin::pin!(self.died.notified());
+        died.as_mut().enable();
+        if !self.is_dead() {
+            died.await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conn({}, {})", self.number, self.address)
+    }
+}
+
+/// Returns the time for connecting to one endpoint. With several endpoints, there is time for all of them.
+fn dial_limit(link: &Link) -> Duration {
+    let count = u32::try_from(link.addresses.len()).unwrap_or(1).max(1);
+    link.config.values().time("dial_timeout").unwrap_or(link.config.connect_timeout() / count)
+}
+
 /// Connects to one of the endpoints. Each is tried once, the one of this number first, counted from 1.
-pub(super) async fn connect(link: &Link, number: u64) -> Result<Conn> {
+async fn connect(link: &Link, number: u64) -> Result<Conn> {
     let (count, first) = (link.addresses.len(), usize::try_from(number).unwrap_or(1) - 1);
-    let limit = link.dial_limit();
+    let limit = dial_limit(link);
     let mut failed = Error::unavailable("etcd has no endpoint");
     for turn in 0..count {
         let at = first.wrapping_add(turn) % count;
         let address = &link.addresses[at];
-        let made = tokio::select! {
-            biased;
-            made = made(link, at) => made,
-            () = clock::sleep(limit) => Err(Error::unavailable(format!(
-                "etcd at {address} didn't complete a connection within {limit:?}; raise dial_timeout, or see whether \
-                 it is overloaded or stopped{}",
-                address.hint()
-            ))),
-        };
-        match made {
+        let made = answer_within(limit, made(link, at)).await;
+        match made.unwrap_or_else(|| Err(connect_timeout(SERVICE, address, limit, "dial_timeout"))) {
             Ok(client) => return Ok(Conn::new(number, address.to_string(), client)),
             // A login that is refused here is refused everywhere.
             Err(error) if !error.is_temporary() => return Err(error),
@@ -52,10 +111,11 @@ pub(super) async fn connect(link: &Link, number: u64) -> Result<Conn> {
     Err(failed)
 }
 
+/// Makes a connection to one endpoint.
 async fn made(link: &Link, at: usize) -> Result<Client> {
     let address = &link.addresses[at];
     let name = address.to_string();
-    let stream = address.connect().await.map_err(|error| of_io(&error, address))?;
+    let stream = address.connect().await.map_err(|error| of_io(SERVICE, &error, address))?;
     let unusable = |why: &dyn std::fmt::Display| Error::invalid(format!("etcd at {name} has no usable address: {why}"));
     let (send, conn) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -77,6 +137,7 @@ async fn made(link: &Link, at: usize) -> Result<Client> {
     Ok(client)
 }
 
+/// Returns the login and the crate's options.
 fn options(link: &Link) -> ConnectOptions {
     let values = link.config.values();
     let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
@@ -131,8 +192,8 @@ impl Service<Request<Body>> for Requests {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::Outcome;
     use super::*;
+    use crate::net::failure::Outcome;
 
     #[tokio::test]
     async fn what_is_asked_on_a_lost_connection_was_never_sent() {

@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Etcd;
-use super::error::Outcome;
 use super::grant::EtcdGrant;
 use super::keys::{key, value};
-use super::link::{Limits, PATIENCE, Refusal, Unanswered};
 use super::mutex::{MutexTxn, Position, Predecessors, delete_if_ours};
 use super::orphans::{self, Orphan};
+use super::request::{Refusal, Unanswered};
 use super::session::Session;
+use super::shared::Etcd;
 use super::watch::Subscription;
 use crate::clock::Instant;
-use crate::contract::Claim;
-use crate::contract::{Attempt, Contender, RetryHint};
+use crate::contract::{Attempt, Claim, Contender, RetryHint};
 use crate::error::Result;
+use crate::net::failure::Outcome;
+use crate::net::request::Limits;
 use crate::runtime::BoxFuture;
+use crate::timing::{self, PollPause, patience};
 
 /// The number of requests in a row before a contender pauses.
 const LOOKS: u32 = 8;
@@ -28,7 +29,7 @@ pub(super) struct EtcdContender {
     value: Vec<u8>,
     entry: Option<QueueEntry>,
     subscription: Option<Subscription>,
-    polls: u32,
+    polls: PollPause,
 }
 
 /// The key of a claim in the queue, which exists or may exist.
@@ -55,15 +56,10 @@ impl QueueEntry {
     }
 }
 
-/// The time after which a request about a lock of this ttl is sent on a second connection too.
-pub(super) fn patience(ttl: Duration) -> Duration {
-    (ttl / 4).clamp(Duration::from_millis(50), PATIENCE)
-}
-
 impl EtcdContender {
     pub(super) fn new(etcd: Arc<Etcd>, claim: Claim) -> Self {
         let value = value(&claim);
-        Self { etcd, claim, value, entry: None, subscription: None, polls: 0 }
+        Self { etcd, claim, value, entry: None, subscription: None, polls: PollPause::default() }
     }
 
     /// Tries once.
@@ -75,7 +71,8 @@ impl EtcdContender {
             let Some(entry) = &mut self.entry else { continue };
             // Read before the request: the server has executed the keep-alive by which the lease lives.
             let since = entry.session.since();
-            if entry.rev != 0 && self.subscription.as_ref().is_some_and(Subscription::is_first) {
+            if entry.rev != 0 && self.subscription.as_ref().is_some_and(|subscription| subscription.listener.is_first())
+            {
                 let rev = entry.rev;
                 return Ok(self.granted(rev, since));
             }
@@ -142,9 +139,10 @@ impl EtcdContender {
         if let Some(entry) = &self.entry {
             let session = &entry.session;
             // A dedicated lease has nearly its whole ttl at the grant.
-            let age = if session.dedicated { session.ttl / 10 } else { session.ttl / 3 };
-            let lives = !session.since().plus(age).passed()
-                || Box::pin(session.keep_alive(limits, Instant::now().minus(age))).await?;
+            let limit = if session.dedicated { timing::dedicated_limit } else { timing::session_refresh };
+            let age = limit(session.ttl);
+            let lives =
+                !session.is_older_than(age) || Box::pin(session.keep_alive(limits, Instant::now().minus(age))).await?;
             if lives {
                 return Ok(());
             }
@@ -155,7 +153,7 @@ impl EtcdContender {
         let size = options.name.len() + 17;
         let session = self.etcd.sessions.pick(options.ttl, !options.auto_renew, size, limits).await?;
         let key = key(&options.name, session.id);
-        self.subscription = self.subscription.take().filter(|subscription| subscription.is_for(&key));
+        self.subscription = self.subscription.take().filter(|subscription| subscription.listener.is_for(&key));
         if self.subscription.is_none() && self.claim.wait {
             self.subscription = self.etcd.watches.subscribe(&options.name, &key, true);
         }
@@ -166,14 +164,19 @@ impl EtcdContender {
     /// Returns the hint for the next try, behind these keys. `None`: ask again at once.
     async fn wake(&mut self, collects: bool, predecessors: Predecessors, limits: Limits) -> Option<RetryHint> {
         let entry = self.entry.as_ref()?;
-        let after = entry.session.since().plus(entry.session.ttl / 3).left().max(Duration::from_millis(10));
+        let after = entry
+            .session
+            .since()
+            .plus(timing::session_refresh(entry.session.ttl))
+            .left()
+            .max(Duration::from_millis(10));
         if collects {
             let subscription = self.subscription.as_ref()?;
-            if !subscription.arm(predecessors) {
+            if !subscription.listener.arm(predecessors) {
                 return None;
             }
-            self.polls = 0;
-            return Some(RetryHint { after, on: Some(Box::pin(subscription.notified())) });
+            self.polls.reset();
+            return Some(RetryHint { after, on: Some(Box::pin(subscription.listener.notified())) });
         }
         let watched = match &self.subscription {
             Some(subscription) => subscription,
@@ -184,15 +187,13 @@ impl EtcdContender {
             }
         };
         if watched.ready(limits.patience.min(limits.budget)).await {
-            if mutant!("etcd-listens-after-reading") && watched.collect() && watched.arm(predecessors) {
-                return Some(RetryHint { after, on: Some(Box::pin(watched.notified())) });
+            if mutant!("etcd-listens-after-reading") && watched.collect() && watched.listener.arm(predecessors) {
+                return Some(RetryHint { after, on: Some(Box::pin(watched.listener.notified())) });
             }
             return None;
         }
         // No event will come: poll, less and less often.
-        self.polls = (self.polls + 1).min(6);
-        let pause = Duration::from_millis(5 << self.polls).min(Duration::from_millis(250));
-        Some(RetryHint { after: after.min(pause.mul_f64(0.5 + fastrand::f64() / 2.0)), on: None })
+        Some(RetryHint { after: after.min(self.polls.next()), on: None })
     }
 
     /// Gives up the key. The next try starts with another key, or with the same one.

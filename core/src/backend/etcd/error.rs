@@ -7,53 +7,22 @@ use etcd_client::Error as Etcd;
 use tonic::{Code, Status};
 
 use crate::error::Error;
-use crate::net::Address;
+use crate::net::failure::{Failure, Outcome, connection_lost};
 
-/// The outcome of a request that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Not applied.
-    NotApplied,
-    /// Not applied here. Another member may apply it.
-    TryElsewhere,
-    /// Perhaps applied, now or later.
-    InDoubt,
-    /// Not applied, now or later: the lease that it names doesn't exist any more.
-    LeaseGone,
-}
-
-/// A request that was not answered with a value.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    /// The caller's error.
-    pub(super) error: Error,
-    pub(super) outcome: Outcome,
-}
-
-impl Failure {
-    /// Returns the failure of a request that was not applied.
-    pub(super) fn not_applied(error: Error) -> Self {
-        Self { error, outcome: Outcome::NotApplied }
-    }
-
-    /// Returns the failure of a request that may have been applied.
-    pub(super) fn in_doubt(error: Error) -> Self {
-        Self { error, outcome: Outcome::InDoubt }
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        failure.error
-    }
-}
+/// The name of the service in the texts of errors.
+pub(super) const SERVICE: &str = "etcd";
 
 /// Returns the failure of a request.
 pub(super) fn of_request(error: &Etcd, address: &str) -> Failure {
     match error {
         Etcd::GRpcStatus(status) => of_status(status, address),
-        other => Failure::in_doubt(Error::unavailable(format!("the connection to etcd at {address} failed: {other}"))),
+        other => Failure::in_doubt(connection_lost(SERVICE, address, other)),
     }
+}
+
+/// Returns true if the error is the server's answer, so that the connection is as good as before.
+pub(super) fn is_answer(error: &Etcd) -> bool {
+    matches!(error, Etcd::GRpcStatus(status) if status.message().starts_with("etcdserver: "))
 }
 
 /// Returns true if the connection was gone before the request could be sent on it.
@@ -86,7 +55,7 @@ fn of_status(status: &Status, address: &str) -> Failure {
         let outcome = if never_sent(status) { Outcome::TryElsewhere } else { Outcome::InDoubt };
         let error = match status.code() {
             Code::Unimplemented => Error::refused(format!("etcd at {address}: {said}; is it an etcd 3.4 or newer?")),
-            _ => Error::unavailable(format!("the connection to etcd at {address} failed: {}", root(status))),
+            _ => connection_lost(SERVICE, address, &root(status)),
         };
         return Failure { error, outcome };
     };
@@ -130,27 +99,6 @@ fn meaning(code: Code, said: &str) -> Option<(Outcome, bool, &'static str)> {
         _ => return None,
     };
     Some(known)
-}
-
-/// Returns the error of a server that could not be reached.
-pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
-    use std::io::ErrorKind as Io;
-    let text = match error.kind() {
-        Io::ConnectionRefused => {
-            format!("etcd at {address} refuses the connection; is it running there, and is the address right?")
-        }
-        // Errors of rustls: a certificate that isn't trusted, a name that doesn't fit, a server without TLS.
-        Io::InvalidData | Io::UnexpectedEof => {
-            return Error::refused(format!(
-                "etcd at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
-                 server has TLS on this port"
-            ))
-            // If TLS worked before, the files may be in the middle of a replacement.
-            .temporary(address.reached());
-        }
-        _ => format!("etcd at {address} can't be reached: {error}"),
-    };
-    Error::unavailable(text)
 }
 
 #[cfg(test)]

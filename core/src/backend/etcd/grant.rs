@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,19 +9,19 @@ use etcd_client::{Compare, CompareOp, GetOptions, LeaseTimeToLiveOptions, PutOpt
 use rustc_hash::FxHashSet;
 use tokio::task::JoinSet;
 
-use super::Etcd;
-use super::contender::patience;
-use super::link::{Limits, Refusal, Unanswered};
 use super::mutex::{delete_if_ours, get, txn};
 use super::orphans::{self, Orphan};
+use super::request::{Refusal, Unanswered};
 use super::session::{Session, seconds};
+use super::shared::Etcd;
 use super::watch::Subscription;
 use crate::clock::Instant;
-use crate::contract::Claim;
-use crate::contract::{Grant, Released, Renewal};
+use crate::contract::{Claim, Grant, Released, Renewal};
 use crate::error::{Error, Result};
-use crate::runtime::BoxFuture;
-use crate::runtime::lock;
+use crate::net::in_doubt::UnansweredRelease;
+use crate::net::request::Limits;
+use crate::runtime::{BoxFuture, lock};
+use crate::timing::{patience, shared_keep_alive};
 
 /// The number of leases due together up to which each key is read on its own.
 const FEW: usize = 16;
@@ -41,8 +40,7 @@ pub(super) struct EtcdGrant {
     /// The subscription to the deletion of the key, if this process watches the lock anyway.
     subscription: Mutex<Option<Subscription>>,
     in_doubt: Mutex<Unanswered>,
-    /// True if a release was sent and had no answer.
-    unanswered: AtomicBool,
+    unanswered: UnansweredRelease,
 }
 
 impl EtcdGrant {
@@ -56,7 +54,7 @@ impl EtcdGrant {
         in_doubt: Unanswered,
     ) -> Self {
         if let Some(subscription) = &subscription {
-            subscription.begin_hold(rev);
+            subscription.listener.begin_hold(rev);
         }
         Self {
             etcd,
@@ -67,7 +65,7 @@ impl EtcdGrant {
             sessions: Mutex::new(vec![session]),
             subscription: Mutex::new(subscription),
             in_doubt: Mutex::new(in_doubt),
-            unanswered: AtomicBool::new(false),
+            unanswered: UnansweredRelease::default(),
         }
     }
 
@@ -78,20 +76,12 @@ impl EtcdGrant {
     /// Sends the release.
     async fn send_release(&self) -> Result<Released> {
         if let Some(subscription) = &*lock(&self.subscription) {
-            subscription.end_hold();
+            subscription.listener.end_hold();
         }
         let limits = self.etcd.link.limits(patience(self.claim.options.ttl));
-        let answer = match delete_if_ours(&self.etcd.link, limits, (&self.key, &self.value), self.rev).await {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                if refusal.is_in_doubt() {
-                    self.unanswered.store(true, Ordering::Release);
-                }
-                return Err(refusal.into());
-            }
-        };
-        let again = !answer.unanswered.is_empty() || self.unanswered.load(Ordering::Acquire);
-        let again = again && !mutant!("etcd-release-forgets-doubt");
+        let answer = delete_if_ours(&self.etcd.link, limits, (&self.key, &self.value), self.rev).await;
+        let answer = answer.inspect_err(|refusal| self.unanswered.note(refusal))?;
+        let again = self.unanswered.may_have_released(&answer.unanswered) && !mutant!("etcd-release-forgets-doubt");
         // The next contender of this process finds the watcher. A dedicated lease ends when its last owner drops it.
         let sessions = std::mem::take(&mut *lock(&self.sessions));
         drop(lock(&self.subscription).take());
@@ -188,7 +178,7 @@ fn sessions(due: &[(&EtcdGrant, Duration)]) -> BTreeMap<i64, Arc<Session>> {
 async fn keep_alive(sessions: BTreeMap<i64, Arc<Session>>, limits: Limits) -> Result<()> {
     let mut all = JoinSet::new();
     for session in sessions.into_values() {
-        let not_before = Instant::now().minus(session.ttl / 20);
+        let not_before = Instant::now().minus(shared_keep_alive(session.ttl));
         all.spawn(async move { session.keep_alive(limits, not_before).await });
     }
     let mut result = Ok(());

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp};
 
+use super::connection::Link;
 use super::keys::{after, is_child, owner_record, range};
-use super::link::{Limits, Link, Refusal};
 use super::mutex::{get, txn};
+use super::request::Refusal;
 use crate::contract::ContenderInfo;
 use crate::contract::owner::parse_owner;
+use crate::net::request::Limits;
 
 /// The number of keys that are read at a time, with their values.
 const PAGE: i64 = 512;

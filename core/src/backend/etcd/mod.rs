@@ -10,10 +10,12 @@ mod floors;
 mod grant;
 mod inspect;
 mod keys;
-mod link;
+mod listener;
 mod mutex;
 mod orphans;
+mod request;
 mod session;
+mod shared;
 mod watch;
 mod watch_stream;
 
@@ -22,19 +24,13 @@ use std::time::Duration;
 
 use etcd_client::GetOptions;
 
-use self::floors::Floors;
 use self::grant::EtcdGrant;
-use self::link::{Link, PATIENCE};
-use self::session::Sessions;
-use self::watch::Watches;
-use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, ValueKind, Values, read_servers, write_servers};
-use crate::contract::Claim;
-use crate::contract::{Backend, Capabilities, Contender, ContenderInfo, Context, Driver, DueLease, Renewal, downcast};
+use self::shared::{Etcd, PORT};
+use crate::config::{OptionSpec, Schema, Scheme, UrlParts, ValueKind, Values, read_servers, write_servers};
+use crate::contract::{Backend, Capabilities, Claim, Contender, ContenderInfo, Driver, DueLease, Renewal};
 use crate::error::{Error, Result};
-use crate::net::Address;
 use crate::runtime::BoxFuture;
-
-const PORT: u16 = 2379;
+use crate::timing::PATIENCE;
 
 /// The backend's entry in the table of drivers.
 pub static DRIVER: Driver =
@@ -83,32 +79,6 @@ fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
     }
 }
 
-/// The locks of one cluster, for one client.
-#[derive(Debug)]
-struct Etcd {
-    link: Arc<Link>,
-    sessions: Sessions,
-    watches: Arc<Watches>,
-    floors: Floors,
-}
-
-impl Etcd {
-    fn new(config: &Config, context: Context) -> Result<Self> {
-        let values = config.values();
-        if values.contains("password") && !values.contains("username") {
-            return Err(Error::invalid("a password is given without a username: give both, or neither"));
-        }
-        let address = |text: &str| Ok(Address::new(text, PORT, config)?.with_alpn(b"h2"));
-        let addresses: Result<Vec<_>> = match values.list("endpoints").unwrap_or_default() {
-            [] => [address("localhost")].into_iter().collect(),
-            endpoints => endpoints.iter().map(|endpoint| address(endpoint)).collect(),
-        };
-        let link = Arc::new(Link::new(addresses?, config.clone()));
-        let watches = Arc::new(Watches::new(link.clone(), context));
-        Ok(Self { sessions: Sessions::new(link.clone()), link, watches, floors: Floors::default() })
-    }
-}
-
 impl Backend for Etcd {
     fn capabilities(&self) -> Capabilities {
         capabilities()
@@ -129,11 +99,9 @@ impl Backend for Etcd {
 
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
-            let held: Result<Vec<_>> =
-                due.iter().map(|due| Ok((downcast::<EtcdGrant>(&due.grant)?, due.ttl))).collect();
-            match held {
-                Ok(held) => grant::renew(self, &held).await,
-                Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
+            match DueLease::downcast_all::<EtcdGrant>(due) {
+                Ok(grants) => grant::renew(self, &grants).await,
+                Err(error) => vec![Err(error); due.len()],
             }
         })
     }

@@ -7,11 +7,12 @@ use etcd_client::{
     TxnOpResponse, TxnResponse,
 };
 
-use super::error::Failure;
+use super::connection::Link;
 use super::floors::Floors;
 use super::keys::{after, is_child, owner_record, range};
-use super::link::{Answer, Limits, Link, Refusal, Unanswered};
+use super::request::{Answer, Refusal, Unanswered};
 use crate::error::Error;
+use crate::net::request::Limits;
 
 /// The number of keys that are read at a time if keys of longer names may be among them.
 const PAGE: i64 = 4096;
@@ -84,8 +85,7 @@ pub(super) async fn get(
 
 /// Returns the error for an answer that etcd doesn't give.
 fn unexpected() -> Refusal {
-    let error = Error::unavailable("etcd answered what was not expected");
-    Refusal { failure: Failure::not_applied(error), unanswered: Unanswered::new() }
+    Refusal::not_applied(Error::unavailable("etcd answered what was not expected"))
 }
 
 /// Returns the revision of an answer.

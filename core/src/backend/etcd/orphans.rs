@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, Weak};
 
-use super::link::{Link, PATIENCE, Unanswered};
+use super::connection::Link;
 use super::mutex::delete_if_ours;
+use super::request::Unanswered;
 use super::session::Session;
 use crate::clock::{self, Instant};
+use crate::net::in_doubt::all_closed;
 use crate::runtime;
+use crate::timing::{PATIENCE, session_refresh};
 
 /// A key that a claim may have put, or may still put.
 pub(super) struct Orphan {
@@ -26,14 +29,14 @@ pub(super) fn take_back(link: Arc<Link>, session: &Arc<Session>, orphan: Orphan)
     runtime::spawn(async move {
         let mut absent = 0;
         while absent < 2 && !is_over(&session, end) {
-            let closed = orphan.unanswered.iter().all(|conn| conn.strong_count() == 0);
+            let closed = all_closed(&orphan.unanswered);
             let limits = link.limits(PATIENCE);
             match delete_if_ours(&link, limits, (&orphan.key, &orphan.value), 0).await {
                 Ok(deleted) if deleted.value || !closed => absent = 0,
                 Ok(_) => absent += 1,
                 Err(_) => {}
             }
-            clock::sleep(ttl / 3).await;
+            clock::sleep(session_refresh(ttl)).await;
         }
     });
 }

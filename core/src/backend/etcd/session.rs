@@ -9,11 +9,14 @@ use std::time::Duration;
 use etcd_client::{Error as Etcd, LeaseGrantOptions};
 use tokio::task::JoinSet;
 
-use super::error::{Failure, Outcome};
-use super::link::{Limits, Link, PATIENCE, Refusal};
-use crate::clock::{self, Instant};
+use super::connection::Link;
+use super::request::Refusal;
+use crate::clock::Instant;
 use crate::error::Error;
+use crate::net::failure::Outcome;
+use crate::net::request::{Limits, answer_within};
 use crate::runtime::{self, lock};
+use crate::timing::{self, PATIENCE};
 
 /// The number of ttl classes of a client. A further ttl joins the next longer class.
 const CLASSES: usize = 8;
@@ -79,13 +82,15 @@ impl Sessions {
         let (seconds, class) = class;
         loop {
             while let Some(session) = class.usable(size) {
-                if session.since().plus(session.ttl / 2).left() > Duration::ZERO {
-                    if session.since().plus(session.ttl / 3).passed() {
+                if !session.is_older_than(timing::session_limit(session.ttl)) {
+                    if session.is_older_than(timing::session_refresh(session.ttl)) {
                         session.refresh_later();
                     }
                     return Ok(session);
                 }
-                if Box::pin(session.keep_alive(limits, Instant::now().minus(session.ttl / 3))).await? {
+                if Box::pin(session.keep_alive(limits, Instant::now().minus(timing::session_refresh(session.ttl))))
+                    .await?
+                {
                     return Ok(session);
                 }
             }
@@ -157,14 +162,8 @@ impl Class {
 
 /// Waits within the limits for work that another task may be doing.
 async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    tokio::select! {
-        biased;
-        done = work => done,
-        () = clock::sleep(limits.budget) => {
-            let failure = Failure::not_applied(Error::unavailable("etcd gave no lease in time"));
-            Err(Refusal { failure, unanswered: Vec::new() })
-        }
-    }
+    let done = answer_within(limits.budget, work).await;
+    done.unwrap_or_else(|| Err(Refusal::not_applied(Error::unavailable("etcd gave no lease in time"))))
 }
 
 impl Session {
@@ -200,6 +199,11 @@ impl Session {
     /// Returns the time when the last request was sent that the server has answered with a grant or a ttl.
     pub(super) fn since(&self) -> Instant {
         Instant::from_nanos(self.since.load(Ordering::Acquire))
+    }
+
+    /// Returns true if that time is longer ago than this.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.since().plus(age).passed()
     }
 
     /// Notes the server's answer that there is no such lease.
@@ -255,7 +259,7 @@ impl Session {
     fn refresh_later(self: &Arc<Self>) {
         let (session, limits) = (self.clone(), self.link.limits(PATIENCE));
         runtime::spawn(async move {
-            let _ = session.keep_alive(limits, Instant::now().minus(session.ttl / 3)).await;
+            let _ = session.keep_alive(limits, Instant::now().minus(timing::session_refresh(session.ttl))).await;
         });
     }
 

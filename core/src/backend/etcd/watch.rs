@@ -1,25 +1,31 @@
 //! Watchers: one for each lock that is waited for, and the subscriptions to its deletions.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use etcd_client::{EventType, WatchResponse};
+use tokio::sync::{mpsc, watch};
 
-use super::link::Link;
-use super::mutex::Predecessors;
-use super::watch_stream;
+use super::connection::Link;
+use super::listener::Listener;
+use super::watch_stream::{Stream, WatchCommand};
 use crate::clock::{self, Instant};
 use crate::contract::Context;
+use crate::net::request::answer_within;
 use crate::runtime::{self, lock};
 
 /// The time for which an unused watcher is kept, so that the next contender of a busy lock finds it.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The time for opening a stream.
+const OPENING: Duration = Duration::from_secs(5);
+/// The longest pause between two tries to open a stream.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The watchers of a client.
 pub(super) struct Watches {
-    pub(super) link: Arc<Link>,
+    link: Arc<Link>,
     context: Context,
     state: Mutex<State>,
 }
@@ -44,44 +50,11 @@ struct Watcher {
     idle: Option<Instant>,
 }
 
-/// A command to the task of the stream.
-pub(super) enum WatchCommand {
-    /// Start a watcher.
-    Watch(i64, Arc<str>),
-    /// Cancel a watcher.
-    Cancel(i64),
-    /// Cancel the watchers that are not used any more.
-    Sweep,
-}
-
-/// A claim that deletions concern: those of the keys before its own, and of its own.
-struct Listener {
-    own: Vec<u8>,
-    watch_state: Mutex<WatchState>,
-    /// The revision of the key if the claim holds the lock; otherwise `i64::MAX`.
-    held: AtomicI64,
-    notify: Notify,
-}
-
-/// The effect of a deletion on a claim.
-enum WatchState {
-    /// No effect.
-    Idle,
-    /// Collected: the request that tells which keys matter is in progress.
-    Collecting(Vec<(Vec<u8>, i64)>),
-    /// Compared with these keys and our own. Keys are used again, so a deletion before the read doesn't concern them.
-    Watching(Predecessors),
-    /// All keys before ours were deleted, and ours was not: it is the first.
-    First,
-    /// A deletion that wakes the claim has happened.
-    Notified,
-}
-
 /// A claim's subscription to the deletions of a lock's keys. It ends when it is dropped.
 pub(super) struct Subscription {
     watches: Arc<Watches>,
     name: Arc<str>,
-    listener: Arc<Listener>,
+    pub(super) listener: Arc<Listener>,
     ready: watch::Receiver<Option<bool>>,
 }
 
@@ -96,8 +69,7 @@ impl Watches {
         if existing && state.watchers.get(name).is_none_or(|watcher| *watcher.ready.borrow() != Some(true)) {
             return None;
         }
-        let (watch_state, held) = (Mutex::new(WatchState::Idle), AtomicI64::new(i64::MAX));
-        let listener = Arc::new(Listener { own: own.to_vec(), watch_state, held, notify: Notify::new() });
+        let listener = Arc::new(Listener::new(own));
         let fresh = !state.watchers.contains_key(name);
         if fresh {
             state.next += 1;
@@ -128,22 +100,22 @@ impl Watches {
         let (commands, received) = mpsc::unbounded_channel();
         let _ = commands.send(command);
         state.commands = Some(commands);
-        runtime::spawn(watch_stream::run(Arc::downgrade(self), received));
+        runtime::spawn(run(Arc::downgrade(self), received));
     }
 
     /// Returns all watchers, for a stream that starts.
-    pub(super) fn all(&self) -> Vec<(i64, Arc<str>)> {
+    fn all(&self) -> Vec<(i64, Arc<str>)> {
         let state = lock(&self.state);
         state.watchers.iter().map(|(name, watcher)| (watcher.id, name.clone())).collect()
     }
 
     /// Notes that the server watches from now on.
-    pub(super) fn created(&self, id: i64) {
+    fn created(&self, id: i64) {
         self.with(id, |_, watcher| watcher.ready.send_replace(Some(true)));
     }
 
     /// Notes that this watcher gets no events any more. `for_good`: no other will either.
-    pub(super) fn ended(&self, id: i64, for_good: bool) -> Option<Arc<str>> {
+    fn ended(&self, id: i64, for_good: bool) -> Option<Arc<str>> {
         self.with(id, |name, watcher| {
             watcher.ready.send_replace((!for_good).then_some(false));
             watcher.listeners.iter().for_each(|listener| listener.on_watch_end());
@@ -152,7 +124,7 @@ impl Watches {
     }
 
     /// Notes that no watcher gets events any more.
-    pub(super) fn all_ended(&self) {
+    fn all_ended(&self) {
         let ids: Vec<_> = lock(&self.state).names.keys().copied().collect();
         for id in ids {
             self.ended(id, false);
@@ -160,7 +132,7 @@ impl Watches {
     }
 
     /// Passes on the deletions of one answer, each with its revision. An answer contains whole revisions.
-    pub(super) fn deleted(&self, id: i64, gone: &[(&[u8], i64)]) {
+    fn deleted(&self, id: i64, gone: &[(&[u8], i64)]) {
         let taken = self.with(id, |name, watcher| {
             let taken = watcher.listeners.iter().filter(|listener| listener.on_delete(gone)).count();
             (taken > 0).then(|| name.clone())
@@ -177,9 +149,31 @@ impl Watches {
         state.watchers.get_mut(&name).map(|watcher| work(&name, watcher))
     }
 
+    /// Handles an answer.
+    async fn receive(&self, stream: &mut Stream, response: &WatchResponse) -> Option<()> {
+        let id = response.watch_id();
+        let deletions = response.events().iter().filter(|event| event.event_type() == EventType::Delete);
+        let gone: Vec<_> =
+            deletions.filter_map(|event| Some((event.kv()?.key(), event.kv()?.mod_revision()))).collect();
+        self.deleted(id, &gone);
+        if response.canceled() {
+            // Cancelled by this client, or by the server after a compaction or for lack of permission.
+            if !stream.cancelled(id) {
+                return Some(());
+            }
+            let forbidden = response.compact_revision() == 0 && response.cancel_reason().contains("permission");
+            let name = self.ended(id, forbidden)?;
+            return if forbidden { Some(()) } else { stream.watch(id, &name).await };
+        }
+        if response.created() {
+            self.created(id);
+        }
+        Some(())
+    }
+
     /// Cancels watchers that were not used for a while, and returns the time of the next sweep. When none is left, the
     /// commands end.
-    pub(super) fn sweep(&self) -> Instant {
+    fn sweep(&self) -> Instant {
         let mut state = lock(&self.state);
         let mut next = Instant::NEVER;
         let mut done = Vec::new();
@@ -207,113 +201,71 @@ impl Watches {
     }
 }
 
-impl Listener {
-    /// Applies deletions, and wakes the claim if they concern it. Returns true if a lock that it holds was taken away.
-    fn on_delete(&self, gone: &[(&[u8], i64)]) -> bool {
-        let mut watch_state = lock(&self.watch_state);
-        let woken = gone.iter().filter(|(key, rev)| self.on_deleted_key(&mut watch_state, key, *rev)).count() > 0;
-        drop(watch_state);
-        if woken {
-            self.notify.notify_one();
+/// Keeps a stream for as long as there is something to watch.
+async fn run(watches: Weak<Watches>, mut commands: mpsc::UnboundedReceiver<WatchCommand>) {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let Some(this) = watches.upgrade() else { return };
+        this.sweep();
+        if commands.is_closed() {
+            return;
         }
-        gone.iter().any(|(key, rev)| *key == self.own && *rev > self.held.load(Ordering::Acquire))
+        let opened = answer_within(OPENING, Stream::open(&this.link, || this.all())).await.flatten();
+        drop(this);
+        if let Some(mut stream) = opened {
+            pause = Duration::from_millis(10);
+            serve(&mut stream, &watches, &mut commands).await;
+            if commands.is_closed() {
+                return;
+            }
+            // Every waiter reads for itself, and again when there is a stream.
+            let Some(this) = watches.upgrade() else { return };
+            this.all_ended();
+        }
+        clock::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE);
     }
+}
 
-    /// Applies the deletion of one key. Returns true if the claim is to be woken.
-    fn on_deleted_key(&self, watch_state: &mut WatchState, key: &[u8], rev: i64) -> bool {
-        let own = *key == *self.own && !mutant!("etcd-own-key-not-checked");
-        let news = match watch_state {
-            WatchState::Collecting(heard) => {
-                heard.push((key.to_vec(), rev));
-                return false;
-            }
-            WatchState::Watching(predecessors) if rev > predecessors.at => {
-                let nearest = predecessors.keys.first().is_some_and(|nearest| nearest == key);
-                predecessors.keys.retain(|other| other != key);
-                match predecessors.complete {
-                    _ if own => WatchState::Notified,
-                    true if predecessors.keys.is_empty() => WatchState::First,
-                    false if nearest => WatchState::Notified,
-                    _ => return false,
-                }
-            }
-            WatchState::First if own => WatchState::Notified,
-            _ => return false,
+/// Serves the stream until it breaks, its connection is given up, or there is nothing left to watch.
+async fn serve(stream: &mut Stream, watches: &Weak<Watches>, commands: &mut mpsc::UnboundedReceiver<WatchCommand>) {
+    loop {
+        let Some(this) = watches.upgrade() else { return };
+        let sweep = this.sweep();
+        if commands.is_closed() {
+            return;
+        }
+        drop(this);
+        let done = tokio::select! {
+            biased;
+            response = stream.next() => match (response, watches.upgrade()) {
+                (Some(response), Some(watches)) => watches.receive(stream, &response).await,
+                _ => None,
+            },
+            command = commands.recv() => match command {
+                Some(command) => stream.execute(command).await,
+                None => None,
+            },
+            () = clock::sleep_until(sweep) => Some(()),
         };
-        *watch_state = news;
-        true
-    }
-
-    /// Wakes the claim: its watcher gets no events any more.
-    fn on_watch_end(&self) {
-        *lock(&self.watch_state) = WatchState::Notified;
-        self.notify.notify_one();
+        if done.is_none() {
+            return;
+        }
     }
 }
 
 impl Subscription {
     /// Collects deletions from now on. Returns false if the server doesn't watch.
     pub(super) fn collect(&self) -> bool {
-        *lock(&self.listener.watch_state) = WatchState::Collecting(Vec::new());
+        self.listener.collect();
         *self.ready.borrow() == Some(true)
-    }
-
-    /// Waits for the deletion of these keys or our own. Returns false if the claim must read again at once.
-    pub(super) fn arm(&self, predecessors: Predecessors) -> bool {
-        let mut watch_state = lock(&self.listener.watch_state);
-        let WatchState::Collecting(heard) = std::mem::replace(&mut *watch_state, WatchState::Notified) else {
-            return false;
-        };
-        *watch_state = WatchState::Watching(predecessors);
-        for (key, rev) in heard {
-            self.listener.on_deleted_key(&mut watch_state, &key, rev);
-        }
-        matches!(*watch_state, WatchState::Watching(_))
-    }
-
-    /// Returns true if our key has become the first.
-    pub(super) fn is_first(&self) -> bool {
-        matches!(*lock(&self.listener.watch_state), WatchState::First)
-    }
-
-    /// Resolves when a deletion that wakes the claim has happened.
-    pub(super) fn notified(&self) -> impl Future<Output = ()> + Send + 'static {
-        let listener = self.listener.clone();
-        async move {
-            loop {
-                let notified = listener.notify.notified();
-                if matches!(*lock(&listener.watch_state), WatchState::First | WatchState::Notified) {
-                    return;
-                }
-                notified.await;
-            }
-        }
     }
 
     /// Waits until the server watches. Returns false if it doesn't in time, or refuses.
     pub(super) async fn ready(&self, limit: Duration) -> bool {
         let mut ready = self.ready.clone();
-        tokio::select! {
-            biased;
-            known = ready.wait_for(|ready| *ready != Some(false)) => known.is_ok_and(|known| *known == Some(true)),
-            () = clock::sleep(limit) => false,
-        }
-    }
-
-    /// Returns true if the subscription is that of the claim with this key.
-    pub(super) fn is_for(&self, own: &[u8]) -> bool {
-        *self.listener.own == *own
-    }
-
-    /// Notes that the claim holds the lock, since this revision.
-    pub(super) fn begin_hold(&self, rev: i64) {
-        *lock(&self.listener.watch_state) = WatchState::Idle;
-        self.listener.held.store(rev, Ordering::Release);
-    }
-
-    /// Notes that the lock is being released: its end is no loss.
-    pub(super) fn end_hold(&self) {
-        self.listener.held.store(i64::MAX, Ordering::Release);
+        let known = answer_within(limit, ready.wait_for(|ready| *ready != Some(false))).await;
+        known.is_some_and(|known| known.is_ok_and(|known| *known == Some(true)))
     }
 }
 

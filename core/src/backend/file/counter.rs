@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use rustix::fs::{self, FileType, FlockOperation, OFlags};
 use rustix::io::{self, Errno};
 
-use super::directory::Access;
+use super::access::Access;
 use super::error;
 use crate::clock::Instant;
 use crate::error::{Error, Result};

@@ -1,23 +1,16 @@
 //! The lock directory: its place, the checks whether it can be trusted, and the permissions of its files.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags};
-use rustix::io::{self, Errno};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode};
+use rustix::io::Errno;
 
+use super::access::Access;
 use super::counter::{Counter, LOOK};
 use super::error;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
-
-/// The permissions of the directory's files: the same as those of the directory.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Access {
-    mode: Mode,
-    group: Gid,
-}
 
 /// An open lock directory.
 #[derive(Debug)]
@@ -71,7 +64,7 @@ impl Directory {
         if !force {
             refuse_network(path, &shown)?;
         }
-        let access = Access { mode: Mode::from_raw_mode(stat.st_mode & 0o666), group: Gid::from_raw(stat.st_gid) };
+        let access = Access::of_directory(&stat);
         let counter = Counter::open(path, access, before.map(Self::counter))?;
         let seen = AtomicU64::new(Instant::now().nanos());
         Ok(Self { access, counter, inode: (stat.st_dev, stat.st_ino), seen })
@@ -98,33 +91,6 @@ impl Directory {
     /// Returns its counter.
     pub(super) fn counter(&self) -> &Counter {
         &self.counter
-    }
-}
-
-impl Access {
-    /// Opens a file, or creates it.
-    pub(super) fn open(self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        loop {
-            match fs::open(path, flags, Mode::empty()) {
-                Err(Errno::NOENT) => {}
-                opened => return opened,
-            }
-            match self.make(path, flags) {
-                Err(Errno::EXIST) => {}
-                made => return made,
-            }
-        }
-    }
-
-    /// Creates a file, whatever the umask is.
-    pub(super) fn make(self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let made = fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, self.mode)?;
-        if fs::fstat(&made)?.st_gid != self.group.as_raw() {
-            // The kernel refuses it to users outside the group. Then the permissions for others count.
-            let _ = fs::fchown(&made, None, Some(self.group));
-        }
-        fs::fchmod(&made, self.mode)?;
-        Ok(made)
     }
 }
 

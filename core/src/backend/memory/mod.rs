@@ -19,8 +19,8 @@ use crate::contract::{
     RetryHint, downcast,
 };
 use crate::error::{Error, Result};
-use crate::runtime::BoxFuture;
-use crate::runtime::PerProcess;
+use crate::runtime::{BoxFuture, PerProcess};
+use crate::timing;
 
 /// The backend's entry in the table of drivers.
 pub static DRIVER: Driver =
@@ -136,7 +136,7 @@ impl Memory {
                 let on = wake
                     .cloned()
                     .map(|wake| -> BoxFuture<'static, ()> { Box::pin(async move { wake.notified().await }) });
-                Attempt::Busy(RetryHint { after: until.left().min(table::refresh(options.ttl)), on })
+                Attempt::Busy(RetryHint { after: until.left().min(timing::queue_refresh(options.ttl)), on })
             }
         }
     }

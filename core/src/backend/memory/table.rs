@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Instant;
 use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit, free_slots, owner};
+use crate::timing;
 
 /// All names of one backend.
 #[derive(Debug)]
@@ -53,11 +54,6 @@ pub enum Taken {
     Granted(u64),
     /// Busy, until this time if the lease isn't renewed.
     Busy(Instant),
-}
-
-/// The longest time after which a waiting contender asks again.
-pub(crate) fn refresh(ttl: Duration) -> Duration {
-    (ttl / 3).clamp(Duration::from_millis(100), Duration::from_secs(5))
 }
 
 /// The number of names below which none is forgotten.
@@ -107,7 +103,7 @@ impl Table {
             return Taken::Granted(self.fence);
         }
         if queue {
-            let stale = now.plus(refresh(claim.options.ttl) * 3);
+            let stale = now.plus(timing::queue_lifetime(claim.options.ttl));
             match place {
                 Some(place) => entry.queue[place].stale = stale,
                 None => {

@@ -1,43 +1,147 @@
 //! A connection: login, messages, tracking, the server's clock, the scripts.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
     AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value,
 };
 
-use super::error::{of_connect, of_io, of_request};
-use super::link::{Conn, Link, WeakLink};
+use super::error::{SERVICE, of_connect, of_request};
+use super::inbox::{Inbox, Orphan};
 use super::script::{COUNT, Script};
-use crate::clock;
+use crate::clock::Instant;
+use crate::contract::Context;
 use crate::error::{Error, Result};
-use crate::net::Stream;
+use crate::net::address::Address;
+use crate::net::connection::Connection;
+use crate::net::failure::{connect_timeout, of_io};
+use crate::net::link::{self, Wire};
+use crate::net::request::answer_within;
+use crate::net::socket::Stream;
 use crate::runtime::BoxFuture;
 
+/// The link of a client to its Redis.
+pub(super) type Link = link::Link<Conn>;
+
+/// The state that all connections of a client share.
+pub(super) struct Shared {
+    pub(super) inbox: Arc<Inbox>,
+    /// Takes back an orphan that a message leaves.
+    take_back: fn(&Arc<Link>, Orphan),
+    /// True if a warning that messages don't arrive was sent.
+    deaf: AtomicBool,
+    /// True if a probe is in progress.
+    pub(super) probing: AtomicBool,
+    /// The number of connections in a row that were given up because their server could not serve.
+    pub(super) left: AtomicU32,
+}
+
+/// A connection to the server. It closes when no request on it waits for an answer any more.
+pub(super) struct Conn {
+    pub(super) number: u64,
+    pub(super) made: Instant,
+    pub(super) mux: MultiplexedConnection,
+    /// The server's clock minus ours, in milliseconds.
+    offset: AtomicI64,
+    /// The hashes of the scripts that the server has loaded.
+    pub(super) hashes: [Option<String>; COUNT],
+    /// True if messages arrive.
+    pub(super) messages: bool,
+    /// True if the server reports changes of keys.
+    pub(super) tracking: bool,
+    pub(super) dead: AtomicBool,
+    tasks: Vec<tokio::task::AbortHandle>,
+}
+
+impl Shared {
+    pub(super) fn new(context: Context, take_back: fn(&Arc<Link>, Orphan)) -> Self {
+        let (deaf, probing) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { inbox: Inbox::new(context), take_back, deaf, probing, left: AtomicU32::new(0) }
+    }
+}
+
+impl Wire for Conn {
+    const SERVICE: &'static str = SERVICE;
+    type Shared = Shared;
+
+    async fn connect(link: Arc<Link>, number: u64) -> Result<Arc<Self>> {
+        let made = connect(&link, number).await;
+        // Every waiter asks again: messages may have been missed.
+        link.shared.inbox.notify_all();
+        made
+    }
+
+    fn give_up(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
+    fn lost(link: &Link) {
+        link.shared.inbox.notify_all();
+    }
+}
+
+impl Connection for Conn {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+}
+
+impl Conn {
+    /// Returns what the server's clock shows at this time, in milliseconds.
+    pub(super) fn server_ms(&self, at: Instant) -> i64 {
+        ms(at) + self.offset.load(Ordering::Acquire)
+    }
+
+    /// Corrects the estimate of the server's clock by what it shows now.
+    pub(super) fn set_clock(&self, server_ms: i64) {
+        self.offset.store(server_ms - ms(Instant::now()), Ordering::Release);
+    }
+}
+
+fn ms(at: Instant) -> i64 {
+    i64::try_from(at.nanos() / 1_000_000).unwrap_or(i64::MAX / 2)
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conn({})", self.number)
+    }
+}
+
+/// Returns the address of the server.
+fn address(link: &Link) -> &Address {
+    &link.addresses[0]
+}
+
 /// Connects, within the configuration's limit.
-pub(super) async fn connect(link: &Arc<Link>, number: u64) -> Result<Arc<Conn>> {
+async fn connect(link: &Arc<Link>, number: u64) -> Result<Arc<Conn>> {
     let limit = link.config.connect_timeout();
-    let made = async {
+    let made = answer_within(limit, async {
         match made(link, number, ProtocolVersion::RESP3).await {
             // Servers before 6.0, and proxies that know only RESP2.
             Err(Refused::Protocol) => made(link, number, ProtocolVersion::RESP2).await,
             other => other,
         }
-    };
-    tokio::select! {
-        biased;
-        made = made => made.map_err(|refused| match refused {
-            Refused::Protocol => Error::refused(format!("Redis at {} speaks no protocol known here", link.address)),
-            Refused::Error(error) => error,
-        }),
-        () = clock::sleep(limit) => Err(Error::unavailable(format!(
-            "Redis at {} didn't complete a connection within {limit:?}; raise connect_timeout, or see whether it is \
-             overloaded or stopped{}",
-            link.address,
-            link.address.hint()
-        ))),
+    });
+    match made.await {
+        Some(Ok(conn)) => Ok(conn),
+        Some(Err(Refused::Error(error))) => Err(error),
+        Some(Err(Refused::Protocol)) => {
+            Err(Error::refused(format!("Redis at {} speaks no protocol known here", address(link))))
+        }
+        None => Err(connect_timeout(SERVICE, address(link), limit, "connect_timeout")),
     }
 }
 
@@ -47,8 +151,9 @@ enum Refused {
     Error(Error),
 }
 
+/// Makes a connection that speaks this protocol.
 async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Result<Arc<Conn>, Refused> {
-    let address = link.address.to_string();
+    let name = address(link).to_string();
     let info = info(link, protocol);
     let push = protocol == ProtocolVersion::RESP3;
     let mut config = AsyncConnectionConfig::new()
@@ -65,13 +170,13 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
     let refused = |error: &RedisError| match error.kind() {
         ErrorKind::RESP3NotSupported => Refused::Protocol,
         _ if push && no_hello(error) => Refused::Protocol,
-        _ => Refused::Error(of_connect(error, &link.address)),
+        _ => Refused::Error(of_connect(error, address(link))),
     };
     let (mux, driver) =
         MultiplexedConnection::new_with_config(&info, stream(link).await?, config).await.map_err(|e| refused(&e))?;
     let driver: BoxFuture<'static, ()> = Box::pin(driver);
     let mut tasks = vec![tokio::spawn(driver).abort_handle()];
-    let channel = link.inbox.channel();
+    let channel = link.shared.inbox.channel();
     let (messages, facts) = tokio::join!(
         async {
             if push {
@@ -87,24 +192,24 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         },
         facts(mux.clone(), push)
     );
-    let facts = facts.map_err(|error| Refused::Error(of_request(&error, &address).0))?;
+    let facts = facts.map_err(|error| Refused::Error(of_request(&error, &name).error))?;
     if let Some(policy) = facts.evicts {
         let note = format!(
-            "Redis at {address} may remove a held lock when it has no memory left: its maxmemory-policy is {policy}; \
+            "Redis at {name} may remove a held lock when it has no memory left: its maxmemory-policy is {policy}; \
              noeviction keeps them"
         );
-        link.inbox.warn(&note);
+        link.shared.inbox.warn(&note);
     }
-    if !messages && !link.deaf.swap(true, Ordering::Relaxed) {
+    if !messages && !link.shared.deaf.swap(true, Ordering::Relaxed) {
         let note = format!(
-            "Redis at {address} sends no messages to this user: waiting acquires ask again every 10 to 250 ms instead of \
+            "Redis at {name} sends no messages to this user: waiting acquires ask again every 10 to 250 ms instead of \
              being woken; allow the user SUBSCRIBE and PUBLISH on dlock:c:* (ACL SETUSER … &dlock:c:* +subscribe +publish)"
         );
-        link.inbox.warn(&note);
+        link.shared.inbox.warn(&note);
     }
     let conn = Conn {
         number,
-        made: clock::Instant::now(),
+        made: Instant::now(),
         mux,
         offset: AtomicI64::new(0),
         hashes: facts.hashes,
@@ -114,7 +219,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         tasks,
     };
     conn.set_clock(facts.server_ms);
-    link.address.was_reached();
+    address(link).was_reached();
     Ok(Arc::new(conn))
 }
 
@@ -124,10 +229,12 @@ fn no_hello(error: &RedisError) -> bool {
     error.code() == Some("NOPROTO") || detail.contains("unknown command") && detail.contains("hello")
 }
 
+/// Connects the socket.
 async fn stream(link: &Link) -> Result<Box<dyn Stream>, Refused> {
-    link.address.connect().await.map_err(|error| Refused::Error(of_io(&error, &link.address)))
+    address(link).connect().await.map_err(|error| Refused::Error(of_io(SERVICE, &error, address(link))))
 }
 
+/// Returns database and login.
 fn info(link: &Link, protocol: ProtocolVersion) -> RedisConnectionInfo {
     let values = link.config.values();
     let mut info = RedisConnectionInfo::default()
@@ -143,12 +250,20 @@ fn info(link: &Link, protocol: ProtocolVersion) -> RedisConnectionInfo {
     info
 }
 
-fn pushed(link: &WeakLink, number: u64, push: &PushInfo) {
+/// Handles a push of the server.
+fn pushed(link: &Weak<Link>, number: u64, push: &PushInfo) {
     let Some(link) = link.upgrade() else { return };
     if push.kind == PushKind::Disconnection {
-        link.gone(number);
+        link.forget(number);
     } else {
-        link.receive(link.inbox.push(push));
+        take_back(&link, link.shared.inbox.push(push));
+    }
+}
+
+/// Takes back the orphan that a message may have left.
+fn take_back(link: &Arc<Link>, orphan: Option<Orphan>) {
+    if let Some(orphan) = orphan {
+        (link.shared.take_back)(link, orphan);
     }
 }
 
@@ -169,11 +284,11 @@ async fn listen(
             std::future::poll_fn(|cx| futures_core::Stream::poll_next(std::pin::Pin::new(&mut messages), cx)).await
         {
             let Some(link) = weak.upgrade() else { return };
-            link.receive(link.inbox.message(&String::from_utf8_lossy(message.get_payload_bytes())));
+            take_back(&link, link.shared.inbox.message(&String::from_utf8_lossy(message.get_payload_bytes())));
         }
         // The next connection subscribes again.
         if let Some(link) = weak.upgrade() {
-            link.gone(number);
+            link.forget(number);
         }
     });
     Some(task.abort_handle())
@@ -188,6 +303,7 @@ struct Facts {
     evicts: Option<String>,
 }
 
+/// Asks the first questions on a connection.
 async fn facts(mut mux: MultiplexedConnection, push: bool) -> Result<Facts, RedisError> {
     let mut pipe = redis::pipe();
     pipe.cmd("TIME").cmd("INFO").arg("memory");
@@ -213,6 +329,7 @@ async fn facts(mut mux: MultiplexedConnection, push: bool) -> Result<Facts, Redi
     })
 }
 
+/// Returns the text of an answer.
 fn text(value: Value) -> Option<String> {
     redis::from_redis_value(value.extract_error().ok()?).ok()
 }

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::grant::{InDoubt, RedisGrant};
-use super::inbox::Registration;
+use super::connection::{Conn, Link};
+use super::grant::RedisGrant;
+use super::inbox::{Orphan, Registration};
 use super::keys::Keys;
-use super::link::{Answer, Conn, Limits, Link, PATIENCE};
-use super::orphans::{Orphan, withdraw};
-use super::script::Script;
+use super::orphans::{self, withdraw};
+use super::request::Answer;
+use super::script::{Script, no_lock};
 use crate::clock::Instant;
-use crate::contract::Claim;
-use crate::contract::{Attempt, Contender, RetryHint};
+use crate::contract::{Attempt, Claim, Contender, RetryHint};
 use crate::error::{Error, Result};
+use crate::net::in_doubt::InDoubt;
+use crate::net::request::Limits;
 use crate::runtime::BoxFuture;
+use crate::timing::{self, PATIENCE, PollPause, millis, patience};
 
 /// The shortest time for which a request may be accepted, so that a small error of the estimated clock refuses none.
 const LEAST_LIFE: Duration = Duration::from_millis(250);
@@ -36,28 +39,13 @@ pub(super) struct RedisContender {
     /// True if the claim may be in the queue.
     queued: bool,
     in_doubt: InDoubt,
-    polls: u32,
-}
-
-/// The time from one refresh of the place in the queue to the next.
-pub(super) fn refresh(ttl: Duration) -> Duration {
-    (ttl / 3).clamp(Duration::from_millis(100), Duration::from_secs(5))
-}
-
-/// The time after which a request about a lock of this ttl is sent on a second connection too.
-pub(super) fn patience(ttl: Duration) -> Duration {
-    (ttl / 4).clamp(Duration::from_millis(50), PATIENCE)
-}
-
-/// Returns whole milliseconds.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    polls: PollPause,
 }
 
 impl RedisContender {
     pub(super) fn new(link: Arc<Link>, claim: Claim) -> Self {
         let keys = Arc::new(Keys::new(&claim.options.name));
-        let id = format!("{}.{}", link.inbox.contender(), claim.nonce).into();
+        let id = format!("{}.{}", link.shared.inbox.contender(), claim.nonce).into();
         Self {
             link,
             claim,
@@ -67,14 +55,15 @@ impl RedisContender {
             ticket: 0,
             queued: false,
             in_doubt: InDoubt::default(),
-            polls: 0,
+            polls: PollPause::default(),
         }
     }
 
     /// Tries once.
     async fn try_once(&mut self, budget: Duration) -> Result<Attempt> {
         let link = self.link.clone();
-        let registration = self.registration.get_or_insert_with(|| link.inbox.register(self.claim.nonce, &self.keys));
+        let registration =
+            self.registration.get_or_insert_with(|| link.shared.inbox.register(self.claim.nonce, &self.keys));
         if let Some(handover) = registration.delivery.take() {
             let since = if mutant!("redis-handed-over-from-receipt") { Instant::now() } else { handover.since };
             // A grant that comes later may have ended, and may have been given to this claim again with another fence.
@@ -99,7 +88,7 @@ impl RedisContender {
                 other => return Err(unexpected(&other)),
             }
         }
-        Err(Error::unavailable(format!("the clock of Redis at {} is not to be followed", link.address)))
+        Err(Error::unavailable(format!("the clock of Redis at {} is not to be followed", link.names())))
     }
 
     /// Sends the request to acquire.
@@ -107,12 +96,13 @@ impl RedisContender {
         let options = &self.claim.options;
         let life = i64::try_from(budget.clamp(LEAST_LIFE, LIFE).as_millis()).unwrap_or(i64::MAX);
         let limits = Limits { patience: patience(options.ttl), budget };
-        let (keys, keep) = (&self.keys, refresh(options.ttl) * 3);
+        let (keys, keep) = (&self.keys, timing::queue_lifetime(options.ttl));
         let delivery = self.registration.as_ref().map(|registration| registration.delivery.clone());
         let (user, label) =
             (options.token.as_deref().unwrap_or_default(), options.label.as_deref().unwrap_or_default());
         let token = options.token.as_deref().unwrap_or(&self.id);
-        let (id, contender, wait, ticket) = (&self.id, self.link.inbox.contender(), self.claim.wait, self.ticket);
+        let (id, contender, wait, ticket) =
+            (&self.id, self.link.shared.inbox.contender(), self.claim.wait, self.ticket);
         let tail = format!(" {id} {} {user}{label}", user.len());
         let answer = self.link.run(Script::Acquire, limits, |sent, cmd| {
             let until = format!("{:016}", (sent.server_ms + life) * 1000);
@@ -131,18 +121,18 @@ impl RedisContender {
         });
         match answer.await {
             Ok(answer) => {
-                answer.unanswered.iter().for_each(|sent| self.in_doubt.add(sent, life));
+                answer.unanswered.iter().for_each(|sent| self.in_doubt.add(sent.server_ms + life, sent.conn));
                 self.in_doubt.answered_on(answer.sent.conn);
                 Ok(answer)
             }
-            Err(failure) => {
-                failure.unanswered.iter().for_each(|sent| self.in_doubt.add(sent, life));
+            Err(refusal) => {
+                refusal.unanswered.iter().for_each(|sent| self.in_doubt.add(sent.server_ms + life, sent.conn));
                 if let Some(registration) =
-                    self.registration.as_ref().filter(|_| wait && !failure.unanswered.is_empty())
+                    self.registration.as_ref().filter(|_| wait && !refusal.unanswered.is_empty())
                 {
                     registration.delivery.set_queued();
                 }
-                Err(failure.error)
+                Err(refusal.into())
             }
         }
     }
@@ -170,7 +160,7 @@ impl RedisContender {
             }
             _ => {
                 let value = Value::Array(parts);
-                Err(super::no_lock(&value).unwrap_or_else(|| unexpected(&value)))
+                Err(no_lock(&value).unwrap_or_else(|| unexpected(&value)))
             }
         }
     }
@@ -179,7 +169,7 @@ impl RedisContender {
     async fn watch(&self, conn: &Arc<Conn>) -> bool {
         let Some(registration) = &self.registration else { return false };
         // Registered before the request, so that no change is missed.
-        self.link.inbox.watch(&self.keys.key, &registration.delivery);
+        self.link.shared.inbox.watch(&self.keys.key, &registration.delivery);
         let mut pipe = redis::pipe();
         pipe.cmd("CLIENT").arg("CACHING").arg("YES").cmd("PTTL").arg(&self.keys.key);
         let mut mux = conn.mux.clone();
@@ -189,7 +179,7 @@ impl RedisContender {
 
     /// Returns the hint for the next try.
     fn wake(&mut self, conn: &Conn, left_ms: i64, foreign: bool) -> RetryHint {
-        let refresh = refresh(self.claim.options.ttl);
+        let refresh = timing::queue_refresh(self.claim.options.ttl);
         let until_free = match u64::try_from(left_ms) {
             Ok(left) => Duration::from_millis(left + fastrand::u64(1..=10)).min(refresh),
             Err(_) => refresh,
@@ -199,17 +189,15 @@ impl RedisContender {
             until_free
         } else {
             // No message will come: poll, less and less often.
-            self.polls = (self.polls + 1).min(6);
-            let pause = Duration::from_millis(5 << self.polls).min(Duration::from_millis(250));
-            until_free.min(pause.mul_f64(0.5 + fastrand::f64() / 2.0))
+            until_free.min(self.polls.next())
         };
         let delivery = self.registration.as_ref().map(|registration| registration.delivery.clone());
         RetryHint { after, on: delivery.map(|delivery| -> BoxFuture<'static, ()> { Box::pin(delivery.notified()) }) }
     }
 
-    /// Returns true if less than half of the ttl is left of a grant that counts from `since`.
+    /// Returns true if a grant that counts from `since` comes too late to be used without another request.
     fn is_late(&self, since: Instant) -> bool {
-        since.plus(self.claim.options.ttl / 2).passed()
+        since.plus(timing::handover_limit(self.claim.options.ttl)).passed()
     }
 
     /// Returns the grant, which takes over the registration and the requests in doubt.
@@ -229,7 +217,7 @@ impl Contender for RedisContender {
 
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
-            if self.registration.is_none() || !self.queued && self.in_doubt.is_none() {
+            if self.registration.is_none() || !self.queued && self.in_doubt.is_empty() {
                 self.registration = None;
                 return Ok(());
             }
@@ -239,13 +227,13 @@ impl Contender for RedisContender {
             match withdraw(&self.link, &orphan, limits).await {
                 Ok(withdrawn) => {
                     self.in_doubt.answered_on(withdrawn.conn);
-                    if !self.in_doubt.is_none() && withdrawn.server_ms <= orphan.until {
-                        self.link.take_back(orphan);
+                    if !self.in_doubt.is_empty() && withdrawn.server_ms <= orphan.until {
+                        orphans::take_back(&self.link, orphan);
                     }
                 }
-                Err(failure) if failure.error.is_temporary() => return Err(failure.error),
+                Err(error) if error.is_temporary() => return Err(error),
                 // Refused for good: the caller need not wait.
-                Err(_) => self.link.take_back(orphan),
+                Err(_) => orphans::take_back(&self.link, orphan),
             }
             self.registration = None;
             Ok(())

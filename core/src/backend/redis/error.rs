@@ -5,54 +5,28 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
-use super::link::Sent;
 use crate::error::Error;
-use crate::net::Address;
+use crate::net::address::Address;
+use crate::net::failure::{self, Failure, Outcome};
 
-/// A request that was not answered with a value.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    /// The caller's error.
-    pub(super) error: Error,
-    /// The sendings that the server may have applied all the same.
-    pub(super) unanswered: Vec<Sent>,
-    /// True if this server can't serve now and another one may.
-    pub(super) elsewhere: bool,
-}
-
-/// The outcome of a request that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Not applied.
-    NotApplied,
-    /// Not applied here. The server that the address leads to now may apply it.
-    TryElsewhere,
-    /// Perhaps applied.
-    InDoubt,
-}
-
-impl Failure {
-    /// Returns the failure of a request that was not sent or was refused.
-    pub(super) fn refused(error: Error) -> Self {
-        Self { error, unanswered: Vec::new(), elsewhere: false }
-    }
-}
+/// The name of the service in the texts of errors.
+pub(super) const SERVICE: &str = "Redis";
 
 /// Returns true if the server doesn't know the script by its hash.
 pub(super) fn no_script(error: &RedisError) -> bool {
     error.code() == Some("NOSCRIPT")
 }
 
-/// Returns the error and the outcome of a request that failed.
-pub(super) fn of_request(error: &RedisError, address: &str) -> (Error, Outcome) {
+/// Returns the failure of a request.
+pub(super) fn of_request(error: &RedisError, address: &str) -> Failure {
     if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
         let outcome = match code(error) {
             "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "NOREPLICAS" => Outcome::TryElsewhere,
             _ => Outcome::NotApplied,
         };
-        return (of_server(error, address), outcome);
+        return Failure { error: of_server(error, address), outcome };
     }
-    (Error::unavailable(format!("the connection to Redis at {address} failed: {error}")), Outcome::InDoubt)
+    Failure::in_doubt(failure::connection_lost(SERVICE, address, error))
 }
 
 /// Returns the code of a server's answer. If a script failed, returns the code of the command in it, which servers
@@ -71,7 +45,7 @@ pub(super) fn of_connect(error: &RedisError, address: &Address) -> Error {
         ErrorKind::Server(_) | ErrorKind::Extension => of_server(error, &address.to_string()),
         _ => match cause(error) {
             // A server reports a missing client certificate only after the handshake.
-            Some(io) if io.kind() == std::io::ErrorKind::InvalidData => of_io(io, address),
+            Some(io) if io.kind() == std::io::ErrorKind::InvalidData => failure::of_io(SERVICE, io, address),
             _ => Error::unavailable(format!(
                 "Redis at {address} can't be reached: {error}; is it stopping, or has it as many clients as maxclients \
                  allows?"
@@ -84,27 +58,6 @@ pub(super) fn of_connect(error: &RedisError, address: &Address) -> Error {
 fn cause(error: &RedisError) -> Option<&std::io::Error> {
     let cause = std::error::Error::source(error)?;
     cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?.downcast_ref()
-}
-
-/// Returns the error of a server that could not be reached.
-pub(super) fn of_io(error: &std::io::Error, address: &Address) -> Error {
-    use std::io::ErrorKind as Io;
-    let text = match error.kind() {
-        Io::ConnectionRefused => {
-            format!("Redis at {address} refuses the connection; is it running there, and is the address right?")
-        }
-        // Errors of rustls: a certificate that isn't trusted, a name that doesn't fit, a server without TLS.
-        Io::InvalidData | Io::UnexpectedEof => {
-            return Error::refused(format!(
-                "Redis at {address} can't be reached by TLS: {error}; check ca, cert, key and sni, and whether the \
-                 server has TLS on this port"
-            ))
-            // If TLS worked before, the files may be in the middle of a replacement.
-            .temporary(address.reached());
-        }
-        _ => format!("Redis at {address} can't be reached: {error}"),
-    };
-    Error::unavailable(text)
 }
 
 /// Returns the error for a server's answer that is no value.

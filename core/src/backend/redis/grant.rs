@@ -1,49 +1,20 @@
 //! A grant: its proof, its renewal and its release.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::contender::{millis, patience};
-use super::inbox::Registration;
+use super::connection::Link;
+use super::inbox::{Orphan, Registration};
 use super::keys::Keys;
-use super::link::{Limits, Link, Sent};
-use super::orphans::Orphan;
-use super::script::Script;
-use crate::contract::Claim;
-use crate::contract::{Grant, Released, Renewal};
-use crate::error::Result;
-use crate::runtime::BoxFuture;
-
-/// Requests to acquire that have no answer and may still be applied.
-#[derive(Debug, Default)]
-pub(super) struct InDoubt {
-    /// For each request the time of the server's clock until which it is accepted, and the number of its connection.
-    requests: Vec<(i64, u64)>,
-}
-
-impl InDoubt {
-    /// Adds a request that is accepted for `life` milliseconds after it was sent.
-    pub(super) fn add(&mut self, sent: &Sent, life: i64) {
-        self.requests.push((sent.server_ms + life, sent.conn));
-    }
-
-    /// Removes the requests of a connection on which a later one was answered: they were executed before it.
-    pub(super) fn answered_on(&mut self, conn: u64) {
-        self.requests.retain(|(_, sent_on)| *sent_on != conn);
-    }
-
-    /// Returns true if no request is in doubt.
-    pub(super) fn is_none(&self) -> bool {
-        self.requests.is_empty()
-    }
-
-    /// Returns the time of the server's clock until which a request may be accepted.
-    pub(super) fn until(&self) -> i64 {
-        self.requests.iter().map(|(until, _)| *until).max().unwrap_or(0)
-    }
-}
+use super::orphans;
+use super::script::{Script, read};
+use crate::contract::{Claim, Grant, Released, Renewal};
+use crate::error::{Error, Result};
+use crate::net::in_doubt::{InDoubt, UnansweredRelease};
+use crate::net::request::Limits;
+use crate::runtime::{BoxFuture, lock};
+use crate::timing::{millis, patience};
 
 /// A lock that a claim holds.
 pub(super) struct RedisGrant {
@@ -55,8 +26,7 @@ pub(super) struct RedisGrant {
     /// The claim's registration, until the release is confirmed: its messages are for no other claim.
     _registration: Option<Registration>,
     in_doubt: Mutex<InDoubt>,
-    /// True if a release was sent and had no answer.
-    unanswered: AtomicBool,
+    unanswered: UnansweredRelease,
 }
 
 impl RedisGrant {
@@ -69,7 +39,7 @@ impl RedisGrant {
         registration: Option<Registration>,
         in_doubt: InDoubt,
     ) -> Self {
-        let unanswered = AtomicBool::new(false);
+        let unanswered = UnansweredRelease::default();
         Self { link, claim, id, keys, fence, _registration: registration, in_doubt: Mutex::new(in_doubt), unanswered }
     }
 
@@ -86,26 +56,17 @@ impl RedisGrant {
             .link
             .run(Script::Release, limits, |_, cmd| {
                 keys.add_to(cmd);
-                cmd.arg(self.link.inbox.contender()).arg(&*self.id).arg(self.user());
+                cmd.arg(self.link.shared.inbox.contender()).arg(&*self.id).arg(self.user());
             })
             .await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(failure) => {
-                if !failure.unanswered.is_empty() {
-                    self.unanswered.store(true, Ordering::Release);
-                }
-                return Err(failure.error);
-            }
-        };
-        let again = !answer.unanswered.is_empty() || self.unanswered.load(Ordering::Acquire);
-        let again = again && !mutant!("redis-release-forgets-doubt");
-        let found: String = super::read(answer.value).map_err(|failure| failure.error)?;
-        let mut in_doubt = std::mem::take(&mut *self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = answer.inspect_err(|refusal| self.unanswered.note(refusal))?;
+        let again = self.unanswered.may_have_released(&answer.unanswered) && !mutant!("redis-release-forgets-doubt");
+        let found: String = read(answer.value)?;
+        let mut in_doubt = std::mem::take(&mut *lock(&self.in_doubt));
         in_doubt.answered_on(answer.conn.number);
-        if !in_doubt.is_none() {
+        if !in_doubt.is_empty() {
             let (claim, user) = (self.id.clone(), self.claim.options.token.clone());
-            self.link.take_back(Orphan { keys: keys.clone(), claim, user, until: in_doubt.until() });
+            orphans::take_back(&self.link, Orphan { keys: keys.clone(), claim, user, until: in_doubt.until() });
         }
         // If the answer to an earlier release was lost, that release may have been applied.
         if found == "A" && !again {
@@ -130,7 +91,8 @@ pub(super) async fn renew(link: &Arc<Link>, due: &[(&RedisGrant, Duration)]) -> 
             }
         })
         .await;
-    let found = answer.and_then(|answer| Ok((answer.sent.at, super::read::<Vec<i64>>(answer.value)?)));
+    let found = answer.map_err(Error::from);
+    let found = found.and_then(|answer| Ok((answer.sent.at, read::<Vec<i64>>(answer.value)?)));
     match found {
         Ok((since, found)) if found.len() == due.len() => {
             let renewal = |(ours, (_, ttl)): (i64, &(&RedisGrant, Duration))| {
@@ -139,11 +101,11 @@ pub(super) async fn renew(link: &Arc<Link>, due: &[(&RedisGrant, Duration)]) -> 
             found.into_iter().zip(due).map(renewal).collect()
         }
         Ok((_, found)) => {
-            let error = crate::error::Error::unavailable(format!("{} answers to {} renewals", found.len(), due.len()));
-            due.iter().map(|_| Err(error.clone())).collect()
+            let error = Error::unavailable(format!("{} answers to {} renewals", found.len(), due.len()));
+            vec![Err(error); due.len()]
         }
         // Only the server's answer "not ours" ends a lease. Every other error is temporary.
-        Err(failure) => due.iter().map(|_| Err(failure.error.clone().temporary(true))).collect(),
+        Err(error) => vec![Err(error.temporary(true)); due.len()],
     }
 }
 

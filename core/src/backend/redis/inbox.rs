@@ -9,7 +9,6 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use super::keys::Keys;
-use super::orphans::Orphan;
 use crate::clock::Instant;
 use crate::contract::Context;
 use crate::runtime::lock;
@@ -62,6 +61,23 @@ pub(super) struct Registration {
     inbox: Arc<Inbox>,
     nonce: u64,
     pub(super) delivery: Arc<Delivery>,
+}
+
+/// A claim that has ended, and the time of the server's clock until which one of its requests may be accepted.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) keys: Arc<Keys>,
+    pub(super) claim: Arc<str>,
+    /// The user's own token.
+    pub(super) user: Option<Arc<str>>,
+    pub(super) until: i64,
+}
+
+impl Orphan {
+    /// Returns the orphan of a claim whose grant arrived after its end.
+    pub(super) fn new(keys: Arc<Keys>, claim: &str) -> Self {
+        Self { keys, claim: claim.into(), user: None, until: 0 }
+    }
 }
 
 impl Delivery {
@@ -146,7 +162,7 @@ impl Inbox {
             (PushKind::Invalidate, Value::Array(keys)) => keys.iter().for_each(|key| self.changed(key)),
             // The server has forgotten the keys that it was asked to watch.
             (PushKind::Invalidate, _) => {
-                lock(&self.watched).drain().for_each(|(_, delivery)| delivery.notify.notify_one())
+                lock(&self.watched).drain().for_each(|(_, delivery)| delivery.notify.notify_one());
             }
             _ => {}
         }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::error::Failure;
+use super::script::read;
 use crate::contract::ContenderInfo;
 use crate::contract::owner::parse_owner;
+use crate::error::Result;
 
 /// The record of the last grant: fence, claim, and the user's token and label.
 struct Last {
@@ -18,9 +19,9 @@ struct Last {
 }
 
 /// Reads the answer of the script `inspect`: holder first, then the queue.
-pub(super) fn contenders(value: Value) -> Result<Vec<ContenderInfo>, Failure> {
+pub(super) fn contenders(value: Value) -> Result<Vec<ContenderInfo>> {
     type Found = (Value, i64, Option<String>, Vec<(String, f64)>, HashMap<String, String>, u64, u64);
-    let (owner, left, last, queue, details, seconds, micros): Found = super::read(value)?;
+    let (owner, left, last, queue, details, seconds, micros): Found = read(value)?;
     let now = seconds * 1_000_000 + micros;
     let mut all = Vec::new();
     if owner != Value::Nil {

@@ -9,27 +9,24 @@ mod grant;
 mod inbox;
 mod inspect;
 mod keys;
-mod link;
 mod orphans;
+mod request;
 mod script;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{FromRedisValue, Value};
-
-use self::error::Failure;
+use self::connection::{Link, Shared};
 use self::grant::RedisGrant;
-use self::inbox::Inbox;
 use self::keys::Keys;
-use self::link::{Answer, Link, PATIENCE};
-use self::script::Script;
+use self::request::Answer;
+use self::script::{Script, no_lock, read};
 use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, ValueKind, Values, read_servers, write_servers};
-use crate::contract::Claim;
-use crate::contract::{Backend, Capabilities, Contender, ContenderInfo, Context, Driver, DueLease, Renewal, downcast};
-use crate::error::{Error, Result, show};
-use crate::net::Address;
+use crate::contract::{Backend, Capabilities, Claim, Contender, ContenderInfo, Context, Driver, DueLease, Renewal};
+use crate::error::{Error, Result};
+use crate::net::address::Address;
 use crate::runtime::BoxFuture;
+use crate::timing::PATIENCE;
 
 const PORT: u16 = 6379;
 
@@ -111,46 +108,19 @@ impl Redis {
             }
         };
         let address = Address::new(address, PORT, config)?;
-        Ok(Self { link: Arc::new(Link::new(address, config.clone(), Inbox::new(context))) })
+        let shared = Shared::new(context, orphans::take_back);
+        Ok(Self { link: Arc::new(Link::new(vec![address], config.clone(), shared)) })
     }
 
     /// Runs a script on the keys of one lock.
     async fn run_on(&self, script: Script, name: &str) -> Result<Answer> {
         let keys = Keys::new(name);
         let limits = self.link.limits(PATIENCE);
-        let keys = |_: &link::Sent, cmd: &mut redis::Cmd| {
+        let keys = |_: &request::Sent, cmd: &mut redis::Cmd| {
             keys.add_to(cmd);
         };
-        self.link.run(script, limits, keys).await.map_err(|failure| failure.error)
+        Ok(self.link.run(script, limits, keys).await?)
     }
-}
-
-/// Reads the value of an answer.
-fn read<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
-    redis::from_redis_value(value).map_err(|why| {
-        Failure::refused(Error::refused(format!("Redis answered what was not expected: {why}; is it a Redis?")))
-    })
-}
-
-/// Returns the error for a script's answer `T type key`: the key belongs to another program.
-fn no_lock(value: &Value) -> Option<Error> {
-    let Value::Array(parts) = value else { return None };
-    let [Value::BulkString(what), kind, key] = parts.as_slice() else { return None };
-    let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap_or_default();
-    let (kind, key) = (text(kind), text(key));
-    (what == b"T").then(|| {
-        Error::refused(match keys::check(&key) {
-            Ok(()) => format!(
-                "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
-                show(&key)
-            ),
-            Err(_) => format!(
-                "the key {}, which dlock keeps beside the lock, holds a {kind} of another program: rename or delete \
-                 that, or use another key for the lock",
-                show(&key)
-            ),
-        })
-    })
 }
 
 impl Backend for Redis {
@@ -169,11 +139,9 @@ impl Backend for Redis {
 
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
-            let held: Result<Vec<_>> =
-                due.iter().map(|due| Ok((downcast::<RedisGrant>(&due.grant)?, due.ttl))).collect();
-            match held {
-                Ok(held) => grant::renew(&self.link, &held).await,
-                Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
+            match DueLease::downcast_all::<RedisGrant>(due) {
+                Ok(grants) => grant::renew(&self.link, &grants).await,
+                Err(error) => vec![Err(error); due.len()],
             }
         })
     }
@@ -184,7 +152,7 @@ impl Backend for Redis {
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }
-            inspect::contenders(answer.value).map_err(|failure| failure.error)
+            inspect::contenders(answer.value)
         })
     }
 
@@ -194,7 +162,7 @@ impl Backend for Redis {
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }
-            Ok(read::<i64>(answer.value).map_err(|failure| failure.error)? == 1)
+            Ok(read::<i64>(answer.value)? == 1)
         })
     }
 
@@ -202,7 +170,7 @@ impl Backend for Redis {
         Box::pin(async move {
             let limits = self.link.limits(PATIENCE);
             let answer = self.link.ask(limits, |_, _, _| redis::cmd("PING")).await;
-            answer.map(drop).map_err(|failure| failure.error)
+            Ok(answer.map(drop)?)
         })
     }
 }

@@ -3,48 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keys::Keys;
-use super::link::{Limits, Link, PATIENCE};
-use super::script::Script;
+use super::connection::Link;
+use super::inbox::Orphan;
+use super::script::{Script, read};
 use crate::clock::{self, Instant};
+use crate::error::Result;
+use crate::net::request::Limits;
 use crate::runtime;
+use crate::timing::PATIENCE;
 
-/// A claim that has ended, and the time of the server's clock until which one of its requests may be accepted.
-#[derive(Debug)]
-pub(super) struct Orphan {
-    pub(super) keys: Arc<Keys>,
-    pub(super) claim: Arc<str>,
-    /// The user's own token.
-    pub(super) user: Option<Arc<str>>,
-    pub(super) until: i64,
-}
-
-impl Orphan {
-    /// Returns the orphan of a claim whose grant arrived after its end.
-    pub(super) fn new(keys: Arc<Keys>, claim: &str) -> Self {
-        Self { keys, claim: claim.into(), user: None, until: 0 }
-    }
-}
-
-impl Link {
-    /// Takes an orphan back in the background.
-    pub(super) fn take_back(self: &Arc<Self>, orphan: Orphan) {
-        if !mutant!("redis-no-reaper") {
-            runtime::spawn(take_back(self.clone(), orphan));
-        }
-    }
-
-    /// Takes back the orphan that a message may have left.
-    pub(super) fn receive(self: &Arc<Self>, orphan: Option<Orphan>) {
-        if let Some(orphan) = orphan {
-            self.take_back(orphan);
-        }
+/// Takes an orphan back in the background.
+pub(super) fn take_back(link: &Arc<Link>, orphan: Orphan) {
+    if !mutant!("redis-no-reaper") {
+        runtime::spawn(withdraw_until_over(link.clone(), orphan));
     }
 }
 
 /// Repeats the withdrawal until the server has executed it after the last moment at which one of the claim's requests
 /// could be accepted.
-async fn take_back(link: Arc<Link>, orphan: Orphan) {
+async fn withdraw_until_over(link: Arc<Link>, orphan: Orphan) {
     const LONGEST: Duration = Duration::from_secs(60);
     let end = Instant::now().plus(LONGEST);
     let mut pause = Duration::from_millis(20);
@@ -68,19 +45,16 @@ pub(super) struct Withdrawn {
 }
 
 /// Leaves the queue, and releases a lock whose grant reached nobody.
-pub(super) async fn withdraw(
-    link: &Arc<Link>,
-    orphan: &Orphan,
-    limits: Limits,
-) -> Result<Withdrawn, super::error::Failure> {
+pub(super) async fn withdraw(link: &Arc<Link>, orphan: &Orphan, limits: Limits) -> Result<Withdrawn> {
     let keys = &orphan.keys;
+    let contender = link.shared.inbox.contender();
     let answer = link
         .run(Script::Withdraw, limits, |_, cmd| {
             keys.add_to(cmd);
-            cmd.arg(link.inbox.contender()).arg(&*orphan.claim).arg(orphan.user.as_deref().unwrap_or_default());
+            cmd.arg(contender).arg(&*orphan.claim).arg(orphan.user.as_deref().unwrap_or_default());
         })
         .await?;
-    let (_, server_ms): (String, i64) = super::read(answer.value)?;
+    let (_, server_ms): (String, i64) = read(answer.value)?;
     answer.conn.set_clock(server_ms);
     Ok(Withdrawn { server_ms, conn: answer.conn.number })
 }

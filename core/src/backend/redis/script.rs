@@ -2,6 +2,11 @@
 
 use std::sync::OnceLock;
 
+use redis::{FromRedisValue, Value};
+
+use super::keys;
+use crate::error::{Error, Result, show};
+
 /// A script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Script {
@@ -50,6 +55,33 @@ impl Script {
         let lines = parts.iter().flat_map(|part| part.lines()).filter(|line| !line.trim_start().starts_with("--"));
         broken(lines.map(|line| format!("{line}\n")).collect())
     }
+}
+
+/// Reads the value of an answer.
+pub(super) fn read<T: FromRedisValue>(value: Value) -> Result<T> {
+    redis::from_redis_value(value)
+        .map_err(|why| Error::refused(format!("Redis answered what was not expected: {why}; is it a Redis?")))
+}
+
+/// Returns the error for a script's answer `T type key`: the key belongs to another program.
+pub(super) fn no_lock(value: &Value) -> Option<Error> {
+    let Value::Array(parts) = value else { return None };
+    let [Value::BulkString(what), kind, key] = parts.as_slice() else { return None };
+    let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap_or_default();
+    let (kind, key) = (text(kind), text(key));
+    (what == b"T").then(|| {
+        Error::refused(match keys::check(&key) {
+            Ok(()) => format!(
+                "the key {} holds a {kind}, which is no lock: use another key or a prefix, or delete it",
+                show(&key)
+            ),
+            Err(_) => format!(
+                "the key {}, which dlock keeps beside the lock, holds a {kind} of another program: rename or delete \
+                 that, or use another key for the lock",
+                show(&key)
+            ),
+        })
+    })
 }
 
 /// Builds the deliberate defects of the scripts into a text.

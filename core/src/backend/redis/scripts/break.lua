@@ -6,5 +6,6 @@ local odd = type(v) == 'table' and other()
 if odd then return odd end
 local _, claim = last_grant()
 if claim then notify(string.match(claim, '^(.*)%.%d+$'), 'X ' .. claim .. ' ' .. KEY) end
-if type(v) == 'table' or redis.call('EXISTS', QUEUE) == 0 or not promote(clock(), '', true) then redis.call('DEL', KEY) end
+local free = type(v) == 'table' or redis.call('EXISTS', QUEUE) == 0
+if free or not promote(clock(), '', true) then redis.call('DEL', KEY) end
 return 1
