@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use dlock::{Canceller, Client, Error, Lease, Lock, ReleaseOutcome, registry};
+use dlock::{Canceller, Client, Error, Lease, Lock, Mode, ReleaseOutcome, registry};
 
 /// What this interpreter can do; not: say a duration that is negative or no number, or a key that isn't UTF-8.
-const ABLE: &str = "able cancel fork zero nul";
+const ABLE: &str = "able cancel fork zero nul modes";
 
 /// Long enough for what is meant to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -202,6 +202,7 @@ impl Actor {
             ("renew", []) => lease.renew(None).wait().and_then(ok),
             ("renew", [ttl]) => lease.renew(Some(time(ttl))).wait().and_then(ok),
             ("fence", []) => Ok(lease.fence().map_or("none".to_owned(), |fence| fence.to_string())),
+            ("slot", []) => Ok(lease.slots().iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
             ("token", []) => Ok(lease.token()),
             ("key", []) => Ok(lease.key().to_owned()),
             ("ttl", []) => Ok(format!("{}ms", lease.ttl().as_millis())),
@@ -272,6 +273,12 @@ fn lock(client: &Client, key: &str, options: &[&str]) -> Lock {
             "label" => lock.label(value),
             "fair" => lock.fair(value == "true"),
             "handoff" => lock.handoff(value.parse().expect("a number")),
+            "mode" => lock.mode(if value == "shared" { Mode::Shared } else { Mode::Exclusive }),
+            "limit" => lock.mode(Mode::Permits { count: 1, limit: value.parse().expect("a number") }),
+            "permits" => {
+                let Mode::Permits { limit, .. } = lock.options().mode else { panic!("limit= before permits=") };
+                lock.mode(Mode::Permits { count: value.parse().expect("a number"), limit })
+            }
             "retry" => {
                 let (tries, delay) = value.split_once(',').expect("TRIES,DELAY");
                 lock.retry((tries.parse().expect("a number"), time(delay)))
@@ -333,6 +340,12 @@ fn contenders(client: &Client, key: &str, fields: &[&str]) -> Outcome {
             "held" => return yes(contender.held).expect("not an error"),
             "token" => contender.token.clone(),
             "label" => contender.label.clone(),
+            "mode" => Some(match contender.mode {
+                Mode::Exclusive => "exclusive".to_owned(),
+                Mode::Shared => "shared".to_owned(),
+                Mode::Permits { count, limit } => format!("{count}/{limit}"),
+                other => format!("{other:?}"),
+            }),
             "pid" => contender.pid.map(|pid| pid.to_string()),
             "fence" => contender.fence.map(|fence| fence.to_string()),
             "aged" => contender.age.map(|age| yes(age < PATIENCE).expect("not an error")),

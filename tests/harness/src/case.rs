@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) const OF_BACKENDS: &[&str] =
     &["fence", "ttl", "fifo", "shared", "permits", "handoff", "processes", "fork", "local", "outside", "files", "keys"];
 /// What an interpreter can do.
-pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes", "zero", "nul"];
+pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes", "zero", "nul", "modes"];
 
 /// One behaviour.
 #[derive(Debug)]
