@@ -120,15 +120,6 @@ pub trait Grant: Any + Send + Sync + Debug {
     }
 }
 
-/// The backend's own type of grant.
-///
-/// # Errors
-/// `Internal` for a grant of another backend.
-pub(crate) fn downcast<G: Grant>(grant: &Arc<dyn Grant>) -> Result<&G> {
-    let any: &dyn Any = &**grant;
-    any.downcast_ref().ok_or_else(|| Error::new(Kind::Internal, "a grant of another backend"))
-}
-
 /// One lease that is due for renewal.
 pub struct DueLease {
     /// What to renew.
@@ -138,12 +129,21 @@ pub struct DueLease {
 }
 
 impl DueLease {
-    /// Returns the backend's own grants and their ttls.
+    /// Returns the grant as the backend's own type.
+    ///
+    /// # Errors
+    /// `Internal` for a grant of another backend.
+    pub(crate) fn downcast<G: Grant>(&self) -> Result<&G> {
+        let any: &dyn Any = &*self.grant;
+        any.downcast_ref().ok_or_else(|| Error::new(Kind::Internal, "a grant of another backend"))
+    }
+
+    /// Returns the grants as the backend's own type, with their ttls.
     ///
     /// # Errors
     /// `Internal` for a grant of another backend.
     pub(crate) fn downcast_all<G: Grant>(due: &[Self]) -> Result<Vec<(&G, Duration)>> {
-        due.iter().map(|due| Ok((downcast(&due.grant)?, due.ttl))).collect()
+        due.iter().map(|due| Ok((due.downcast()?, due.ttl))).collect()
     }
 }
 

@@ -14,7 +14,6 @@ pub(crate) mod owner;
 
 pub(crate) use admission::free_slots;
 pub use admission::{Admission, Mode, admit};
-pub(crate) use backend::downcast;
 pub use backend::{Attempt, Backend, Contender, DueLease, Grant, Released, Renewal, RetryHint};
 pub use capability::Capabilities;
 pub use claim::{AcquireOptions, Claim};

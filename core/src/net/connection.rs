@@ -1,7 +1,7 @@
 //! The one connection of a client: made when it is needed, once for all callers, and again when it is of no use any
 //! more.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
@@ -9,12 +9,38 @@ use tokio::sync::watch;
 use crate::error::Result;
 use crate::runtime;
 
+/// The number of a connection among those of its client, and the mark that it is given up.
+#[derive(Debug)]
+pub(crate) struct Status {
+    number: u64,
+    given_up: AtomicBool,
+}
+
+impl Status {
+    pub(crate) fn new(number: u64) -> Self {
+        Self { number, given_up: AtomicBool::new(false) }
+    }
+
+    /// Returns the number, counted from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns true if no request is to be sent on the connection any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Marks the connection. Returns true if it was marked before.
+    pub(crate) fn give_up(&self) -> bool {
+        self.given_up.swap(true, Ordering::AcqRel)
+    }
+}
+
 /// A connection as [`SharedConnection`] sees it.
 pub(crate) trait Connection: Send + Sync + 'static {
-    /// Returns its number among those of its client.
-    fn number(&self) -> u64;
-    /// Returns true if no request is to be sent on it any more.
-    fn is_dead(&self) -> bool;
+    /// Returns its status.
+    fn status(&self) -> &Status;
 }
 
 /// The connection of a client, if there is one.
@@ -45,7 +71,7 @@ impl<C: Connection> SharedConnection<C> {
     /// Returns the connection, if there is one.
     pub(crate) fn live(&self) -> Option<Arc<C>> {
         match &*self.state() {
-            State::Live(conn) if !conn.is_dead() => Some(conn.clone()),
+            State::Live(conn) if !conn.status().is_given_up() => Some(conn.clone()),
             _ => None,
         }
     }
@@ -59,7 +85,9 @@ impl<C: Connection> SharedConnection<C> {
         let mut made = {
             let mut state = self.state();
             match &*state {
-                State::Live(conn) if !conn.is_dead() && other != Some(conn.number()) => return Some(Ok(conn.clone())),
+                State::Live(conn) if !conn.status().is_given_up() && other != Some(conn.status().number()) => {
+                    return Some(Ok(conn.clone()));
+                }
                 State::Connecting(made) => made.clone(),
                 _ => {
                     let (tell, made) = watch::channel(None);
@@ -84,7 +112,7 @@ impl<C: Connection> SharedConnection<C> {
     /// Gives out the connection of this number no more. Returns true if it was given out until now.
     pub(crate) fn forget(&self, number: u64) -> bool {
         let mut state = self.state();
-        let is_it = matches!(&*state, State::Live(conn) if conn.number() == number);
+        let is_it = matches!(&*state, State::Live(conn) if conn.status().number() == number);
         if is_it {
             *state = State::Idle;
         }

@@ -25,7 +25,9 @@ pub(crate) trait Wire: Connection + Sized {
     fn connect(link: Arc<Link<Self>>, number: u64) -> impl Future<Output = Result<Arc<Self>>> + Send + 'static;
 
     /// Marks the connection: no request is to be sent on it any more.
-    fn give_up(&self);
+    fn give_up(&self) {
+        self.status().give_up();
+    }
 
     /// Handles the loss of the connection that was in use.
     fn lost(link: &Link<Self>) {
@@ -97,7 +99,7 @@ impl<W: Wire> Link<W> {
     /// Gives up a connection that is of no use any more.
     pub(crate) fn give_up(&self, connection: &W) {
         connection.give_up();
-        self.forget(connection.number());
+        self.forget(connection.status().number());
     }
 
     /// Forgets the connection of this number, which is of no use any more.

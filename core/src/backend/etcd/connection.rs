@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tower::{BoxError, Service};
 use super::coalesce::CoalescingStream;
 use super::error::{SERVICE, of_request};
 use crate::error::{Error, Result};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Status};
 use crate::net::failure::{connect_timeout, of_io};
 use crate::net::link::{self, Wire};
 use crate::net::request::answer_within;
@@ -34,10 +33,9 @@ pub(super) type Link = link::Link<Conn>;
 
 /// A connection to one member. It closes when no request on it waits for an answer any more.
 pub(super) struct Conn {
-    pub(super) number: u64,
+    pub(super) status: Status,
     pub(super) address: String,
     pub(super) client: Client,
-    dead: AtomicBool,
     died: Notify,
 }
 
@@ -50,31 +48,27 @@ impl Wire for Conn {
     }
 
     fn give_up(&self) {
-        self.dead.store(true, Ordering::Release);
+        self.status.give_up();
         self.died.notify_waiters();
     }
 }
 
 impl Connection for Conn {
-    fn number(&self) -> u64 {
-        self.number
-    }
-
-    fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+    fn status(&self) -> &Status {
+        &self.status
     }
 }
 
 impl Conn {
     fn new(number: u64, address: String, client: Client) -> Self {
-        Self { number, address, client, dead: AtomicBool::new(false), died: Notify::new() }
+        Self { status: Status::new(number), address, client, died: Notify::new() }
     }
 
     /// Resolves when the connection is given up.
     pub(super) async fn gone(&self) {
         let mut died = std::pin::pin!(self.died.notified());
         died.as_mut().enable();
-        if !self.is_dead() {
+        if !self.status.is_given_up() {
             died.await;
         }
     }
@@ -82,7 +76,7 @@ impl Conn {
 
 impl std::fmt::Debug for Conn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Conn({}, {})", self.number, self.address)
+        write!(f, "Conn({}, {})", self.status.number(), self.address)
     }
 }
 

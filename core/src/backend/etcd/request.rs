@@ -103,7 +103,7 @@ impl Link {
         let mut hedges = vec![Hedge { work: first, conn, sent }];
         let mut answered = None;
         while answered.is_none() && !end.passed() {
-            let newest = hedges.last().map(|hedge| hedge.conn.number);
+            let newest = hedges.last().map(|hedge| hedge.conn.status.number());
             let next = Instant::now().plus(patience).min(end);
             tokio::select! {
                 biased;

@@ -24,7 +24,7 @@ use self::shared::File;
 use crate::clock::Instant;
 use crate::config::{OptionSpec, Schema, Scheme, UrlParts, Value, ValueKind, Values};
 use crate::contract::{
-    Attempt, Backend, Capabilities, Claim, Contender, ContenderInfo, Driver, DueLease, Renewal, RetryHint, downcast,
+    Attempt, Backend, Capabilities, Claim, Contender, ContenderInfo, Driver, DueLease, Renewal, RetryHint,
 };
 use crate::error::{Error, Result};
 use crate::runtime::BoxFuture;
@@ -107,7 +107,7 @@ impl Backend for File {
             let _ = dir.counter().check();
         }
         let renewed = due.iter().map(|due| {
-            let kept = downcast::<FileGrant>(&due.grant)?.touch();
+            let kept = due.downcast::<FileGrant>()?.touch();
             Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });
         let renewed: Vec<_> = renewed.collect();

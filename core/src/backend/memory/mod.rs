@@ -16,7 +16,7 @@ use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, Value, ValueKi
 use crate::contract::Claim;
 use crate::contract::{
     Attempt, Backend, Capabilities, Contender, ContenderInfo, Driver, DueLease, Grant, Mode, Released, Renewal,
-    RetryHint, downcast,
+    RetryHint,
 };
 use crate::error::{Error, Result};
 use crate::runtime::{BoxFuture, PerProcess};
@@ -168,7 +168,7 @@ impl Backend for Memory {
         let now = Instant::now();
         let mut table = open(&self.table);
         let renewed = due.iter().map(|due| {
-            let held = downcast::<MemoryGrant>(&due.grant)?;
+            let held = due.downcast::<MemoryGrant>()?;
             let kept = table.renew(now, &held.name, held.nonce, due.ttl);
             Ok(if kept { Renewal::Kept { since: now, ttl: due.ttl } } else { Renewal::Lost })
         });

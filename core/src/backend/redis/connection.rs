@@ -15,7 +15,7 @@ use crate::clock::Instant;
 use crate::contract::Context;
 use crate::error::{Error, Result};
 use crate::net::address::Address;
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Status};
 use crate::net::failure::{connect_timeout, of_io};
 use crate::net::link::{self, Wire};
 use crate::net::request::answer_within;
@@ -40,7 +40,7 @@ pub(super) struct Shared {
 
 /// A connection to the server. It closes when no request on it waits for an answer any more.
 pub(super) struct Conn {
-    pub(super) number: u64,
+    pub(super) status: Status,
     pub(super) made: Instant,
     pub(super) mux: MultiplexedConnection,
     /// The server's clock minus ours, in milliseconds.
@@ -51,7 +51,6 @@ pub(super) struct Conn {
     pub(super) messages: bool,
     /// True if the server reports changes of keys.
     pub(super) tracking: bool,
-    pub(super) dead: AtomicBool,
     tasks: Vec<tokio::task::AbortHandle>,
 }
 
@@ -73,22 +72,14 @@ impl Wire for Conn {
         made
     }
 
-    fn give_up(&self) {
-        self.dead.store(true, Ordering::Release);
-    }
-
     fn lost(link: &Link) {
         link.shared.inbox.notify_all();
     }
 }
 
 impl Connection for Conn {
-    fn number(&self) -> u64 {
-        self.number
-    }
-
-    fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+    fn status(&self) -> &Status {
+        &self.status
     }
 }
 
@@ -116,7 +107,7 @@ impl Drop for Conn {
 
 impl std::fmt::Debug for Conn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Conn({})", self.number)
+        write!(f, "Conn({})", self.status.number())
     }
 }
 
@@ -208,14 +199,13 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         link.shared.inbox.warn(&note);
     }
     let conn = Conn {
-        number,
+        status: Status::new(number),
         made: Instant::now(),
         mux,
         offset: AtomicI64::new(0),
         hashes: facts.hashes,
         messages,
         tracking: facts.tracking,
-        dead: AtomicBool::new(false),
         tasks,
     };
     conn.set_clock(facts.server_ms);

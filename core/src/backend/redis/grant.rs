@@ -63,7 +63,7 @@ impl RedisGrant {
         let again = self.unanswered.may_have_released(&answer.unanswered) && !mutant!("redis-release-forgets-doubt");
         let found: String = read(answer.value)?;
         let mut in_doubt = std::mem::take(&mut *lock(&self.in_doubt));
-        in_doubt.answered_on(answer.conn.number);
+        in_doubt.answered_on(answer.sent.conn);
         if !in_doubt.is_empty() {
             let (claim, user) = (self.id.clone(), self.claim.options.token.clone());
             orphans::take_back(&self.link, Orphan { keys: keys.clone(), claim, user, until: in_doubt.until() });

@@ -56,5 +56,5 @@ pub(super) async fn withdraw(link: &Arc<Link>, orphan: &Orphan, limits: Limits) 
         .await?;
     let (_, server_ms): (String, i64) = read(answer.value)?;
     answer.conn.set_clock(server_ms);
-    Ok(Withdrawn { server_ms, conn: answer.conn.number })
+    Ok(Withdrawn { server_ms, conn: answer.sent.conn })
 }

@@ -142,9 +142,9 @@ impl Link {
             // Silence: the server may be slow, or the connection dead. The first answer counts.
             None => {
                 let other = Box::pin(async {
-                    let fresh = self.connect(Some(conn.number)).await.ok()?;
+                    let fresh = self.connect(Some(conn.status.number())).await.ok()?;
                     let answered = exchange(fresh, make, &sendings).await;
-                    conn.dead.store(true, Ordering::Release);
+                    conn.status.give_up();
                     Some(answered)
                 });
                 tokio::select! {
@@ -204,9 +204,9 @@ impl Link {
     fn leave_server(&self, conn: &Conn) {
         let left = self.shared.left.load(Ordering::Relaxed);
         let kept = TRIED * 2_u32.pow(left.min(TRIED_DOUBLED));
-        if conn.made.plus(kept).passed() && !conn.dead.swap(true, Ordering::AcqRel) {
+        if conn.made.plus(kept).passed() && !conn.status.give_up() {
             self.shared.left.store(left.saturating_add(1), Ordering::Relaxed);
-            self.forget(conn.number);
+            self.forget(conn.status.number());
         }
     }
 }
@@ -228,12 +228,12 @@ async fn exchange(
     let mut full = false;
     loop {
         let at = Instant::now();
-        let sent = Sent { at, server_ms: conn.server_ms(at), conn: conn.number, messages: conn.messages };
+        let sent = Sent { at, server_ms: conn.server_ms(at), conn: conn.status.number(), messages: conn.messages };
         let cmd = make(&conn, &sent, full);
         lock(sendings).push(sent);
         let value = mux.send_packed_command(&cmd).await.and_then(Value::extract_error);
         if !full && value.as_ref().is_err_and(no_script) {
-            lock(sendings).retain(|other| other.at != at || other.conn != conn.number);
+            lock(sendings).retain(|other| other.at != at || other.conn != sent.conn);
             full = true;
             continue;
         }
