@@ -140,10 +140,10 @@ fn register() {
 /// What `exit`, and the return of `main`, do by themselves.
 #[cfg(unix)]
 extern "C" fn at_exit() {
-    if !is_ending() || LATE.load(Ordering::Acquire) {
-        if let Some(end) = END.get() {
-            let _ = catch_unwind(|| end(LIMIT));
-        }
+    if (!is_ending() || LATE.load(Ordering::Acquire))
+        && let Some(end) = END.get()
+    {
+        let _ = catch_unwind(|| end(LIMIT));
     }
 }
 

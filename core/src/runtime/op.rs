@@ -216,7 +216,7 @@ impl<T: Send + 'static> Op<T> {
             Stage::Done(result) => f(result),
             Stage::Lazy(work, _) => background::spawn_call(async move { f(work.await) }),
             Stage::Spawned(result) => {
-                background::spawn_call(async move { f(result.await.unwrap_or_else(|_| Err(consumed()))) })
+                background::spawn_call(async move { f(result.await.unwrap_or_else(|_| Err(consumed()))) });
             }
             Stage::Consumed => f(Err(consumed())),
         }
