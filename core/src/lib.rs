@@ -43,7 +43,8 @@ pub use engine::tenure::{Lease, State};
 pub use engine::{exit, shutdown};
 pub use error::{Error, Kind, Result, show};
 pub use observe::{callbacks, event};
-pub use runtime::op::{Canceller, Op};
+pub use runtime::cancel::Canceller;
+pub use runtime::op::Op;
 
 /// The Rust blocks of the README compile and run.
 #[cfg(doctest)]

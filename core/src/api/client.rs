@@ -17,7 +17,8 @@ use crate::engine::Engine;
 use crate::engine::release::Ending;
 use crate::engine::resource::Handle;
 use crate::error::{Error, Kind, Result};
-use crate::runtime::op::{CancelToken, Op};
+use crate::runtime::cancel::CancelToken;
+use crate::runtime::op::Op;
 
 /// A handle on one backend. Clients of equal configuration share everything: connection, local queue, watchdog.
 ///

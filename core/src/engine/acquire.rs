@@ -13,8 +13,9 @@ use crate::clock::{self, Instant};
 use crate::contract::{AcquireOptions, Attempt, Claim, Contender};
 use crate::error::{Error, Kind, Result};
 use crate::observe::event::{self, EventKind};
+use crate::runtime::cancel::CancelToken;
 use crate::runtime::exit::{self, Contending, Entry as Entrance};
-use crate::runtime::op::{CancelToken, Op};
+use crate::runtime::op::Op;
 use crate::runtime::{lock, spawn_tracked};
 
 /// How long after a cancel an acquire may still clean up before its caller gets its answer.

@@ -1,4 +1,5 @@
-//! The only local queue. Per name, first in, first out: N waiters of a process are one contender at the backend.
+//! The only local queue. It is first in, first out for each name, and N waiters of a process are one contender at the
+//! backend. Gate, queues, waiters and turns share one state, so they share this file, although it is long.
 //!
 //! One claim of a process at a time has the turn: the right to contend for the name at the backend. The claim keeps its
 //! place until its lease, or what it left unfinished, has ended. The next claim has the turn once the rule of admission
@@ -17,8 +18,8 @@ use super::shared::Shared;
 use super::timer::{Deadline, Deadlines};
 use crate::clock::Instant;
 use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit};
+use crate::runtime::cancel::CancelToken;
 use crate::runtime::lock;
-use crate::runtime::op::CancelToken;
 
 /// In tests the order in which queues are walked through is the same in every run.
 #[cfg(feature = "testing")]

@@ -7,8 +7,8 @@ use super::shared::Shared;
 use super::tenure::Tenure;
 use crate::contract::Claim;
 use crate::error::{Error, Kind, Result};
+use crate::runtime::cancel::CancelToken;
 use crate::runtime::exit;
-use crate::runtime::op::CancelToken;
 
 /// A key in this process: what its clients share, and its local queue.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::contract::{AcquireOptions, Backend, Capabilities};
 use crate::error::Result;
 use crate::observe::event;
-use crate::runtime::op::CancelToken;
+use crate::runtime::cancel::CancelToken;
 use crate::runtime::{self, epoch};
 
 /// A backend, and what is known of it.

@@ -12,8 +12,8 @@ use super::tenure::Granted;
 use crate::clock::{self, Instant};
 use crate::contract::{Attempt, Claim, Contender, RetryHint};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::cancel::CancelToken;
 use crate::runtime::lock;
-use crate::runtime::op::CancelToken;
 
 /// How long after its deadline an acquire may still clean up before its caller gets its answer.
 pub(super) const GRACE: Duration = Duration::from_millis(100);

@@ -1,6 +1,7 @@
 //! The only runtime, what a fork does to it, and how work gets onto it.
 
 mod background;
+pub(crate) mod cancel;
 #[cfg(unix)]
 pub(crate) mod close_on_fork;
 mod executor;

@@ -5,15 +5,15 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::background;
+use super::cancel::{CancelToken, Canceller, elsewhere};
 use super::executor::BoxFuture;
-use super::fork::{PerProcess, epoch};
+use super::fork::epoch;
 use crate::clock::{self, Instant};
 use crate::error::{Error, Kind, Result};
 
@@ -350,77 +350,6 @@ impl<T: Send + 'static> Drop for Op<T> {
     }
 }
 
-/// Cancels a call from elsewhere.
-#[derive(Clone, Debug, Default)]
-pub struct Canceller(CancelToken);
-
-impl Canceller {
-    /// As [`Op::cancel`].
-    pub fn cancel(&self) {
-        self.0.cancel_here();
-    }
-}
-
-/// The caller's wish to withdraw. The call looks at it only where it can be interrupted without leaving a trace.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CancelToken(Arc<Request>);
-
-#[derive(Debug)]
-struct Request {
-    epoch: u32,
-    count: AtomicU32,
-    notify: Notify,
-    /// For those who wait in a child of fork: the parent's waiters, and whoever had locked them, are not there.
-    inherited: PerProcess<Notify>,
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        let (epoch, count) = (epoch(), AtomicU32::new(0));
-        Self { epoch, count, notify: Notify::new(), inherited: PerProcess::new() }
-    }
-}
-
-impl Request {
-    fn notify(&self) -> &Notify {
-        if elsewhere(self.epoch) { self.inherited.get(Notify::new) } else { &self.notify }
-    }
-}
-
-impl CancelToken {
-    pub(crate) fn cancel(&self) {
-        self.0.count.fetch_add(1, Ordering::AcqRel);
-        self.0.notify().notify_waiters();
-    }
-
-    /// Fires for a call of this process; one that was made before a fork is the parent's.
-    fn cancel_here(&self) {
-        if !elsewhere(self.0.epoch) {
-            self.cancel();
-        }
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.times(1)
-    }
-
-    fn times(&self, n: u32) -> bool {
-        self.0.count.load(Ordering::Acquire) >= n
-    }
-
-    /// Resolves when the caller wishes to withdraw; `n` = 2: wishes it for the second time.
-    pub(crate) async fn cancelled(&self, n: u32) {
-        loop {
-            let mut next = std::pin::pin!(self.0.notify().notified());
-            next.as_mut().enable();
-            if self.times(n) {
-                return;
-            }
-            next.await;
-        }
-    }
-}
-
 /// A panic in a call is an error of that call, and nothing else.
 async fn catch_panic<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = std::pin::pin!(work);
@@ -433,11 +362,6 @@ async fn catch_panic<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 fn consumed() -> Error {
     Error::new(Kind::Internal, "the call's result was taken before")
-}
-
-/// Whether what was made in that epoch belongs to another process.
-fn elsewhere(made: u32) -> bool {
-    made != epoch() && !mutant!("process-forked-call-goes-on")
 }
 
 struct Unpark(std::sync::mpsc::SyncSender<()>);
