@@ -1,6 +1,5 @@
 //! What JavaScript asks of a client.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use napi::bindgen_prelude::{BigInt, Result, ToNapiValue, Unknown};
 use napi_derive::napi;
 
 use crate::bridge::Caller;
+use crate::handles::Client;
 use crate::options::{self, Given, Terms, in_millis};
 
 /// How long `close` waits for the release of what is held.
@@ -17,12 +17,6 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// How often `register` was called, so that what is remembered of services can be known to be old.
 static REGISTERED: AtomicU32 = AtomicU32::new(0);
-
-/// A client, with the lock it was asked for last: most callers ask for the same one again.
-pub(crate) struct Client {
-    client: dlock::Client,
-    last: RefCell<Option<Lock>>,
-}
 
 /// Somebody who holds a key or waits for it; what isn't known is null.
 #[napi(object, object_from_js = false, use_nullable = true)]
@@ -99,7 +93,7 @@ impl From<dlock::Capabilities> for Capabilities {
 }
 
 fn opened(caller: &Caller, client: dlock::Result<dlock::Client>) -> Result<i64> {
-    let client = Client { client: caller.or_throw(client)?, last: RefCell::default() };
+    let client = Client { client: caller.or_throw(client)?, last: std::cell::RefCell::default() };
     Ok(caller.half().clients.borrow_mut().insert(client))
 }
 

@@ -9,6 +9,7 @@
 mod bridge;
 mod client;
 mod error;
+mod handles;
 mod lease;
 mod numbers;
 mod options;

@@ -13,25 +13,10 @@ use crate::error::raised;
 use crate::lease::Lease;
 use crate::lock::Lock;
 use crate::options::text;
+use crate::origin::Origin;
 
 /// How long `close` waits for the release of what is held.
 const CLOSE: Duration = Duration::from_secs(5);
-
-/// Where a client came from, so that an equal one is found elsewhere: a service's name (None: the default), or a URL.
-#[derive(Clone, IntoPyObject, FromPyObject)]
-pub(crate) enum Origin {
-    Service(Option<String>, bool),
-    Url(String),
-}
-
-impl Origin {
-    pub(crate) fn client(&self) -> dlock::Result<dlock::Client> {
-        match self {
-            Self::Service(name, _) => dlock::registry::shared(name.as_deref()),
-            Self::Url(url) => dlock::Client::connect(url),
-        }
-    }
-}
 
 /// A handle on one backend. Clients of equal configuration share connection, local queue and watchdog.
 #[pyclass(frozen, weakref, module = "dlock", name = "Client")]

@@ -11,6 +11,7 @@ mod interpreter;
 mod lease;
 mod lock;
 mod options;
+mod origin;
 mod port;
 mod who;
 
@@ -28,9 +29,9 @@ mod _engine {
 
     use crate::acquire::Acquire;
     use crate::aio::Coroutine;
-    use crate::client::Origin;
     use crate::error::raised;
     use crate::options::{self, Given};
+    use crate::origin::Origin;
 
     #[pymodule_export]
     use crate::bridge::_shutdown;

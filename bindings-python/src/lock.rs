@@ -14,11 +14,11 @@ use pyo3::types::{PyDict, PyWeakrefReference};
 use crate::acquire::blocking;
 use crate::aio::{self, Coroutine, Outcome};
 use crate::bridge;
-use crate::client::Origin;
 use crate::error::raised;
 use crate::held::{Entry, Held, Leaving, Way};
 use crate::lease::Lease;
 use crate::options::{self, OnLoss};
+use crate::origin::Origin;
 use crate::port::Place;
 use crate::who::{self, Who};
 

@@ -8,7 +8,7 @@ use dlock::{Kind, ReleaseOutcome};
 use once_cell::race::OnceBox;
 
 use super::error::{Error, Status};
-use super::lost::LostFd;
+use super::lost_fd::LostFd;
 use super::{Handled, c_text, catch_panic, get, guard, limit, millis, remove, time};
 use crate::handle::{self, Table};
 

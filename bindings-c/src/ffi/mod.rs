@@ -13,6 +13,7 @@ pub mod lease;
 pub mod list;
 pub mod log;
 pub mod lost;
+mod lost_fd;
 pub mod options;
 
 use std::ffi::{CStr, CString, c_char, c_void};

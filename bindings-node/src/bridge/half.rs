@@ -16,7 +16,7 @@ use napi::bindgen_prelude::{
 use napi::{Env, JsValue, Status, check_status, sys};
 
 use super::LoopPort;
-use crate::client::Client;
+use crate::handles::Client;
 use crate::numbers::Numbers;
 
 /// One copy of the JavaScript half, and what its objects stand for.
