@@ -113,10 +113,15 @@ def test_a_cancelled_acquire_leaves_nothing_held(client):
 def test_ctrl_c_ends_the_wait(client):
     lease = client.acquire("k")
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        client.acquire("k")
-    timer.join()
+    # A shell starts background jobs with it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.acquire("k")
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(client.contenders("k")) == 1
     lease.release()
     assert is_free(client, "k")
