@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backend;
 use crate::config::schema::{option, schema};
 use crate::config::{Config, Schema, Settings, Value, ValueKind};
 use crate::contract::{Backend, Capabilities, Context, Driver};
@@ -13,9 +12,9 @@ use crate::error::{Error, Kind, Result};
 macro_rules! drivers {
     ($($(#[$built:meta])* $backend:ident)*) => {
         /// Every backend of this build.
-        pub static DRIVERS: &[&Driver] = &[$($(#[$built])* &backend::$backend::DRIVER,)*];
+        pub static DRIVERS: &[&Driver] = &[$($(#[$built])* &crate::backend::$backend::DRIVER,)*];
         /// Their schemas.
-        pub(crate) static SCHEMAS: &[&Schema] = &[$($(#[$built])* &backend::$backend::SCHEMA,)*];
+        pub(crate) static SCHEMAS: &[&Schema] = &[$($(#[$built])* &crate::backend::$backend::SCHEMA,)*];
     };
 }
 

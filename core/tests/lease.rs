@@ -198,3 +198,17 @@ fn an_operator_takes_it_away() {
         assert!(client.lock("k").try_acquire().await.unwrap().is_some());
     });
 }
+
+/// A holder that releases right after the break, before any look at the lock, learns that it had lost it.
+#[test]
+fn a_release_right_after_a_break_reports_the_loss() {
+    let dir = TempDir::new().unwrap();
+    for url in ["memory://broken-and-released".to_owned(), format!("file://{}", dir.path().display())] {
+        let client = Client::connect(&url).unwrap();
+        for turn in 0..100 {
+            let lease = client.lock("k").acquire().wait().unwrap();
+            assert!(client.break_lock("k").wait().unwrap());
+            assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Lost, "{url}, turn {turn}");
+        }
+    }
+}

@@ -117,7 +117,7 @@ impl Lease {
         if mutant!("process-hooks-where-they-are") {
             return self.on_lost_here(f);
         }
-        let (backend, key) = (self.0.shared.name(), self.0.key().clone());
+        let (backend, key) = (self.0.shared().name(), self.0.key().clone());
         self.on_lost_here(move || callbacks::pool(move || guarded(backend, &key, f)));
     }
 
@@ -134,7 +134,7 @@ impl Lease {
     /// goes on counting until [`valid_until`](Self::valid_until).
     pub fn renew(&self, ttl: Option<Duration>) -> Op<()> {
         let tenure = self.0.clone();
-        let shared = tenure.shared.clone();
+        let shared = tenure.shared().clone();
         let ttl = ttl.unwrap_or_else(|| tenure.ttl());
         let ready = options::check_ttl(ttl, shared.name(), &shared.capabilities).and_then(|()| self.check());
         if let Err(error) = ready {

@@ -3,7 +3,7 @@
 //! A backend knows how to try once, say when to try again, renew and release. Deadlines, cancelling, retries, renewal
 //! and local queues are written once, above it.
 
-mod admission;
+pub(crate) mod admission;
 mod backend;
 mod capability;
 mod claim;
@@ -12,7 +12,6 @@ mod context;
 mod driver;
 pub(crate) mod owner;
 
-pub(crate) use admission::free_slots;
 pub use admission::{Admission, Mode, admit};
 pub use backend::{Attempt, Backend, Contender, DueLease, Grant, Released, Renewal, RetryHint};
 pub use capability::Capabilities;

@@ -338,8 +338,11 @@ impl<H: Holder> KeyQueue<H> {
         } else if let Some(at) = state.holders.iter().position(|held| held.number == phase) {
             state.holders.remove(at);
         }
+        let more = !state.queue.is_empty();
         drop(state);
-        self.admit_next();
+        if more {
+            self.admit_next();
+        }
     }
 
     /// Gives the turn to the first claim of the queue, if it is admitted beside the holders.

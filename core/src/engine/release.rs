@@ -38,6 +38,7 @@ impl Tenure {
             return Op::ready(Err(self.not_held_error()));
         }
         let mut release = None;
+        self.resolve_suspicion();
         if self.is_held() && self.let_go() {
             release = self.begin_release();
         } else if self.state() == State::Lost {
@@ -138,7 +139,7 @@ impl Tenure {
         let answer = loop {
             let asked = Instant::now();
             let answer = self.grant.release().await;
-            self.shared.answered(asked, &answer);
+            self.shared().answered(asked, &answer);
             match answer {
                 Ok(answer) => break Some(answer),
                 Err(error) if end.passed() || !error.is_temporary() || mutant!("release-once") => break None,

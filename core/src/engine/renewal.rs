@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::tenure::{LossReason, State, Tenure};
@@ -72,6 +73,21 @@ impl Tenure {
         DueLease { grant: self.grant.clone(), ttl: ttl.unwrap_or_else(usual) }
     }
 
+    /// Asks a local backend, on this thread, whether a suspected lease is still ours: its holder is not to learn that it
+    /// released a lock which this process has broken before.
+    pub(super) fn resolve_suspicion(&self) {
+        if !self.shared().capabilities.local || !self.validity.is_suspected() {
+            return;
+        }
+        let due = [self.due(None)];
+        let mut renewal = self.shared().backend.renew(&due);
+        if let Poll::Ready(mut answers) = renewal.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            && let Some(Ok(Renewal::Lost)) = answers.pop()
+        {
+            self.lose(LossReason::Taken);
+        }
+    }
+
     /// Takes in the answer to a renewal. Only time and the backend's word end a lease: "don't know" is asked again.
     ///
     /// # Errors
@@ -86,7 +102,7 @@ impl Tenure {
                 self.validity.renew_by(Instant::NEVER);
             }
             Ok(Renewal::Kept { since, ttl }) => {
-                self.validity.extend(self.shared.not_in_the_future(since, now), ttl);
+                self.validity.extend(self.shared().not_in_the_future(since, now), ttl);
                 self.emit(|| EventKind::Renewed);
             }
             Ok(Renewal::Lost) => {
@@ -95,7 +111,7 @@ impl Tenure {
             }
             Err(_) if mutant!("unknown-is-lost") => self.lose(LossReason::Unknown),
             Err(error) => {
-                let renewed = self.shared.is_renewed(&self.claim.options);
+                let renewed = self.shared().is_renewed(&self.claim.options);
                 self.validity.renew_by(if renewed { now.plus(renewal_retry(self.ttl())) } else { Instant::NEVER });
                 self.emit(|| EventKind::RenewalFailed { error: error.to_string() });
                 failure = Some(error.with_key(self.key().clone()));

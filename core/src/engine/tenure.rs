@@ -67,7 +67,6 @@ pub(crate) struct Tenure {
     pub(super) epoch: u32,
     /// The client's handle that made it.
     pub(crate) handle: u64,
-    pub(crate) shared: Arc<Shared>,
     pub(crate) claim: Claim,
     pub(crate) grant: Arc<dyn Grant>,
     pub(crate) fence: Option<u64>,
@@ -111,7 +110,6 @@ impl Tenure {
         let tenure = Arc::new(Self {
             epoch: shared.epoch,
             handle,
-            shared: shared.clone(),
             fence: grant.fences().map(|fences| fences.start),
             granted,
             validity: Validity::new(&policy, granted, since, ttl),
@@ -130,6 +128,10 @@ impl Tenure {
         tenure.turn.hold(&tenure);
         tenure.schedule();
         Lease(tenure)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.turn.queue().gate().shared
     }
 
     /// The user's key.
@@ -235,11 +237,11 @@ impl Tenure {
 
     /// The error with this lease's key and backend.
     pub(super) fn in_context(&self, error: Error) -> Error {
-        error.with_key(self.key().clone()).with_backend(self.shared.name())
+        error.with_key(self.key().clone()).with_backend(self.shared().name())
     }
 
     pub(super) fn emit(&self, kind: impl FnOnce() -> EventKind) {
-        event::emit(|| kind().of(self.shared.name(), self.key()));
+        event::emit(|| kind().of(self.shared().name(), self.key()));
     }
 
     /// `Held` → `Lost`, once, and reported to everybody.
@@ -254,7 +256,7 @@ impl Tenure {
         }
         self.emit(|| EventKind::Lost { held: self.age() });
         for hook in self.change() {
-            guarded(self.shared.name(), self.key(), hook);
+            guarded(self.shared().name(), self.key(), hook);
         }
     }
 
@@ -313,7 +315,7 @@ impl Tenure {
             return;
         }
         self.watched.store(true, Ordering::SeqCst);
-        let call = |f| guarded(self.shared.name(), self.key(), f);
+        let call = |f| guarded(self.shared().name(), self.key(), f);
         if self.is_lost() {
             return call(f);
         }

@@ -34,32 +34,41 @@ pub(crate) struct Policy {
     pub(crate) max_hold: Option<Duration>,
 }
 
+/// The end of the backend's countdown, and the time from which the lease doesn't count.
+fn ends(unexpiring: bool, since: Instant, ttl: Duration) -> (Instant, Instant) {
+    match unexpiring {
+        true => (Instant::NEVER, Instant::NEVER),
+        false => (since.plus(ttl), since.plus(ttl).minus(drift(ttl))),
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Validity {
     /// The times of a lease that was granted at `granted`, and whose countdown at the backend runs from `since`.
     pub(crate) fn new(policy: &Policy, granted: Instant, since: Instant, ttl: Duration) -> Self {
         let hold_from = if mutant!("hold-from-request") { since } else { granted };
-        let validity = Self {
-            expires: AtomicU64::new(0),
-            valid_until: AtomicU64::new(0),
-            renew_at: AtomicU64::new(Instant::NEVER.nanos()),
+        let (expires, valid_until) = ends(policy.unexpiring, since, ttl);
+        let renew_at = if policy.renewed { since.plus(renewal_interval(ttl)) } else { Instant::NEVER };
+        Self {
+            expires: AtomicU64::new(expires.nanos()),
+            valid_until: AtomicU64::new(valid_until.nanos()),
+            renew_at: AtomicU64::new(renew_at.nanos()),
             renewing: AtomicBool::new(false),
-            ttl: AtomicU64::new(0),
+            ttl: AtomicU64::new(nanos(ttl)),
             max_hold: policy.max_hold,
             hold_end: policy.max_hold.map_or(Instant::NEVER, |hold| hold_from.plus(hold)),
             unexpiring: policy.unexpiring,
             renewed: policy.renewed,
-        };
-        validity.extend(since, ttl);
-        validity
+        }
     }
 
-    /// Takes in a grant or a renewal: the countdown of `ttl` runs from `since`.
+    /// Takes in a renewal: the countdown of `ttl` runs from `since`.
     pub(crate) fn extend(&self, since: Instant, ttl: Duration) {
-        let (expires, valid_until) = match self.unexpiring {
-            true => (Instant::NEVER, Instant::NEVER),
-            false => (since.plus(ttl), since.plus(ttl).minus(drift(ttl))),
-        };
-        self.ttl.store(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+        let (expires, valid_until) = ends(self.unexpiring, since, ttl);
+        self.ttl.store(nanos(ttl), Ordering::Release);
         self.expires.fetch_max(expires.nanos(), Ordering::AcqRel);
         self.valid_until.fetch_max(valid_until.nanos(), Ordering::AcqRel);
         self.renew_by(if self.renewed { since.plus(renewal_interval(ttl)) } else { Instant::NEVER });
@@ -131,6 +140,11 @@ impl Validity {
     pub(crate) fn renew_by(&self, then: Instant) {
         let unless_suspect = |at| (at != Instant::START.nanos()).then_some(then.nanos());
         let _ = self.renew_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, unless_suspect);
+    }
+
+    /// Returns true if it may be lost, and no answer has said yet whether it is.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.renewing.load(Ordering::Acquire) || self.renew_at.load(Ordering::Acquire) == Instant::START.nanos()
     }
 
     /// Schedules a renewal at once.

@@ -199,7 +199,7 @@ impl<T: Send + 'static> Op<T> {
     }
 
     /// Has `f` called with the result, on a thread of the runtime, or on this one where it is settled: `f` hands the
-    /// result over and returns. Code of the user's belongs on [`runtime::pool`].
+    /// result over and returns. Code of the user's belongs on [`callbacks::pool`](crate::callbacks::pool).
     pub fn on_done(mut self, f: impl FnOnce(Result<T>) + Send + 'static) -> Canceller {
         let canceller = self.canceller();
         if let Some(error) = self.disown() {

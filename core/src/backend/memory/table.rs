@@ -9,7 +9,8 @@ use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
 
 use crate::clock::Instant;
-use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit, free_slots, owner};
+use crate::contract::admission::free_slots;
+use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit, owner};
 use crate::timing;
 
 /// All names of one backend.
