@@ -34,9 +34,8 @@ PYTEST_PART = re.compile(r"(\d+) (\w+)")
 BUSY = ("test-c", "test-install", "test-examples", "lint")
 # What these leave to `make test-full`; tests/README.md says why.
 LEFT_TO_FULL = {
-    "test-rust": "20,000 seeds of the simulator, and the scenarios of etcd on etcd 3.5",
+    "test-rust": "the scenarios of etcd on etcd 3.5",
     "test-behaviour": "every case in every language on file and etcd, etcd on 3.5, Rust without the features of tests",
-    "test-c": "ThreadSanitizer",
     "test-soak": "Rust's workers without the features of tests",
 }
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -3,7 +3,7 @@
 # under ThreadSanitizer with the library and Rust's own instrumented. The last line is `N passed, N failed`.
 #
 # DLOCK_LIB_DIR: where libdlock_c.so and .a are; without it they are built. NO_BUILD=1: nothing is built, and the library
-# for ThreadSanitizer has to be in $DLOCK_LIB_DIR/tsan. WITHOUT=threads: nothing is run under ThreadSanitizer.
+# for ThreadSanitizer has to be in $DLOCK_LIB_DIR/tsan.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -145,10 +145,6 @@ for program in "${PROGRAMS[@]}"; do
 done
 
 # ---- under ThreadSanitizer: Rust's libraries are built with it, since what they do unseen would look like races
-if [ "${WITHOUT:-}" = threads ]; then
-    echo 'left to make test-full: ThreadSanitizer'
-    finish
-fi
 triple=$(rustc -vV | sed -n 's/^host: //p')
 with_sources() { [ -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ] || rustup component add rust-src; }
 instrumented() {
