@@ -10,7 +10,7 @@ use crate::contract::Mode;
 use crate::engine::release::ReleaseOutcome;
 use crate::engine::tenure::{Lease, State};
 use crate::error::{Error, Result, show};
-use crate::observe::callbacks::{self, guarded};
+use crate::observe::callbacks;
 use crate::runtime::op::Op;
 
 impl Lease {
@@ -118,7 +118,7 @@ impl Lease {
             return self.on_lost_here(f);
         }
         let (backend, key) = (self.0.shared().name(), self.0.key().clone());
-        self.on_lost_here(move || callbacks::pool(move || guarded(backend, &key, f)));
+        self.on_lost_here(move || callbacks::pool_for(backend, key, f));
     }
 
     /// As [`on_lost`](Self::on_lost), on the thread that finds it lost, which may be one that renews other leases, or this

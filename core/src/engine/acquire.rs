@@ -1,14 +1,15 @@
 //! One acquisition, from the call to a lease, an error or its withdrawal.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::gate::{Entry, LocalWait, Turn};
 use super::refusal::{busy_error, cancelled, no_answer};
 use super::resource::{Handle, Resource};
 use super::tenure::{Granted, Lease, Tenure};
-use super::wait_loop::{GRACE, Progress, Waiter};
 use crate::clock::{self, Instant};
 use crate::contract::{AcquireOptions, Attempt, Claim, Contender};
 use crate::error::{Error, Kind, Result};
@@ -18,20 +19,50 @@ use crate::runtime::exit::{self, Contending, Entry as Entrance};
 use crate::runtime::op::Op;
 use crate::runtime::{lock, spawn_tracked};
 
+/// How long after its deadline an acquire may still clean up before its caller gets its answer.
+pub(super) const GRACE: Duration = Duration::from_millis(100);
 /// How long after a cancel an acquire may still clean up before its caller gets its answer.
 const WITHDRAWAL: Duration = Duration::from_millis(250);
 
 /// One acquisition under way.
-struct Acquisition {
-    resource: Arc<Resource>,
-    handle: Handle,
-    claim: Claim,
-    cancel: CancelToken,
-    begun: Instant,
-    deadline: Instant,
-    progress: Arc<Progress>,
+pub(super) struct Acquisition {
+    pub(super) resource: Arc<Resource>,
+    pub(super) handle: Handle,
+    pub(super) claim: Claim,
+    pub(super) cancel: CancelToken,
+    pub(super) begun: Instant,
+    pub(super) deadline: Instant,
+    pub(super) progress: Arc<Progress>,
     /// Begun by an exit handler, when the process was ending.
-    late: bool,
+    pub(super) late: bool,
+}
+
+/// What an acquisition shows of itself while it runs.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Fires when the backend keeps an attempt for longer than it was given.
+    pub(super) silent: Notify,
+    /// Whether the backend, or this process, has found the lock busy.
+    pub(super) busy: AtomicBool,
+    /// Why the last attempt failed that is being repeated.
+    pub(super) last_error: Mutex<Option<Error>>,
+    /// Why the acquisition failed, when only the withdrawal is left to do.
+    failure: OnceLock<Error>,
+    failed: Notify,
+}
+
+impl Progress {
+    /// Notes that only the withdrawal is left to do.
+    pub(super) fn fail(&self, error: &Error) {
+        let _ = self.failure.set(error.clone());
+        self.failed.notify_one();
+    }
+
+    /// Resolves when only the withdrawal is left to do, to why.
+    pub(super) async fn failure(&self) -> Option<Error> {
+        self.failed.notified().await;
+        self.failure.get().cloned()
+    }
 }
 
 /// Acquires as the options say.
@@ -156,11 +187,6 @@ async fn follow(mut call: Op<Lease>, cancel: &CancelToken) -> Result<Lease> {
 }
 
 impl Acquisition {
-    fn waiter(&self) -> Waiter<'_> {
-        let Self { resource, handle, claim, cancel, begun, deadline, progress, late } = self;
-        Waiter { resource, handle, claim, cancel, begun: *begun, deadline: *deadline, progress, late: *late }
-    }
-
     /// Runs the acquisition. Once a silent exit has begun it never answers: the process is about to stop its caller.
     async fn silent_at_exit(self) -> Result<Lease> {
         let late = self.late;
@@ -238,7 +264,7 @@ impl Acquisition {
             turn.contend(&self.claim);
             let _contending = Contending::new();
             let mut contender = shared.backend.clone().contend(self.claim.clone());
-            let granted = match self.waiter().run(contender.as_mut()).await {
+            let granted = match self.wait(contender.as_mut()).await {
                 Ok(granted) => granted,
                 Err(error) => {
                     let error = resource.in_context(error, &self.claim);
@@ -253,7 +279,7 @@ impl Acquisition {
             };
             let lease = Tenure::lease(shared, self.handle.id, self.claim.clone(), granted, turn);
             self.check_open()?;
-            let waited = Instant::now() - self.begun;
+            let waited = self.waited();
             if lease.0.is_held() || mutant!("late-grant-entered") {
                 event::emit(|| EventKind::Granted { wait: waited }.of(shared.name(), &self.claim.options.key));
                 return Ok(lease);
@@ -274,10 +300,10 @@ impl Acquisition {
     /// Waits for the turn in the gate. A claim that only tries waits for what its own process has ended, and for a limited
     /// time.
     async fn turn(&self, wait: LocalWait<Tenure>) -> Result<Turn<Tenure>> {
-        let (resource, claim, waiter) = (&self.resource, &self.claim, self.waiter());
+        let (resource, claim) = (&self.resource, &self.claim);
         let given_up = async {
             if claim.wait {
-                return waiter.given_up().await;
+                return self.given_up().await;
             }
             tokio::select! {
                 biased;
@@ -295,7 +321,7 @@ impl Acquisition {
                 false => Error::new(Kind::Internal, "the local queue ended"),
             }),
             error = given_up => match error.kind() {
-                Kind::Timeout => Err(waiter.timeout_error().await),
+                Kind::Timeout => Err(self.timeout_error().await),
                 _ => Err(resource.in_context(error, claim)),
             },
         }

@@ -321,13 +321,9 @@ impl<H: Holder> KeyQueue<H> {
         // holder.
         fence(Ordering::SeqCst);
         if self.deadline.at() > then {
-            self.schedule_now(then);
+            self.gate.deadlines.put(self, then);
+            self.gate.shared.timer.wake_by(then);
         }
-    }
-
-    fn schedule_now(self: &Arc<Self>, then: Instant) {
-        self.gate.deadlines.put(self, then);
-        self.gate.shared.timer.wake_by(then);
     }
 
     /// Ends a turn, and gives the next one.

@@ -39,6 +39,7 @@ use crate::runtime::{self, PerProcess, exit, lock};
 /// What the clients of one configuration share in one process: the backend, the gate with its leases, and the watchdog.
 ///
 /// It lives as long as a client, a call or a lease of it.
+#[derive(Clone)]
 pub(crate) struct Engine {
     gate: Arc<Gate<Tenure>>,
 }
@@ -179,12 +180,6 @@ impl Engine {
     #[cfg(feature = "testing")]
     pub(crate) fn find(&self, name: &str) -> Option<Arc<gate::KeyQueue<Tenure>>> {
         self.gate.find(name)
-    }
-}
-
-impl Clone for Engine {
-    fn clone(&self) -> Self {
-        Self { gate: self.gate.clone() }
     }
 }
 

@@ -32,7 +32,7 @@ impl Shared {
         loop {
             let mut changed = std::pin::pin!(self.outage.changed.notified());
             changed.as_mut().enable();
-            let end = self.outage.end(begun, self.config.connect_timeout());
+            let end = self.outage.end(begun, self.connect_timeout());
             if end.passed() {
                 return self.outage.why();
             }
@@ -66,7 +66,7 @@ async fn probe(shared: Weak<Shared>) {
         if shared.outage.asking.load(Ordering::SeqCst) > 0 {
             continue;
         }
-        let (asked, limit) = (Instant::now(), shared.config.connect_timeout());
+        let (asked, limit) = (Instant::now(), shared.connect_timeout());
         let answer = tokio::time::timeout(limit, shared.backend.ping()).await;
         shared
             .answered(asked, &answer.unwrap_or_else(|_| Err(Error::unavailable("the backend gave no answer in time"))));

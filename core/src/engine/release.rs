@@ -38,7 +38,6 @@ impl Tenure {
             return Op::ready(Err(self.not_held_error()));
         }
         let mut release = None;
-        self.resolve_suspicion();
         if self.is_held() && self.let_go() {
             release = self.begin_release();
         } else if self.state() == State::Lost {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::tenure::{LossReason, State, Tenure};
@@ -71,21 +70,6 @@ impl Tenure {
             false => self.validity.expires().left().max(VALIDATED).min(self.ttl()),
         };
         DueLease { grant: self.grant.clone(), ttl: ttl.unwrap_or_else(usual) }
-    }
-
-    /// Asks a local backend, on this thread, whether a suspected lease is still ours: its holder is not to learn that it
-    /// released a lock which this process has broken before.
-    pub(super) fn resolve_suspicion(&self) {
-        if !self.shared().capabilities.local || !self.validity.is_suspected() {
-            return;
-        }
-        let due = [self.due(None)];
-        let mut renewal = self.shared().backend.renew(&due);
-        if let Poll::Ready(mut answers) = renewal.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-            && let Some(Ok(Renewal::Lost)) = answers.pop()
-        {
-            self.lose(LossReason::Taken);
-        }
     }
 
     /// Takes in the answer to a renewal. Only time and the backend's word end a lease: "don't know" is asked again.

@@ -142,11 +142,6 @@ impl Validity {
         let _ = self.renew_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, unless_suspect);
     }
 
-    /// Returns true if it may be lost, and no answer has said yet whether it is.
-    pub(crate) fn is_suspected(&self) -> bool {
-        self.renewing.load(Ordering::Acquire) || self.renew_at.load(Ordering::Acquire) == Instant::START.nanos()
-    }
-
     /// Schedules a renewal at once.
     pub(crate) fn suspect(&self) {
         self.renew_at.store(Instant::START.nanos(), Ordering::Release);

@@ -1,77 +1,29 @@
 //! The only wait loop: try, wait for the backend's hint, try again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
+use super::acquire::{Acquisition, GRACE};
 use super::refusal::{busy_error, cancelled, no_answer, timeout_error};
-use super::resource::{Handle, Resource};
 use super::tenure::Granted;
 use crate::clock::{self, Instant};
-use crate::contract::{Attempt, Claim, Contender, RetryHint};
+use crate::contract::{Attempt, Contender, RetryHint};
 use crate::error::{Error, Kind, Result};
-use crate::runtime::cancel::CancelToken;
 use crate::runtime::lock;
-
-/// How long after its deadline an acquire may still clean up before its caller gets its answer.
-pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 /// The pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause between two failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a waiting claim knows, and when it gives up.
-pub(super) struct Waiter<'a> {
-    pub(super) resource: &'a Resource,
-    pub(super) handle: &'a Handle,
-    pub(super) claim: &'a Claim,
-    pub(super) cancel: &'a CancelToken,
-    pub(super) begun: Instant,
-    pub(super) deadline: Instant,
-    pub(super) progress: &'a Progress,
-    /// Begun by an exit handler, when the process was ending.
-    pub(super) late: bool,
-}
-
-/// What an acquisition shows of itself while it runs.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Fires when the backend keeps an attempt for longer than it was given.
-    pub(super) silent: Notify,
-    /// Whether the backend, or this process, has found the lock busy.
-    pub(super) busy: AtomicBool,
-    /// Why the last attempt failed that is being repeated.
-    pub(super) last_error: Mutex<Option<Error>>,
-    /// Why the acquisition failed, when only the withdrawal is left to do.
-    failure: OnceLock<Error>,
-    failed: Notify,
-}
-
-impl Progress {
-    /// Notes that only the withdrawal is left to do.
-    pub(super) fn fail(&self, error: &Error) {
-        let _ = self.failure.set(error.clone());
-        self.failed.notify_one();
-    }
-
-    /// Resolves when only the withdrawal is left to do, to why.
-    pub(super) async fn failure(&self) -> Option<Error> {
-        self.failed.notified().await;
-        self.failure.get().cloned()
-    }
-}
-
-impl Waiter<'_> {
+impl Acquisition {
     pub(super) fn waited(&self) -> Duration {
         Instant::now() - self.begun
     }
 
     /// The error of a lock that is busy, with what is known of its holder.
     pub(super) async fn timeout_error(&self) -> Error {
-        timeout_error(self.resource, self.claim, self.waited(), GRACE / 2).await
+        timeout_error(&self.resource, &self.claim, self.waited(), GRACE / 2).await
     }
 
     /// Resolves when the caller is not to wait any longer.
@@ -82,7 +34,7 @@ impl Waiter<'_> {
             () = self.ended() => {
                 self.handle.check_open(self.late).err().unwrap_or_else(|| cancelled(&self.claim.options))
             }
-            () = clock::sleep_until(self.deadline) => busy_error(self.resource, self.claim, self.waited(), ""),
+            () = clock::sleep_until(self.deadline) => busy_error(&self.resource, &self.claim, self.waited(), ""),
             error = self.resource.shared.outage(self.begun) => error,
         }
     }
@@ -101,7 +53,7 @@ impl Waiter<'_> {
     ///
     /// # Errors
     /// The reason why there is no grant. The contender has to be withdrawn.
-    pub(super) async fn run(&self, contender: &mut dyn Contender) -> Result<Granted> {
+    pub(super) async fn wait(&self, contender: &mut dyn Contender) -> Result<Granted> {
         let shared = &self.resource.shared;
         let limit = shared.connect_timeout();
         let mut failing = None;

@@ -14,7 +14,12 @@ use crate::runtime::{self, Pool};
 /// Runs code of the user's on the pool of threads that is kept for it, never on the thread that renews leases. A panic
 /// is caught, and becomes an event.
 pub fn pool(work: impl FnOnce() + Send + 'static) {
-    let work = || guarded("", &"".into(), work);
+    pool_for("", "".into(), work);
+}
+
+/// As [`pool`], for this key.
+pub(crate) fn pool_for(backend: &'static str, key: Arc<str>, work: impl FnOnce() + Send + 'static) {
+    let work = move || guarded(backend, &key, work);
     #[cfg(feature = "testing")]
     if let Some(handle) = simulated::runtime() {
         drop(handle.spawn_blocking(work));

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::directory::Directory;
-use super::lock_file::LockFile;
+use super::lock_file::{LockFile, breaks};
 use super::open_files::OpenFiles;
 use crate::clock::Instant;
 use crate::contract::{Grant, Released};
@@ -22,6 +22,8 @@ pub(super) struct FileGrant {
     name: Arc<str>,
     fence: u64,
     since: Instant,
+    /// The count of [`breaks`] before the file was checked.
+    breaks: u64,
     file: Mutex<Option<LockFile>>,
 }
 
@@ -32,9 +34,9 @@ impl FileGrant {
         file: LockFile,
         fence: u64,
         dir: Arc<Directory>,
-        since: Instant,
+        (since, breaks): (Instant, u64),
     ) -> Self {
-        Self { open_files, dir, name, fence, since, file: Mutex::new(Some(file)) }
+        Self { open_files, dir, name, fence, since, breaks, file: Mutex::new(Some(file)) }
     }
 
     /// Sets the file's times. Returns false if it is not the lock file of that name any more.
@@ -53,10 +55,11 @@ impl FileGrant {
     fn unlock(&self) -> Released {
         let file = lock(&self.file).take();
         let Some(file) = file else { return Released::NotOurs };
-        // It was checked at the grant. For a short hold another check would cost as much as the lock.
+        // It was checked at the grant. For a short hold another check would cost as much as the lock, and is made only if
+        // this process has broken a lock in the meantime.
         let real = Instant::real();
         let now = real.as_now();
-        let ours = now - self.since < BRIEF || file.has_name();
+        let ours = (now - self.since < BRIEF && self.breaks == breaks()) || file.has_name();
         file.unlock();
         // After unlocking: a process that writes the mark later than this read finds the lock free.
         if self.dir.counter().has_waiters(real) {

@@ -1,6 +1,7 @@
 //! An open lock file.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::{self, Errno};
@@ -67,12 +68,21 @@ impl LockFile {
     }
 }
 
+/// The number of locks that this process has broken, in all directories.
+static BREAKS: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of locks that this process has broken. While it stays the same, this process has replaced no file.
+pub(super) fn breaks() -> u64 {
+    BREAKS.load(Ordering::Acquire)
+}
+
 /// Replaces the file at this path with a new, unlocked one.
 pub(super) fn replace(path: &Path, access: Access) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(format!(".{}-{}", std::process::id(), Instant::now().nanos()));
     let file = access.make(Path::new(&fresh), OFlags::RDONLY | OFlags::CLOEXEC)?;
     let replaced = fs::rename(Path::new(&fresh), path);
+    BREAKS.fetch_add(1, Ordering::AcqRel);
     drop(file);
     if replaced.is_err() {
         let _ = fs::unlink(Path::new(&fresh));

@@ -11,7 +11,7 @@ use super::directory::{self, Directory};
 use super::error;
 use super::grant::FileGrant;
 use super::inotify::Watcher;
-use super::lock_file::LockFile;
+use super::lock_file::{LockFile, breaks};
 use super::open_files::OpenFiles;
 use crate::config::Config;
 use crate::contract::{Attempt, Claim};
@@ -110,14 +110,14 @@ impl File {
                 }
                 continue;
             }
-            let dir = self.dir()?;
+            let (dir, broken) = (self.dir()?, breaks());
             // Before the check of the path: a process that replaces the file after it gets a greater fence.
             let fence = dir.counter().next_fence();
             if !file.is_current(name) {
                 continue;
             }
             let (fence, since) = fence?;
-            let held = FileGrant::new(self.open_files.clone(), name.clone(), file, fence, dir, since);
+            let held = FileGrant::new(self.open_files.clone(), name.clone(), file, fence, dir, (since, broken));
             return Ok(Some(Attempt::Granted { grant: Arc::new(held), since, ttl: claim.options.ttl }));
         }
         Ok(None)
