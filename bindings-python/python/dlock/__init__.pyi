@@ -1,5 +1,7 @@
 from collections.abc import Callable
-from typing import Literal, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
+
+from typing_extensions import Unpack
 
 from ._dlock import BackendError as BackendError
 from ._dlock import Capabilities as Capabilities
@@ -16,7 +18,7 @@ from ._dlock import LockTimeout as LockTimeout
 from ._dlock import NotHeld as NotHeld
 from ._dlock import Unsupported as Unsupported
 from ._dlock import __version__ as __version__
-from ._dlock import _Seconds
+from ._dlock import _Options
 from ._dlock import aacquire as aacquire
 from ._dlock import acquire as acquire
 from ._dlock import atry_acquire as atry_acquire
@@ -60,16 +62,7 @@ def locked(
     *,
     client: Client | None = None,
     service: str | None = None,
-    ttl: _Seconds | None = None,
-    wait: _Seconds | None = None,
-    retry: tuple[int, _Seconds] | None = None,
-    auto_renew: bool | None = None,
-    max_hold: _Seconds | None = None,
-    token: str | None = None,
-    label: str | None = None,
-    fair: bool | None = None,
-    handoff: int | None = None,
-    on_loss: Literal["raise", "notify"] | None = None,
+    **options: Unpack[_Options],
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Decorate a function, or coroutine function, so that each call runs under a lock.
 

@@ -2,9 +2,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 __all__ = [
     "BackendError",
@@ -37,6 +37,21 @@ __version__: str
 
 # Seconds as a number, or a timedelta.
 _Seconds: TypeAlias = float | timedelta
+
+@type_check_only
+class _Options(TypedDict, total=False):
+    """The options of an acquire. `Client.lock` describes them."""
+
+    ttl: _Seconds | None
+    wait: _Seconds | None
+    retry: tuple[int, _Seconds] | None
+    auto_renew: bool | None
+    max_hold: _Seconds | None
+    token: str | None
+    label: str | None
+    fair: bool | None
+    handoff: int | None
+    on_loss: Literal["raise", "notify"] | None
 
 class Error(Exception):
     """Every error of dlock. kind, temporary (trying again can help), key and backend say what it concerns."""
@@ -229,17 +244,7 @@ class Client:
     def lock(
         self,
         key: str,
-        *,
-        ttl: _Seconds | None = None,
-        wait: _Seconds | None = None,
-        retry: tuple[int, _Seconds] | None = None,
-        auto_renew: bool | None = None,
-        max_hold: _Seconds | None = None,
-        token: str | None = None,
-        label: str | None = None,
-        fair: bool | None = None,
-        handoff: int | None = None,
-        on_loss: Literal["raise", "notify"] | None = None,
+        **options: Unpack[_Options],
     ) -> Lock:
         """Return a lock on this key. No I/O.
 
@@ -257,17 +262,7 @@ class Client:
     def acquire(
         self,
         key: str,
-        *,
-        ttl: _Seconds | None = None,
-        wait: _Seconds | None = None,
-        retry: tuple[int, _Seconds] | None = None,
-        auto_renew: bool | None = None,
-        max_hold: _Seconds | None = None,
-        token: str | None = None,
-        label: str | None = None,
-        fair: bool | None = None,
-        handoff: int | None = None,
-        on_loss: Literal["raise", "notify"] | None = None,
+        **options: Unpack[_Options],
     ) -> Lease:
         """Acquire this key, and return the lease. Raises LockTimeout if it is busy until the deadline.
 
@@ -277,51 +272,21 @@ class Client:
     def try_acquire(
         self,
         key: str,
-        *,
-        ttl: _Seconds | None = None,
-        wait: _Seconds | None = None,
-        retry: tuple[int, _Seconds] | None = None,
-        auto_renew: bool | None = None,
-        max_hold: _Seconds | None = None,
-        token: str | None = None,
-        label: str | None = None,
-        fair: bool | None = None,
-        handoff: int | None = None,
-        on_loss: Literal["raise", "notify"] | None = None,
+        **options: Unpack[_Options],
     ) -> Lease | None:
         """Try once, whatever the options say. None: busy."""
 
     def aacquire(
         self,
         key: str,
-        *,
-        ttl: _Seconds | None = None,
-        wait: _Seconds | None = None,
-        retry: tuple[int, _Seconds] | None = None,
-        auto_renew: bool | None = None,
-        max_hold: _Seconds | None = None,
-        token: str | None = None,
-        label: str | None = None,
-        fair: bool | None = None,
-        handoff: int | None = None,
-        on_loss: Literal["raise", "notify"] | None = None,
+        **options: Unpack[_Options],
     ) -> Coroutine[Any, Any, Lease]:
         """Acquire this key, in asyncio. A cancelled call leaves nothing held."""
 
     def atry_acquire(
         self,
         key: str,
-        *,
-        ttl: _Seconds | None = None,
-        wait: _Seconds | None = None,
-        retry: tuple[int, _Seconds] | None = None,
-        auto_renew: bool | None = None,
-        max_hold: _Seconds | None = None,
-        token: str | None = None,
-        label: str | None = None,
-        fair: bool | None = None,
-        handoff: int | None = None,
-        on_loss: Literal["raise", "notify"] | None = None,
+        **options: Unpack[_Options],
     ) -> Coroutine[Any, Any, Lease | None]:
         """Try once, in asyncio. None: busy."""
 
@@ -366,16 +331,7 @@ def lock(
     key: str,
     *,
     service: str | None = None,
-    ttl: _Seconds | None = None,
-    wait: _Seconds | None = None,
-    retry: tuple[int, _Seconds] | None = None,
-    auto_renew: bool | None = None,
-    max_hold: _Seconds | None = None,
-    token: str | None = None,
-    label: str | None = None,
-    fair: bool | None = None,
-    handoff: int | None = None,
-    on_loss: Literal["raise", "notify"] | None = None,
+    **options: Unpack[_Options],
 ) -> Lock:
     """Return a lock on this key, of the default client or of a named service's. The options are `Client.lock`'s."""
 
@@ -383,16 +339,7 @@ def acquire(
     key: str,
     *,
     service: str | None = None,
-    ttl: _Seconds | None = None,
-    wait: _Seconds | None = None,
-    retry: tuple[int, _Seconds] | None = None,
-    auto_renew: bool | None = None,
-    max_hold: _Seconds | None = None,
-    token: str | None = None,
-    label: str | None = None,
-    fair: bool | None = None,
-    handoff: int | None = None,
-    on_loss: Literal["raise", "notify"] | None = None,
+    **options: Unpack[_Options],
 ) -> Lease:
     """Acquire this key with the default client or a named service, and return the lease. See `Client.acquire`."""
 
@@ -400,16 +347,7 @@ def try_acquire(
     key: str,
     *,
     service: str | None = None,
-    ttl: _Seconds | None = None,
-    wait: _Seconds | None = None,
-    retry: tuple[int, _Seconds] | None = None,
-    auto_renew: bool | None = None,
-    max_hold: _Seconds | None = None,
-    token: str | None = None,
-    label: str | None = None,
-    fair: bool | None = None,
-    handoff: int | None = None,
-    on_loss: Literal["raise", "notify"] | None = None,
+    **options: Unpack[_Options],
 ) -> Lease | None:
     """Try once with the default client or a named service. None: busy."""
 
@@ -417,16 +355,7 @@ def aacquire(
     key: str,
     *,
     service: str | None = None,
-    ttl: _Seconds | None = None,
-    wait: _Seconds | None = None,
-    retry: tuple[int, _Seconds] | None = None,
-    auto_renew: bool | None = None,
-    max_hold: _Seconds | None = None,
-    token: str | None = None,
-    label: str | None = None,
-    fair: bool | None = None,
-    handoff: int | None = None,
-    on_loss: Literal["raise", "notify"] | None = None,
+    **options: Unpack[_Options],
 ) -> Coroutine[Any, Any, Lease]:
     """Acquire this key with the default client or a named service, in asyncio."""
 
@@ -434,16 +363,7 @@ def atry_acquire(
     key: str,
     *,
     service: str | None = None,
-    ttl: _Seconds | None = None,
-    wait: _Seconds | None = None,
-    retry: tuple[int, _Seconds] | None = None,
-    auto_renew: bool | None = None,
-    max_hold: _Seconds | None = None,
-    token: str | None = None,
-    label: str | None = None,
-    fair: bool | None = None,
-    handoff: int | None = None,
-    on_loss: Literal["raise", "notify"] | None = None,
+    **options: Unpack[_Options],
 ) -> Coroutine[Any, Any, Lease | None]:
     """Try once with the default client or a named service, in asyncio. None: busy."""
 
