@@ -6,7 +6,7 @@ use dlock::{Kind, Op};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::aio::{self, Coroutine, Outcome};
+use crate::aio::{self, Coroutine, Outcome, Pending};
 use crate::bridge;
 use crate::error::raised;
 use crate::lease::Lease;
@@ -81,15 +81,20 @@ impl Acquire {
                 }
                 Some(Err(error)) => busy(error).map(|()| Outcome::Done(py.None())).map_err(|error| raised(py, &error)),
                 None => {
-                    // Seen by a thread that waits here, although its loop can't go on to see it.
-                    let note = move |lease: &dlock::Lease| lease.set_user_data(tag);
-                    let give = move |py: Python<'_>, lease| Ok(Lease::new(py, lease, on_loss)?.into_any());
-                    let pending = aio::noted(py, port, op, note, give)?;
+                    let pending = awaited(py, port, op, on_loss)?;
                     Ok(Outcome::Later(aio::python_coroutine(py, waiting, (pending,))?))
                 }
             }
         })
     }
+}
+
+/// An acquire that a task of this loop awaits.
+pub(crate) fn awaited(py: Python<'_>, port: LoopPort, op: Op<dlock::Lease>, on_loss: OnLoss) -> PyResult<Py<Pending>> {
+    let tag = port.number();
+    // Seen by a thread that waits here, although its loop can't go on to see it.
+    let note = move |lease: &dlock::Lease| lease.set_user_data(tag);
+    aio::noted(py, port, op, note, move |py, lease| Ok(Lease::new(py, lease, on_loss)?.into_any()))
 }
 
 /// Waits for an acquire, unless this thread's event loop would have to end the wait. `once`: it doesn't wait for others.

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefReference};
 
-use crate::acquire::blocking;
+use crate::acquire::{awaited, blocking};
 use crate::aio::{self, Coroutine, Outcome};
 use crate::bridge;
 use crate::error::raised;
@@ -160,12 +160,7 @@ impl Lock {
                 }
                 Some(Err(error)) => Err(raised(py, &error)),
                 None => {
-                    let (on_loss, port) = (lock.on_loss, aio::port(py)?);
-                    let tag = port.number();
-                    // Seen by a thread that waits here, although its loop can't go on to see it.
-                    let note = move |lease: &dlock::Lease| lease.set_user_data(tag);
-                    let give = move |py: Python<'_>, lease| Ok(Lease::new(py, lease, on_loss)?.into_any());
-                    let pending = aio::noted(py, port, op, note, give)?;
+                    let pending = awaited(py, aio::port(py)?, op, lock.on_loss)?;
                     Ok(Outcome::Later(if scoped {
                         aio::python_coroutine(py, "enter", (pending, slf, true))?
                     } else {

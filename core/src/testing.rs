@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::api::client::Client;
 use crate::config::Config;
-use crate::contract::{Backend, Context};
+use crate::contract::{Backend, Capabilities, Context};
+use crate::drivers;
 use crate::error::Result;
 pub use crate::mutant::MUTANTS;
 pub use crate::runtime::simulated::{Process, simulate};
@@ -15,6 +16,13 @@ pub use crate::runtime::simulated::{Process, simulate};
 /// Those of making the backend.
 pub fn client(config: Config, make: impl FnOnce(Context) -> Result<Arc<dyn Backend>>) -> Result<Client> {
     Client::unshared(config, make)
+}
+
+/// The capabilities of a test's backend that is reached as a server is: those of `memory`, and nothing on the caller's
+/// thread.
+pub fn remote_capabilities() -> Capabilities {
+    let memory = drivers::capabilities().find(|(name, _)| *name == "memory");
+    Capabilities { local: false, ..memory.expect("tests have memory").1 }
 }
 
 /// Whether somebody in the client's process contends for this key or holds it, or what is left of that isn't settled.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::memory;
 use dlock::clock::{self, Instant};
 use dlock::contract::{Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal};
 use dlock::mutant::MUTANTS;
@@ -41,9 +40,7 @@ struct Bid(Arc<Slow>, Claim);
 
 impl Backend for Slow {
     fn capabilities(&self) -> Capabilities {
-        let mut capability = (memory::DRIVER.capabilities)();
-        capability.local = false;
-        capability
+        testing::remote_capabilities()
     }
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())

@@ -22,7 +22,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("runtime", &[]),
     ("timing", &[]),
-    ("testing", &["api", "contract", "config", "runtime", "mutant"]),
+    ("testing", &["api", "drivers", "contract", "config", "runtime", "mutant"]),
     ("clock", &[]),
     ("mutant", &[]),
     ("error", &[]),

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use dlock::backend::memory;
 use dlock::contract::{Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Renewal, RetryHint};
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Kind, Op, Result, testing};
@@ -157,9 +156,7 @@ struct Bad;
 
 impl Backend for Bad {
     fn capabilities(&self) -> Capabilities {
-        let mut capability = (memory::DRIVER.capabilities)();
-        capability.local = false;
-        capability
+        testing::remote_capabilities()
     }
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())

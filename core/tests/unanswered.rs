@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlock::backend::memory;
 use dlock::clock::Instant;
 use dlock::contract::{
     Attempt, Backend, Capabilities, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal,
@@ -31,9 +30,7 @@ fn never<'a, T: Send + 'a>() -> BoxFuture<'a, T> {
 
 impl Backend for Mute {
     fn capabilities(&self) -> Capabilities {
-        let mut capability = (memory::DRIVER.capabilities)();
-        capability.local = false;
-        capability
+        dlock::testing::remote_capabilities()
     }
 
     fn name_of(&self, key: &str) -> Result<String> {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::memory;
 use dlock::clock::{self, Instant};
 use dlock::contract::{
     Attempt, Backend, Capabilities, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal,
@@ -49,9 +48,7 @@ struct Bid(Arc<Script>, Claim);
 
 impl Backend for Script {
     fn capabilities(&self) -> Capabilities {
-        let mut capability = (memory::DRIVER.capabilities)();
-        capability.local = false;
-        capability
+        testing::remote_capabilities()
     }
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())

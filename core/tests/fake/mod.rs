@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::memory;
 use dlock::clock::{self, Instant};
 use dlock::contract::{
     Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
@@ -78,9 +77,7 @@ impl Fake {
 
 impl Backend for Fake {
     fn capabilities(&self) -> Capabilities {
-        let mut capability = (memory::DRIVER.capabilities)();
-        capability.local = false;
-        capability
+        testing::remote_capabilities()
     }
 
     fn name_of(&self, key: &str) -> Result<String> {

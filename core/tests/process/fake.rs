@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dlock::backend::memory;
 use dlock::clock::Instant;
 use dlock::contract::{
     Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
@@ -58,9 +57,7 @@ pub fn client() -> (Client, &'static Asked) {
 
 impl Backend for Fake {
     fn capabilities(&self) -> Capabilities {
-        let mut capability = (memory::DRIVER.capabilities)();
-        capability.local = false;
-        capability
+        testing::remote_capabilities()
     }
 
     fn name_of(&self, key: &str) -> Result<String> {

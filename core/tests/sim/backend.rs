@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlock::backend::memory;
 use dlock::clock::{self, Instant};
 use dlock::contract::{
     Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
@@ -65,8 +64,7 @@ impl Remote {
 
 impl Backend for Remote {
     fn capabilities(&self) -> Capabilities {
-        let mut capability = (memory::DRIVER.capabilities)();
-        capability.local = false;
+        let mut capability = dlock::testing::remote_capabilities();
         capability.ttl = true;
         capability.processes = true;
         capability

@@ -1,9 +1,11 @@
 //! What scenarios on every backend share: bounds, waits, and calls that have to succeed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dlock::event::{Event, EventKind, subscribe};
 use dlock::{Client, Lease, Lock, Op, ReleaseOutcome};
 
 /// How long anything may take that has no bound of its own.
@@ -28,6 +30,21 @@ pub fn answered(client: Client) -> Client {
     let warm = client.lock(&format!("warm-{}", next())).try_acquire().wait().unwrap().unwrap();
     released(&warm);
     client
+}
+
+/// The warnings from now on that name this server.
+///
+/// # Panics
+/// When there is no thread for them.
+pub fn warnings(server: &str) -> Receiver<String> {
+    let (send, warnings) = channel();
+    let server = server.to_owned();
+    let send_on = move |event: Event| match event.kind {
+        EventKind::Warning { note } if note.contains(&server) => drop(send.send(note)),
+        _ => {}
+    };
+    subscribe(send_on).unwrap();
+    warnings
 }
 
 /// A lock that waits for a bounded time.

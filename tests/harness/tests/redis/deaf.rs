@@ -2,9 +2,9 @@
 
 use std::sync::mpsc::channel;
 
-use dlock::event::{EventKind, subscribe};
 use dlock::{Client, Lock};
 use dlock_harness::proxy::{Mode, Proxy};
+use dlock_harness::scenario::warnings;
 use dlock_harness::server::Redis;
 
 use crate::common::{LONG, client, lock, ms, queued, released, server, until_queued};
@@ -92,16 +92,7 @@ fn the_turn_of_one_that_is_gone_is_kept_for_a_while_only() {
 #[test]
 fn that_no_messages_come_is_told_once() {
     let server = with_user();
-    let (tell, told) = channel();
-    let port = server.port().to_string();
-    subscribe(move |event| {
-        if let EventKind::Warning { note } = event.kind
-            && note.contains(&port)
-        {
-            let _ = tell.send(note);
-        }
-    })
-    .unwrap();
+    let told = warnings(&server.port().to_string());
     let deaf = deaf(server.port(), 30);
     for _ in 0..3 {
         released(&lock(&deaf, "k", LONG).acquire().wait().unwrap());

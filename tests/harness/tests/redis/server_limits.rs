@@ -1,9 +1,7 @@
 //! Limits of a server: connections killed, idle or too many, no memory, keys evicted.
 
-use std::sync::mpsc::channel;
-
-use dlock::event::{EventKind, subscribe};
 use dlock::{Kind, ReleaseOutcome};
+use dlock_harness::scenario::warnings;
 use dlock_harness::server::{Redis, RedisOptions};
 
 use crate::common::{
@@ -78,16 +76,7 @@ fn fill(server: &Redis, full: impl Fn() -> bool) {
 fn a_server_that_evicts_is_warned_of_and_an_evicted_lock_is_lost() {
     let server = Redis::start(&RedisOptions::new().args(&["--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru"]));
     let server = server.unwrap();
-    let (tell, told) = channel();
-    let port = server.port().to_string();
-    subscribe(move |event| {
-        if let EventKind::Warning { note } = event.kind
-            && note.contains(&port)
-        {
-            let _ = tell.send(note);
-        }
-    })
-    .unwrap();
+    let told = warnings(&server.port().to_string());
     let client = client(server.addr());
     let note = told.recv_timeout(LONG).expect("a warning");
     assert!(note.contains("allkeys-lru") && note.contains("noeviction"), "{note}");
