@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::schema::{option, schema};
-use crate::config::{Config, Schema, Settings, Value, ValueKind};
+use crate::config::schema::{MODE, option, schema};
+use crate::config::{Config, Schema, Settings, Value, ValueKind, Values};
 use crate::contract::{Backend, Capabilities, Context, Driver};
 use crate::error::{Error, Kind, Result};
 
@@ -30,25 +30,37 @@ drivers! {
     etcd
 }
 
-/// Makes the backend of a configuration. No I/O.
+/// Makes the backend of a configuration. No I/O. Returns what it can do and promises, too.
 ///
 /// # Errors
 /// `Invalid` for a configuration the backend can't use.
-pub(crate) fn connect(config: &Config, context: Context) -> Result<Arc<dyn Backend>> {
+pub(crate) fn connect(config: &Config, context: Context) -> Result<(Arc<dyn Backend>, Capabilities)> {
     let name = config.schema().name;
     let driver = DRIVERS.iter().find(|driver| driver.schema.name == name);
     let driver = driver.ok_or_else(|| Error::new(Kind::Internal, format!("no driver for {name}")))?;
-    (driver.connect)(config, context)
+    Ok(((driver.connect)(config, context)?, (driver.capabilities)(config.values())))
 }
 
-/// What every backend of this build can do, by its name.
-pub(crate) fn capabilities() -> impl Iterator<Item = (&'static str, Capabilities)> {
-    DRIVERS.iter().map(|driver| (driver.schema.name, (driver.capabilities)()))
+/// Returns the backends of a list that can do this, each with the mode that can if its default mode can't.
+fn able(drivers: &[&Driver], can: impl Fn(&Capabilities) -> bool) -> Vec<String> {
+    let able = |driver: &&Driver| {
+        let (name, mut values) = (driver.schema.name, Values::new(driver.schema));
+        if can(&(driver.capabilities)(&values)) {
+            return Some(name.to_owned());
+        }
+        let Some(ValueKind::Choice(modes)) = option(driver.schema, MODE).map(|option| option.kind) else { return None };
+        let mode = modes.iter().find(|mode| {
+            values.set(MODE, Value::Text((**mode).to_owned()));
+            can(&(driver.capabilities)(&values))
+        });
+        mode.map(|mode| format!("{name} with mode={mode}"))
+    };
+    drivers.iter().filter_map(able).collect()
 }
 
-/// An `Unsupported` error that names the backends of this build that can.
-pub(crate) fn unsupported(backend: &str, what: &str, able: impl Fn(&Capabilities) -> bool) -> Error {
-    let able: Vec<_> = capabilities().filter(|(_, can)| able(can)).map(|(name, _)| name).collect();
+/// Returns an `Unsupported` error that names the backends of this build that can.
+pub(crate) fn unsupported(backend: &str, what: &str, can: impl Fn(&Capabilities) -> bool) -> Error {
+    let able = able(DRIVERS, can);
     let remedy = if able.is_empty() {
         "no backend of this build can; leave the option out".to_owned()
     } else {
@@ -105,5 +117,36 @@ impl Settings {
     /// As [`load`](Self::load).
     pub fn of_process(explicit: Option<&Path>) -> Result<Self> {
         Self::of_this_process(SCHEMAS, explicit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OptionSpec;
+
+    static SHELF: Schema = Schema {
+        name: "shelf",
+        schemes: &[],
+        options: &[OptionSpec::of_service(MODE, ValueKind::Choice(&["plain", "table"]))],
+        service: true,
+        parts: |_, _| Ok(()),
+        authority: |_| String::new(),
+    };
+
+    #[test]
+    fn a_backend_that_can_in_one_of_its_modes_is_named_with_it() {
+        fn capabilities(values: &Values) -> Capabilities {
+            let table = values.text(MODE) == Some("table");
+            Capabilities { shared: table, ..crate::testing::remote_capabilities() }
+        }
+        let driver = Driver {
+            schema: &SHELF,
+            capabilities,
+            connect: |_, _| Err(Error::invalid("only its capabilities are asked")),
+        };
+        assert_eq!(able(&[&driver], |can| can.shared), ["shelf with mode=table"]);
+        assert_eq!(able(&[&driver], |can| can.fence), ["shelf"]);
+        assert_eq!(able(&[&driver], |can| can.handoff), [""; 0]);
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::api::client::Client;
-use crate::config::Config;
+use crate::config::{Config, Values};
 use crate::contract::{Backend, Capabilities, Context};
-use crate::drivers;
+use crate::drivers::DRIVERS;
 use crate::error::Result;
 pub use crate::mutant::MUTANTS;
 pub use crate::runtime::simulated::{Process, simulate};
@@ -15,14 +15,26 @@ pub use crate::runtime::simulated::{Process, simulate};
 /// # Errors
 /// Those of making the backend.
 pub fn client(config: Config, make: impl FnOnce(Context) -> Result<Arc<dyn Backend>>) -> Result<Client> {
-    Client::unshared(config, make)
+    client_with(remote_capabilities(), config, make)
+}
+
+/// A client as [`client`] makes it, of a backend with these capabilities.
+///
+/// # Errors
+/// Those of making the backend.
+pub fn client_with(
+    capabilities: Capabilities,
+    config: Config,
+    make: impl FnOnce(Context) -> Result<Arc<dyn Backend>>,
+) -> Result<Client> {
+    Client::unshared(config, |context| Ok((make(context)?, capabilities)))
 }
 
 /// The capabilities of a test's backend that is reached as a server is: those of `memory`, and nothing on the caller's
 /// thread.
 pub fn remote_capabilities() -> Capabilities {
-    let memory = drivers::capabilities().find(|(name, _)| *name == "memory");
-    Capabilities { local: false, ..memory.expect("tests have memory").1 }
+    let memory = DRIVERS.iter().find(|driver| driver.schema.name == "memory").expect("tests have memory");
+    Capabilities { local: false, ..(memory.capabilities)(&Values::new(memory.schema)) }
 }
 
 /// Whether somebody in the client's process contends for this key or holds it, or what is left of that isn't settled.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
-use dlock::contract::{Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal};
+use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, DueLease, Grant, Released, Renewal};
 use dlock::mutant::MUTANTS;
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Kind, ReleaseOutcome, Result, registry, testing};
@@ -39,9 +39,6 @@ struct Pass(Arc<Slow>);
 struct Bid(Arc<Slow>, Claim);
 
 impl Backend for Slow {
-    fn capabilities(&self) -> Capabilities {
-        testing::remote_capabilities()
-    }
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

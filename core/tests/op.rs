@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use dlock::contract::{Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Renewal, RetryHint};
+use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, DueLease, Renewal, RetryHint};
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Kind, Op, Result, testing};
 
@@ -155,9 +155,6 @@ fn maps_results() {
 struct Bad;
 
 impl Backend for Bad {
-    fn capabilities(&self) -> Capabilities {
-        testing::remote_capabilities()
-    }
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
@@ -210,9 +207,6 @@ impl fmt::Debug for Mute {
 }
 
 impl Backend for Mute {
-    fn capabilities(&self) -> Capabilities {
-        Bad.capabilities()
-    }
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

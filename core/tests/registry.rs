@@ -3,6 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use dlock::config::Values;
 use dlock::event::{self, EventKind};
 use dlock::{Client, Kind, registry};
 use proptest::prelude::*;
@@ -181,7 +182,7 @@ fn the_readme_tells_what_each_backend_rests_on() {
     let readme = include_str!("../../README.md");
     let row = readme.lines().find(|line| line.starts_with("| rests on |")).expect("the row of the guarantee table");
     for driver in dlock::drivers::DRIVERS {
-        let guarantee = (driver.capabilities)().guarantee;
+        let guarantee = (driver.capabilities)(&Values::new(driver.schema)).guarantee;
         assert!(row.contains(guarantee), "{}: {guarantee} is not in {row}", driver.schema.name);
     }
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlock::clock::Instant;
-use dlock::contract::{
-    Attempt, Backend, Capabilities, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal,
-};
+use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal};
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Kind, ReleaseOutcome, Result};
 
@@ -29,10 +27,6 @@ fn never<'a, T: Send + 'a>() -> BoxFuture<'a, T> {
 }
 
 impl Backend for Mute {
-    fn capabilities(&self) -> Capabilities {
-        dlock::testing::remote_capabilities()
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
-use dlock::contract::{
-    Attempt, Backend, Capabilities, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal,
-};
+use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal};
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Error, Result, State, testing};
 
@@ -47,9 +45,6 @@ struct Pass(Arc<Script>, u64);
 struct Bid(Arc<Script>, Claim);
 
 impl Backend for Script {
-    fn capabilities(&self) -> Capabilities {
-        testing::remote_capabilities()
-    }
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

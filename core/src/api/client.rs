@@ -52,7 +52,10 @@ impl Client {
 
     /// A client that shares nothing.
     #[cfg(feature = "testing")]
-    pub(crate) fn unshared(config: Config, make: impl FnOnce(Context) -> Result<Arc<dyn Backend>>) -> Result<Self> {
+    pub(crate) fn unshared(
+        config: Config,
+        make: impl FnOnce(Context) -> Result<(Arc<dyn Backend>, Capabilities)>,
+    ) -> Result<Self> {
         Engine::new(config, make).map(Self::of)
     }
 

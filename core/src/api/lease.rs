@@ -8,7 +8,8 @@ use super::options;
 use crate::clock::{self, Instant};
 use crate::contract::Mode;
 use crate::engine::release::ReleaseOutcome;
-use crate::engine::tenure::{Lease, State};
+use crate::engine::status::State;
+use crate::engine::tenure::Lease;
 use crate::error::{Error, Result, show};
 use crate::observe::callbacks;
 use crate::runtime::op::Op;
@@ -26,7 +27,7 @@ impl Lease {
 
     /// The fencing token: greater for every later grant of the key. `None` where the backend has none.
     pub fn fence(&self) -> Option<u64> {
-        self.0.fence
+        self.0.fence()
     }
 
     /// How it is held: exclusive, shared, or by permits.

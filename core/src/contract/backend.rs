@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::capability::Capabilities;
 use super::claim::Claim;
 use super::contender_info::ContenderInfo;
 use crate::clock::Instant;
@@ -15,9 +14,6 @@ use crate::runtime::BoxFuture;
 
 /// One backend, connected (or about to be) for one client.
 pub trait Backend: Send + Sync + Debug + 'static {
-    /// What it can do and promises.
-    fn capabilities(&self) -> Capabilities;
-
     /// The name under which the backend knows a key. Verbatim where that is safe.
     ///
     /// # Errors

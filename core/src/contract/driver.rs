@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::backend::Backend;
 use super::capability::Capabilities;
 use super::context::Context;
-use crate::config::{Config, Schema};
+use crate::config::{Config, Schema, Values};
 use crate::error::Result;
 
 /// How a backend is configured and made.
@@ -13,8 +13,8 @@ use crate::error::Result;
 pub struct Driver {
     /// How it is named and configured.
     pub schema: &'static Schema,
-    /// What it can do and promises where nothing else is configured.
-    pub capabilities: fn() -> Capabilities,
+    /// What a backend with these options can do and promises: its mode may decide.
+    pub capabilities: fn(&Values) -> Capabilities,
     /// Makes the backend. No I/O: that begins with the first request.
     pub connect: fn(&Config, Context) -> Result<Arc<dyn Backend>>,
 }

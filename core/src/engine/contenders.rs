@@ -41,7 +41,7 @@ pub(super) async fn at_backend(gate: &Arc<Gate<Tenure>>, name: &str) -> Result<V
             held.label = held.label.take().or(known.label);
             held.host = held.host.take().or(known.host);
             held.pid = held.pid.or(known.pid);
-            held.fence = held.fence.or(tenure.fence);
+            held.fence = held.fence.or(tenure.fence());
             held.age = held.age.or(known.age);
         }
     }

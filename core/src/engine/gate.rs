@@ -133,7 +133,7 @@ impl<H: Holder> Waiting<H> {
 pub(crate) struct Turn<H: Holder> {
     queue: Arc<KeyQueue<H>>,
     mode: Mode,
-    /// [`CONTENDS`], [`PASSED`], or the number of the holder.
+    /// [`CONTENDS`], [`PASSED`], or the number of the holder. Changed while the queue's state is locked.
     phase: AtomicU64,
 }
 
@@ -326,13 +326,23 @@ impl<H: Holder> KeyQueue<H> {
         }
     }
 
-    /// Ends a turn, and gives the next one.
-    fn pass_on(self: &Arc<Self>, phase: u64) {
+    /// Ends a turn, unless that has been done, and gives the next one.
+    fn pass_on(self: &Arc<Self>, turn: &AtomicU64) {
         let mut state = lock(&self.state);
+        let phase = turn.load(Ordering::Relaxed);
+        turn.store(PASSED, Ordering::Relaxed);
+        if phase == PASSED {
+            return;
+        }
         if phase == CONTENDS {
             (state.contending, state.contender, state.withdraws) = (false, None, false);
         } else if let Some(at) = state.holders.iter().position(|held| held.number == phase) {
-            state.holders.remove(at);
+            // The last one moves no other.
+            if at + 1 == state.holders.len() {
+                state.holders.pop()
+            } else {
+                Some(state.holders.remove(at))
+            };
         }
         let more = !state.queue.is_empty();
         drop(state);
@@ -358,8 +368,9 @@ impl<H: Holder> KeyQueue<H> {
                 Ok(()) => return,
                 // It has left meanwhile: the next one.
                 Err(unwanted) => {
-                    unwanted.phase.store(PASSED, Ordering::Release);
-                    lock(&self.state).contending = false;
+                    let mut state = lock(&self.state);
+                    unwanted.phase.store(PASSED, Ordering::Relaxed);
+                    state.contending = false;
                 }
             }
         }
@@ -392,7 +403,7 @@ impl<H: Holder> Turn<H> {
         state.next += 1;
         state.holders.push(Held { number, mode: self.mode, holder: Arc::downgrade(holder) });
         (state.contending, state.contender, state.withdraws) = (false, None, false);
-        self.phase.store(number, Ordering::Release);
+        self.phase.store(number, Ordering::Relaxed);
         let more = !state.queue.is_empty();
         drop(state);
         if more {
@@ -402,16 +413,15 @@ impl<H: Holder> Turn<H> {
 
     /// Passes it on, unless that has been done.
     pub(crate) fn pass(&self) {
-        let phase = self.phase.swap(PASSED, Ordering::AcqRel);
-        if phase != PASSED {
-            self.queue.pass_on(phase);
-        }
+        self.queue.pass_on(&self.phase);
     }
 }
 
 impl<H: Holder> Drop for Turn<H> {
     fn drop(&mut self) {
-        self.pass();
+        if *self.phase.get_mut() != PASSED {
+            self.pass();
+        }
     }
 }
 

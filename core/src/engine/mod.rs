@@ -12,6 +12,7 @@ pub(crate) mod release;
 mod renewal;
 pub(crate) mod resource;
 mod shared;
+pub(crate) mod status;
 pub(crate) mod tenure;
 mod timer;
 mod validity;
@@ -31,7 +32,7 @@ use self::tenure::Tenure;
 use self::timer::Timer;
 use crate::clock::Instant;
 use crate::config::Config;
-use crate::contract::{Backend, ContenderInfo, Context, Observer, Suspects};
+use crate::contract::{Backend, Capabilities, ContenderInfo, Context, Observer, Suspects};
 use crate::error::Result;
 use crate::observe::event;
 use crate::runtime::{self, PerProcess, exit, lock};
@@ -83,16 +84,19 @@ impl Engine {
     ///
     /// # Errors
     /// Those of `connect`.
-    pub(crate) fn new(config: Config, connect: impl FnOnce(Context) -> Result<Arc<dyn Backend>>) -> Result<Self> {
+    pub(crate) fn new(
+        config: Config,
+        connect: impl FnOnce(Context) -> Result<(Arc<dyn Backend>, Capabilities)>,
+    ) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         exit::at_end(|limit| {
             exit(limit);
         });
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let reports = Arc::new(Reports { backend: config.schema().name, gate: OnceLock::new() });
-        let backend = connect(Context::new(number, reports.clone()))?;
+        let (backend, capabilities) = connect(Context::new(number, reports.clone()))?;
         let timer = Arc::new(Timer::new());
-        let gate = Arc::new(Gate::new(Arc::new(Shared::new(number, config, backend, timer.clone()))));
+        let gate = Arc::new(Gate::new(Arc::new(Shared::new(number, config, backend, capabilities, timer.clone()))));
         let weak = Arc::downgrade(&gate);
         // Both are new, and set once.
         let _ = reports.gate.set(weak.clone());
@@ -104,7 +108,10 @@ impl Engine {
     ///
     /// # Errors
     /// Those of `connect`.
-    pub(crate) fn of(config: &Config, connect: impl FnOnce(Context) -> Result<Arc<dyn Backend>>) -> Result<Self> {
+    pub(crate) fn of(
+        config: &Config,
+        connect: impl FnOnce(Context) -> Result<(Arc<dyn Backend>, Capabilities)>,
+    ) -> Result<Self> {
         let mut engines = lock(ENGINES.get(Mutex::default));
         if let Some(gate) = engines.get(config).and_then(Weak::upgrade) {
             return Ok(Self { gate });

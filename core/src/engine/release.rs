@@ -1,12 +1,12 @@
 //! Giving a lock back, until the backend has confirmed it.
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::tenure::{LossReason, ReleaseState, State, Tenure};
+use super::status::{LossReason, ReleaseState, State};
+use super::tenure::Tenure;
 use crate::clock::{self, Instant};
 use crate::contract::Released;
 use crate::error::{Error, Result};
@@ -38,14 +38,14 @@ impl Tenure {
             return Op::ready(Err(self.not_held_error()));
         }
         let mut release = None;
-        if self.is_held() && self.let_go() {
-            release = self.begin_release();
+        if self.is_held() && self.let_go_and_release() {
+            release = self.start_release();
         } else if self.state() == State::Lost {
             // Its holder has learnt of the loss, so the backend needn't keep it any longer.
             self.release_at_backend();
             return Op::ready(Ok(ReleaseOutcome::Lost));
         }
-        match self.release_state() {
+        match self.status.release() {
             ReleaseState::Open => {
                 let tenure = self.clone();
                 Op::detached(None, async move {
@@ -57,7 +57,7 @@ impl Tenure {
                     };
                     tokio::select! {
                         biased;
-                        () = done => tenure.outcome(tenure.release_state()),
+                        () = done => tenure.outcome(tenure.status.release()),
                         outcome = Box::pin(tenure.clone().confirmed()) => outcome,
                     }
                 })
@@ -71,7 +71,7 @@ impl Tenure {
         loop {
             let mut changed = std::pin::pin!(self.next_change());
             changed.as_mut().enable();
-            let state = self.release_state();
+            let state = self.status.release();
             if state != ReleaseState::Open {
                 return self.outcome(state);
             }
@@ -116,9 +116,10 @@ impl Tenure {
     /// the release, or in the background when nobody does. The turn in the gate is kept until the backend has confirmed
     /// the release or the ttl has passed.
     fn begin_release(self: &Arc<Self>) -> Option<Release> {
-        if self.release_state() != ReleaseState::Open || self.releasing.swap(true, Ordering::AcqRel) {
-            return None;
-        }
+        if self.status.begin_release() { self.start_release() } else { None }
+    }
+
+    fn start_release(self: &Arc<Self>) -> Option<Release> {
         if let Some(answer) = self.grant.release_now() {
             self.end_release(Some(answer));
             return None;
@@ -155,12 +156,9 @@ impl Tenure {
             Some(Released::NotOurs) => ReleaseState::NotOurs,
             None => ReleaseState::Unconfirmed,
         };
-        if state == ReleaseState::NotOurs && self.state() == State::Released {
-            self.set_reason(LossReason::Taken);
-        }
         // Before anybody can see that the release has ended: a caller that sees it may try the lock again.
         self.turn.pass();
-        self.set_release_state(state);
+        self.status.end_release(state);
         drop(self.change());
     }
 }
@@ -214,7 +212,7 @@ impl Ending {
                 }
             });
         }
-        let is_open = |tenure: &Arc<Tenure>| tenure.release_state() == ReleaseState::Open;
+        let is_open = |tenure: &Arc<Tenure>| tenure.status.release() == ReleaseState::Open;
         let open: Vec<_> = tenures.into_iter().filter(is_open).collect();
         (!open.is_empty()).then_some(Self(open))
     }

@@ -1,10 +1,10 @@
 //! The renewal of one lease: when it is due, and what an answer means.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::tenure::{LossReason, State, Tenure};
+use super::status::{LossReason, State};
+use super::tenure::Tenure;
 use crate::clock::Instant;
 use crate::contract::{DueLease, Renewal};
 use crate::error::Result;
@@ -19,14 +19,14 @@ impl Tenure {
     fn next_timeout(&self) -> Instant {
         match self.state() {
             State::Held => self.validity.renew_at().min(self.validity.warn_at()),
-            State::Lost if !self.releasing.load(Ordering::Acquire) => self.end_at(),
+            State::Lost if !self.status.is_releasing() => self.end_at(),
             _ => Instant::NEVER,
         }
     }
 
     /// When a lost lease is given back at the backend: not before its time, which its holder was promised.
     fn end_at(&self) -> Instant {
-        if self.is_lost_because(LossReason::Taken) { Instant::START } else { self.validity.end() }
+        if self.status.reason() == LossReason::Taken { Instant::START } else { self.validity.end() }
     }
 
     /// Makes the watchdog look at this lease when it needs something.

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) capabilities: Capabilities,
+    /// See [`Backend::renews`].
+    renews: bool,
     pub(crate) outage: Outage,
     pub(crate) timer: Arc<Timer>,
     /// Fires when the process ends.
@@ -29,13 +31,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(number: u32, config: Config, backend: Arc<dyn Backend>, timer: Arc<Timer>) -> Self {
+    pub(crate) fn new(
+        number: u32,
+        config: Config,
+        backend: Arc<dyn Backend>,
+        capabilities: Capabilities,
+        timer: Arc<Timer>,
+    ) -> Self {
         Self {
             epoch: epoch(),
             number,
-            capabilities: backend.capabilities(),
+            renews: backend.renews(),
             config,
             backend,
+            capabilities,
             outage: Outage::new(),
             timer,
             ending: CancelToken::default(),
@@ -59,7 +68,7 @@ impl Shared {
 
     /// Returns true if the watchdog renews a lease with these options.
     pub(crate) fn is_renewed(&self, options: &AcquireOptions) -> bool {
-        options.auto_renew && self.backend.renews()
+        options.auto_renew && self.renews
     }
 
     /// The time from which a backend says that its countdown runs, of an answer that came at `now`. It can't be later: a

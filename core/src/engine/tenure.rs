@@ -1,8 +1,8 @@
 //! One successful acquisition: what proves it, what became of it, and who learns of its end.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -10,6 +10,7 @@ use tokio::sync::futures::Notified;
 
 use super::gate::{Holder, Turn};
 use super::shared::Shared;
+use super::status::{LossReason, ReleaseState, State, Status};
 use super::validity::{Policy, Validity};
 use crate::clock::{self, Instant};
 use crate::contract::{Claim, Grant};
@@ -23,44 +24,14 @@ use crate::runtime::{epoch, lock};
 /// May be moved to and used from any thread. Ownership belongs to this value, not to a thread.
 pub struct Lease(pub(crate) Arc<Tenure>);
 
-/// What became of a lease. `Held` turns into one of the others, which are final.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// Ours, as far as this process knows; whether it still counts is for [`Lease::is_held`] to compute.
-    Held,
-    /// No longer ours, or not proven to be.
-    Lost,
-    /// Given back.
-    Released,
-}
-
-/// Why a lease was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum LossReason {
-    Unknown,
-    Expired,
-    Taken,
-    HeldTooLong,
-    Closed,
-}
-
-/// How the release at the backend stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum ReleaseState {
-    /// The backend hasn't answered, or hasn't been asked.
-    Open,
-    /// The backend has given the lock back.
-    Done,
-    /// The lock wasn't ours.
-    NotOurs,
-    /// The backend never answered: the lock ends by its ttl.
-    Unconfirmed,
-}
-
 type Hook = Box<dyn FnOnce() + Send>;
+
+/// Those that learn of a change of a lease.
+#[derive(Default)]
+struct Watchers {
+    hooks: Mutex<Vec<Hook>>,
+    changed: Notify,
+}
 
 /// What a [`Lease`] is a view of.
 pub(crate) struct Tenure {
@@ -69,20 +40,14 @@ pub(crate) struct Tenure {
     pub(crate) handle: u64,
     pub(crate) claim: Claim,
     pub(crate) grant: Arc<dyn Grant>,
-    pub(crate) fence: Option<u64>,
     /// When the core saw the grant: its age and its longest hold count from then.
     granted: Instant,
     pub(crate) validity: Validity,
-    state: AtomicU8,
-    reason: AtomicU8,
-    /// Whether the release at the backend has begun.
-    pub(super) releasing: AtomicBool,
-    release_state: AtomicU8,
+    pub(super) status: Status,
     pub(super) turn: Turn<Self>,
-    /// Whether anybody has ever asked to learn of a change: most leases end with nobody watching.
+    /// Set once anybody asks to learn of a change: most leases end with nobody watching.
     watched: AtomicBool,
-    hooks: Mutex<Vec<Hook>>,
-    changed: Notify,
+    watchers: OnceLock<Box<Watchers>>,
     /// Free for a binding's use.
     pub(crate) user_data: AtomicU64,
 }
@@ -110,19 +75,14 @@ impl Tenure {
         let tenure = Arc::new(Self {
             epoch: shared.epoch,
             handle,
-            fence: grant.fences().map(|fences| fences.start),
             granted,
             validity: Validity::new(&policy, granted, since, ttl),
             claim,
             grant,
-            state: AtomicU8::new(State::Held as u8),
-            reason: AtomicU8::new(LossReason::Unknown as u8),
-            releasing: AtomicBool::new(false),
-            release_state: AtomicU8::new(ReleaseState::Open as u8),
+            status: Status::held(),
             turn,
             watched: AtomicBool::new(false),
-            hooks: Mutex::new(Vec::new()),
-            changed: Notify::new(),
+            watchers: OnceLock::new(),
             user_data: AtomicU64::new(0),
         });
         tenure.turn.hold(&tenure);
@@ -132,6 +92,11 @@ impl Tenure {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.turn.queue().gate().shared
+    }
+
+    /// The fencing token.
+    pub(crate) fn fence(&self) -> Option<u64> {
+        self.grant.fences().map(|fences| fences.start)
     }
 
     /// The user's key.
@@ -153,37 +118,7 @@ impl Tenure {
     }
 
     pub(crate) fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
-            held if held == State::Held as u8 => State::Held,
-            lost if lost == State::Lost as u8 => State::Lost,
-            _ => State::Released,
-        }
-    }
-
-    /// `Held` → another state, once. True: this call did it.
-    fn leave_held(&self, to: State) -> bool {
-        self.state.compare_exchange(State::Held as u8, to as u8, Ordering::SeqCst, Ordering::Acquire).is_ok()
-    }
-
-    pub(super) fn is_lost_because(&self, reason: LossReason) -> bool {
-        self.reason.load(Ordering::Acquire) == reason as u8
-    }
-
-    pub(super) fn set_reason(&self, reason: LossReason) {
-        self.reason.store(reason as u8, Ordering::Release);
-    }
-
-    pub(super) fn release_state(&self) -> ReleaseState {
-        match self.release_state.load(Ordering::Acquire) {
-            0 => ReleaseState::Open,
-            1 => ReleaseState::Done,
-            2 => ReleaseState::NotOurs,
-            _ => ReleaseState::Unconfirmed,
-        }
-    }
-
-    pub(super) fn set_release_state(&self, state: ReleaseState) {
-        self.release_state.store(state as u8, Ordering::SeqCst);
+        self.status.state()
     }
 
     /// Returns true if the lease counts, computed from the clock at the call.
@@ -220,17 +155,11 @@ impl Tenure {
 
     /// The error of a loss, and its reason.
     pub(crate) fn loss(&self) -> Error {
-        let text = match self.reason.load(Ordering::Acquire) {
-            reason if reason == LossReason::Taken as u8 => {
-                "the lock was lost: the backend says that it is no longer ours"
-            }
-            reason if reason == LossReason::HeldTooLong as u8 => {
-                "the lock was lost: it was held for longer than max_hold"
-            }
-            reason if reason == LossReason::Closed as u8 => {
-                "the lock was lost: the client that it came from was closed"
-            }
-            _ => "the lock was lost: it was not renewed before it ended",
+        let text = match self.status.reason() {
+            LossReason::Taken => "the lock was lost: the backend says that it is no longer ours",
+            LossReason::HeldTooLong => "the lock was lost: it was held for longer than max_hold",
+            LossReason::Closed => "the lock was lost: the client that it came from was closed",
+            LossReason::Unknown | LossReason::Expired => "the lock was lost: it was not renewed before it ended",
         };
         self.in_context(Error::new(Kind::Lost, text))
     }
@@ -246,12 +175,7 @@ impl Tenure {
 
     /// `Held` → `Lost`, once, and reported to everybody.
     pub(crate) fn lose(&self, reason: LossReason) {
-        // Before the state: whoever sees the loss sees its reason.
-        if self.state() == State::Held {
-            let (unknown, reason) = (LossReason::Unknown as u8, reason as u8);
-            let _ = self.reason.compare_exchange(unknown, reason, Ordering::AcqRel, Ordering::Acquire);
-        }
-        if !self.leave_held(State::Lost) {
+        if !self.status.lose(reason) {
             return;
         }
         self.emit(|| EventKind::Lost { held: self.age() });
@@ -262,27 +186,50 @@ impl Tenure {
 
     /// `Held` → `Released`, once. True: this call did it.
     pub(crate) fn let_go(&self) -> bool {
-        let let_go = self.leave_held(State::Released);
+        let let_go = self.status.let_go();
         if let_go {
-            self.emit(|| EventKind::Released { held: self.age() });
-            drop(self.change());
+            self.after_let_go();
         }
         let_go
     }
 
-    /// Wakes all that wait for a change, and returns the hooks, which are of use once.
-    pub(super) fn change(&self) -> Vec<Hook> {
-        if !self.watched.load(Ordering::SeqCst) {
-            return Vec::new();
+    /// As [`let_go`](Self::let_go), and begins the release at the backend, which is the caller's from then on.
+    pub(super) fn let_go_and_release(&self) -> bool {
+        let let_go = self.status.let_go_and_release();
+        if let_go {
+            self.after_let_go();
         }
-        self.changed.notify_waiters();
-        std::mem::take(&mut *lock(&self.hooks))
+        let_go
+    }
+
+    fn after_let_go(&self) {
+        self.emit(|| EventKind::Released { held: self.age() });
+        drop(self.change());
+    }
+
+    /// Wakes all that wait for a change, and returns the hooks, which are of use once.
+    #[inline]
+    pub(super) fn change(&self) -> Vec<Hook> {
+        if self.watched.load(Ordering::SeqCst) { self.wake() } else { Vec::new() }
+    }
+
+    #[cold]
+    fn wake(&self) -> Vec<Hook> {
+        let watchers = self.watch();
+        watchers.changed.notify_waiters();
+        std::mem::take(&mut *lock(&watchers.hooks))
+    }
+
+    /// The watchers. What is looked at after this call, and changes later, is reported to those that are added now.
+    fn watch(&self) -> &Watchers {
+        let watchers = self.watchers.get_or_init(Box::default);
+        self.watched.store(true, Ordering::SeqCst);
+        watchers
     }
 
     /// The next change. What is looked at after this call and before awaiting it is not missed.
     pub(super) fn next_change(&self) -> Notified<'_> {
-        self.watched.store(true, Ordering::SeqCst);
-        self.changed.notified()
+        self.watch().changed.notified()
     }
 
     /// Waits for the end: true when it was lost, false when it was released.
@@ -314,12 +261,12 @@ impl Tenure {
             // As in `lost`.
             return;
         }
-        self.watched.store(true, Ordering::SeqCst);
+        let watchers = self.watch();
         let call = |f| guarded(self.shared().name(), self.key(), f);
         if self.is_lost() {
             return call(f);
         }
-        let mut hooks = lock(&self.hooks);
+        let mut hooks = lock(&watchers.hooks);
         match self.state() {
             State::Held => hooks.push(Box::new(f)),
             State::Released => {}
@@ -337,7 +284,7 @@ impl Holder for Tenure {
     }
 
     fn is_being_released(&self) -> bool {
-        self.releasing.load(Ordering::Acquire) && self.release_state() == ReleaseState::Open
+        self.status.is_releasing() && self.status.release() == ReleaseState::Open
     }
 }
 

@@ -103,7 +103,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_refuses_gives_way_at_once() {
-        let refusing: Vec<_> = (0..100).map(|_| listener().1).collect();
+        // Bound, so that nobody else gets the port, but not listening.
+        let bound = |_| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+            socket
+        };
+        let sockets: Vec<_> = (0..100).map(bound).collect();
+        let refusing: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
         let (_last, addr) = listener();
         let all = refusing.iter().copied().chain([addr]).collect();
         // With a head start each it would be 25 s.

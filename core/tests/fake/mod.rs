@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
-use dlock::contract::{
-    Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
-};
+use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint};
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Error, Result, testing};
 use tokio::sync::Notify;
@@ -76,10 +74,6 @@ impl Fake {
 }
 
 impl Backend for Fake {
-    fn capabilities(&self) -> Capabilities {
-        testing::remote_capabilities()
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

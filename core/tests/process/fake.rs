@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dlock::clock::Instant;
-use dlock::contract::{
-    Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
-};
+use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint};
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Client, Config, Result, testing};
 
@@ -56,10 +54,6 @@ pub fn client() -> (Client, &'static Asked) {
 }
 
 impl Backend for Fake {
-    fn capabilities(&self) -> Capabilities {
-        testing::remote_capabilities()
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
-use dlock::contract::{
-    Attempt, Backend, Capabilities, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint,
-};
+use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, DueLease, Grant, Released, Renewal, RetryHint};
 use dlock::runtime::BoxFuture;
 use dlock::{Claim, Error, Result};
 
@@ -63,13 +61,6 @@ impl Remote {
 }
 
 impl Backend for Remote {
-    fn capabilities(&self) -> Capabilities {
-        let mut capability = dlock::testing::remote_capabilities();
-        capability.ttl = true;
-        capability.processes = true;
-        capability
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

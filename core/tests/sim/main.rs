@@ -163,7 +163,9 @@ fn start(world: &Arc<World>) {
     let mut alarm = None;
     let config = Config::from_url("memory://simulated?connect_timeout=1s").unwrap();
     assert_eq!(config.connect_timeout(), OUTAGE);
-    let client = testing::client(config, |raised| {
+    let mut capabilities = testing::remote_capabilities();
+    (capabilities.ttl, capabilities.processes) = (true, true);
+    let client = testing::client_with(capabilities, config, |raised| {
         alarm = Some(raised);
         let world = world.clone();
         Ok(Arc::new(Remote { world, p }))

@@ -52,7 +52,7 @@ pub static SCHEMA: Schema = Schema {
     authority: |values| write_servers(values, "endpoints", PORT),
 };
 
-fn capabilities() -> Capabilities {
+fn capabilities(_: &Values) -> Capabilities {
     Capabilities {
         fence: true,
         ttl: true,
@@ -80,10 +80,6 @@ fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
 }
 
 impl Backend for Etcd {
-    fn capabilities(&self) -> Capabilities {
-        capabilities()
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }

@@ -46,7 +46,7 @@ pub static SCHEMA: Schema = Schema {
     authority: |values| values.text("dir").map(crate::config::encode_path).unwrap_or_default(),
 };
 
-fn capabilities() -> Capabilities {
+fn capabilities(_: &Values) -> Capabilities {
     Capabilities {
         fence: true,
         ttl: false,
@@ -76,10 +76,6 @@ fn parts(parts: &UrlParts, values: &mut Values) -> Result<()> {
 }
 
 impl Backend for File {
-    fn capabilities(&self) -> Capabilities {
-        capabilities()
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         keys::path(&self.path, key)
     }

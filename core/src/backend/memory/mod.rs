@@ -36,7 +36,7 @@ pub static SCHEMA: Schema = Schema {
     authority: |values| values.text("name").unwrap_or_default().to_owned(),
 };
 
-fn capabilities() -> Capabilities {
+fn capabilities(_: &Values) -> Capabilities {
     Capabilities {
         fence: true,
         ttl: false,
@@ -70,23 +70,23 @@ type Locked = Mutex<Table>;
 
 /// Returns the table of this name, one for each process, whatever else the clients' configurations say. It stays after
 /// the last client, so that its fences continue.
-fn shared(config: &Config) -> Arc<Locked> {
-    static TABLES: PerProcess<Mutex<HashMap<String, Arc<Locked>>>> = PerProcess::new();
+fn shared(config: &Config) -> &'static Locked {
+    static TABLES: PerProcess<Mutex<HashMap<String, &'static Locked>>> = PerProcess::new();
     let name = config.values().text("name").unwrap_or_default().to_owned();
     let mut tables = TABLES.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    tables.entry(name).or_default().clone()
+    tables.entry(name).or_insert_with(|| Box::leak(Box::default()))
 }
 
 /// The locks of one table.
 #[derive(Debug)]
 struct Memory {
-    table: Arc<Locked>,
+    table: &'static Locked,
 }
 
 /// A lock that a claim holds.
 #[derive(Debug)]
 struct MemoryGrant {
-    table: Arc<Locked>,
+    table: &'static Locked,
     name: Arc<str>,
     nonce: u64,
     fence: u64,
@@ -101,7 +101,7 @@ struct MemoryContender {
     wake: Arc<Notify>,
 }
 
-fn open(table: &Locked) -> MutexGuard<'_, Table> {
+fn open(table: &'static Locked) -> MutexGuard<'static, Table> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -114,7 +114,7 @@ impl Memory {
         let expires = if options.auto_renew { Instant::NEVER } else { now.plus(options.ttl) };
         // Without a waker this is the caller's first, quick try, which doesn't queue.
         let queue = claim.wait && wake.is_some();
-        let mut table = open(&self.table);
+        let mut table = open(self.table);
         match table.take(now, claim, expires, queue, wake) {
             Taken::Granted(fence) => {
                 let slots = match options.mode {
@@ -123,7 +123,7 @@ impl Memory {
                 };
                 drop(table);
                 let held = MemoryGrant {
-                    table: self.table.clone(),
+                    table: self.table,
                     name: options.name.clone(),
                     nonce: claim.nonce,
                     fence,
@@ -143,17 +143,12 @@ impl Memory {
 }
 
 impl Backend for Memory {
-    fn capabilities(&self) -> Capabilities {
-        capabilities()
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         Ok(key.to_owned())
     }
 
     fn try_now(&self, claim: &Claim) -> Option<Result<Attempt>> {
-        let try_only = claim.wait.then(|| Claim { wait: false, ..claim.clone() });
-        Some(Ok(self.acquire(try_only.as_ref().unwrap_or(claim), None)))
+        Some(Ok(self.acquire(claim, None)))
     }
 
     fn renews(&self) -> bool {
@@ -166,7 +161,7 @@ impl Backend for Memory {
 
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         let now = Instant::now();
-        let mut table = open(&self.table);
+        let mut table = open(self.table);
         let renewed = due.iter().map(|due| {
             let held = due.downcast::<MemoryGrant>()?;
             let kept = table.renew(now, &held.name, held.nonce, due.ttl);
@@ -177,12 +172,12 @@ impl Backend for Memory {
     }
 
     fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
-        let all = open(&self.table).contenders(Instant::now(), name);
+        let all = open(self.table).contenders(Instant::now(), name);
         Box::pin(std::future::ready(Ok(all)))
     }
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(std::future::ready(Ok(open(&self.table).break_lock(Instant::now(), name))))
+        Box::pin(std::future::ready(Ok(open(self.table).break_lock(Instant::now(), name))))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
@@ -197,7 +192,7 @@ impl Contender for MemoryContender {
     }
 
     fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
-        open(&self.backend.table).give(Instant::now(), &self.claim.options.name, self.claim.nonce);
+        open(self.backend.table).give(Instant::now(), &self.claim.options.name, self.claim.nonce);
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -225,7 +220,7 @@ impl MemoryGrant {
     fn unlock(&self) -> Released {
         // A lease without an end can't have ended.
         let now = if self.unexpiring { Instant::START } else { Instant::now() };
-        if open(&self.table).give(now, &self.name, self.nonce) { Released::Yes } else { Released::NotOurs }
+        if open(self.table).give(now, &self.name, self.nonce) { Released::Yes } else { Released::NotOurs }
     }
 }
 

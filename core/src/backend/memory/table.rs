@@ -83,13 +83,19 @@ impl Table {
             Some(entry) => entry,
             None => self.entries.entry(name.clone()).or_default(),
         };
-        entry.clean(now, Some(claim.nonce));
-        if let Some(held) = entry.held(claim.nonce) {
-            held.expires = held.expires.max(expires);
-            return Taken::Granted(held.fence);
+        // A free name, the common case, needs no more than this.
+        let mut place = None;
+        let mut admitted = entry.is_free();
+        if !admitted {
+            entry.clean(now, Some(claim.nonce));
+            if let Some(held) = entry.held(claim.nonce) {
+                held.expires = held.expires.max(expires);
+                return Taken::Granted(held.fence);
+            }
+            place = entry.queue.iter().position(|queued| queued.claim.nonce == claim.nonce);
+            admitted = entry.admits(claim.options.mode, place);
         }
-        let place = entry.queue.iter().position(|queued| queued.claim.nonce == claim.nonce);
-        if entry.admits(claim.options.mode, place) {
+        if admitted {
             if let Some(place) = place {
                 entry.queue.remove(place);
             }
@@ -129,13 +135,18 @@ impl Table {
         };
         entry.clean(now, None);
         let place = entry.holders.iter().position(|held| held.claim.nonce == nonce);
-        let held = place.map(|place| entry.holders.remove(place)).is_some();
+        match place {
+            // The common case moves nothing.
+            Some(last) if last + 1 == entry.holders.len() => drop(entry.holders.pop()),
+            Some(place) => drop(entry.holders.remove(place)),
+            None => {}
+        }
         if !entry.queue.is_empty() {
             entry.queue.retain(|queued| queued.claim.nonce != nonce);
         }
         entry.call_next();
         self.forget_free();
-        held
+        place.is_some()
     }
 
     /// Extends the lease of this claim. A shorter ttl never brings its end nearer, because requests may overtake one
@@ -170,7 +181,7 @@ impl Table {
     /// Forgets free names, once there are many: most names are used again.
     fn forget_free(&mut self) {
         if self.entries.len() >= self.limit {
-            self.entries.retain(|_, entry| !entry.holders.is_empty() || !entry.queue.is_empty());
+            self.entries.retain(|_, entry| !entry.is_free());
             self.limit = (2 * self.entries.len()).max(KEPT);
         }
     }
@@ -201,7 +212,7 @@ impl Table {
     /// Returns true if no name is held and no claim waits.
     pub fn is_empty(&mut self, now: Instant) -> bool {
         self.entries.values_mut().for_each(|entry| entry.clean(now, None));
-        self.entries.values().all(|entry| entry.holders.is_empty() && entry.queue.is_empty())
+        self.entries.values().all(Entry::is_free)
     }
 }
 
@@ -221,10 +232,17 @@ fn contender_info(claim: &Claim, age: Duration) -> ContenderInfo {
 impl Entry {
     /// Removes leases that have ended and contenders that are dead. The asking claim is not dead.
     fn clean(&mut self, now: Instant, asking: Option<u64>) {
-        self.holders.retain(|held| held.expires > now);
+        if self.holders.iter().any(|held| held.expires <= now) {
+            self.holders.retain(|held| held.expires > now);
+        }
         if !self.queue.is_empty() {
             self.queue.retain(|queued| queued.stale > now || Some(queued.claim.nonce) == asking);
         }
+    }
+
+    /// Returns true if no claim holds the name or waits for it.
+    fn is_free(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_empty()
     }
 
     fn held(&mut self, nonce: u64) -> Option<&mut Holder> {

@@ -54,7 +54,7 @@ pub static SCHEMA: Schema = Schema {
     authority,
 };
 
-fn capabilities() -> Capabilities {
+fn capabilities(_: &Values) -> Capabilities {
     Capabilities {
         fence: true,
         ttl: true,
@@ -124,10 +124,6 @@ impl Redis {
 }
 
 impl Backend for Redis {
-    fn capabilities(&self) -> Capabilities {
-        capabilities()
-    }
-
     fn name_of(&self, key: &str) -> Result<String> {
         keys::check(key)?;
         Ok(key.to_owned())
