@@ -98,15 +98,20 @@ pub(crate) fn awaited(py: Python<'_>, port: LoopPort, op: Op<dlock::Lease>, on_l
 }
 
 /// Waits for an acquire, unless this thread's event loop would have to end the wait. `once`: it doesn't wait for others.
+#[inline]
 pub(crate) fn blocking(
     py: Python<'_>,
     lock: &dlock::Lock,
     mut op: Op<dlock::Lease>,
     once: bool,
 ) -> PyResult<dlock::Lease> {
-    if let Some(result) = op.settled() {
-        return result.map_err(|error| raised(py, &error));
+    match op.settled() {
+        Some(result) => result.map_err(|error| raised(py, &error)),
+        None => wait(py, lock, op, once),
     }
+}
+
+fn wait(py: Python<'_>, lock: &dlock::Lock, op: Op<dlock::Lease>, once: bool) -> PyResult<dlock::Lease> {
     let Some(running) = aio::running_loop(py)?.filter(|_| !once) else {
         return bridge::wait(py, op);
     };

@@ -170,15 +170,17 @@ impl Held {
     /// The entry that goes when this owner leaves: a lost one before one that is held, its own before another's. A block
     /// ends its own before it ends another's, and nothing when its own was given back before.
     pub(crate) fn leave(&mut self, owner: usize, way: Way) -> Option<Entry> {
-        // It may have come while nobody could tell it from its thread.
-        let known = self.entries.iter().any(|entry| entry.owner == owner) || self.left.contains(&owner);
-        let owner = if known { owner } else { who::thread() as usize };
+        // The common case.
         if let [only] = &*self.entries
             && only.owner == owner
             && self.left.is_empty()
+            && (way == Way::Block || !only.scoped)
         {
-            return self.took(0, way);
+            return self.entries.pop();
         }
+        // It may have come while nobody could tell it from its thread.
+        let known = self.entries.iter().any(|entry| entry.owner == owner) || self.left.contains(&owner);
+        let owner = if known { owner } else { who::thread() as usize };
         let rank = |entry: &Entry| match (way, entry.owner == owner, entry.standing()) {
             (_, true, Standing::Lost) => Some(0),
             (Way::Block, true, Standing::Held) => Some(1),

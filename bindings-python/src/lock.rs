@@ -112,6 +112,7 @@ impl Lock {
     }
 
     /// Whether a block ends by being collected with its task: what it holds is given back when the loop of that is gone.
+    #[inline]
     fn is_collected(&self, failure: &Bound<'_, PyAny>, awaited: bool) -> PyResult<bool> {
         if failure.is_none() || !failure.is_instance_of::<PyGeneratorExit>() {
             return Ok(false);

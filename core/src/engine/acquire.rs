@@ -66,6 +66,7 @@ impl Progress {
 }
 
 /// Acquires as the options say.
+#[inline]
 pub(crate) fn acquire(resource: &Arc<Resource>, handle: &Handle, options: &Arc<AcquireOptions>) -> Op<Lease> {
     match options.retry {
         Some((tries, delay)) => retry(resource, handle, options, tries, delay),
@@ -81,10 +82,11 @@ pub(crate) fn acquire_within(
     options: &Arc<AcquireOptions>,
     wait: Option<Duration>,
 ) -> Op<Lease> {
-    match exit::entry() {
-        Entrance::Silent => Op::new(CancelToken::default(), std::future::pending()),
-        entrance => begin(resource, handle, options, wait, entrance == Entrance::Late),
+    let entrance = exit::entry();
+    if entrance == Entrance::Silent {
+        return Op::new(CancelToken::default(), std::future::pending());
     }
+    begin(resource, handle, options, wait, entrance == Entrance::Late)
 }
 
 fn begin(
