@@ -41,6 +41,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("process-hooks-where-they-are", "the hooks of a lost lease run where its loss is found"),
     ("process-one-pool-for-all", "names are resolved on the pool of the callbacks"),
     ("process-signals-taken", "the library's threads take the program's signals"),
+    ("client-break-misses-a-grant", "a break is not told to a lease whose grant is on the way"),
     ("client-break-told-to-its-own", "a break is told to the leases of the client that broke it only"),
     ("client-token-of-ours-taken", "a user's token may be one that dlock has made"),
     ("client-closed-in-silence", "who loses a lease because a client is closed isn't told"),
@@ -86,6 +87,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     #[cfg(feature = "redis")]
     ("redis-messages-replicated", "a replica's listeners hear of grants that were taken back"),
     #[cfg(feature = "redis")]
+    ("redis-break-takes-any-owner", "a break that arrives twice takes the lock of the next owner too"),
     ("redis-break-deletes-anything", "breaking a lock deletes what is none"),
     #[cfg(feature = "redis")]
     ("redis-renewals-forget-the-fence", "a renewal doesn't keep what the lease needs beside its key"),

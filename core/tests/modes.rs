@@ -168,6 +168,49 @@ async fn permits_and_slots(one: Client, two: Client) {
     }
 }
 
+/// A claim that may hold beside all before it isn't kept by one before it that may not.
+#[test]
+fn another_limit_keeps_only_its_own_claims() {
+    played(|one, two| async move {
+        for (here, there, last) in [(&one, &one, &one), (&one, &two, &one)] {
+            let (four, five) =
+                (held(&here.lock("k").mode(permits(4, 10))).await, held(&here.lock("k").mode(permits(5, 10))).await);
+            let narrow = queued(&there.lock("k").mode(permits(2, 2))).await;
+            let wide = queued(&last.lock("k").mode(permits(1, 10))).await;
+            let begun = Instant::now();
+            four.release().await.unwrap();
+            let wide = granted(wide).await;
+            assert!(Instant::now() - begun < ms(50), "woken, and not found out later");
+            five.release().await.unwrap();
+            wide.release().await.unwrap();
+            granted(narrow).await.release().await.unwrap();
+        }
+    });
+}
+
+/// Tries on many threads are not in one another's way.
+#[test]
+fn readers_that_try_at_the_same_time_all_get_in() {
+    let client = Client::connect("memory://readers").unwrap();
+    std::thread::scope(|scope| {
+        for mode in [SHARED, permits(1, 100)] {
+            let key = format!("{mode:?}");
+            let _keeps_others_out = client.lock(&key).mode(mode).acquire().wait().unwrap();
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let lock = client.lock(&key).mode(mode);
+                    scope.spawn(move || {
+                        let tried = (0..20_000).map(|_| lock.try_acquire().wait().unwrap());
+                        tried.filter(|lease| lease.as_ref().is_none_or(|lease| lease.release().wait().is_err())).count()
+                    })
+                })
+                .collect();
+            let refused: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+            assert_eq!(refused, 0, "{mode:?}");
+        }
+    });
+}
+
 #[test]
 fn all_contenders_are_shown_with_their_modes() {
     played(|one, two| async move {

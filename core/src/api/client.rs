@@ -93,6 +93,40 @@ impl Client {
         }
     }
 
+    /// Checks that the backend answers, and returns what keeps its locks from what they promise: one text for each finding,
+    /// with the remedy. Empty: nothing was found.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    pub fn diagnose(&self) -> Op<Vec<String>> {
+        match self.engine() {
+            Ok(engine) => exchange(engine, |engine| async move { engine.shared().backend.diagnose().await }),
+            Err(error) => Op::ready(Err(error)),
+        }
+    }
+
+    /// The keys that begin with this prefix and are held or waited for by any process, in their order. The prefix of the
+    /// configuration stands before it and isn't part of the keys.
+    ///
+    /// # Errors
+    /// `Unsupported` where the backend can't find them; `Backend`, `Invalid` for a closed client.
+    pub fn list(&self, prefix: &str) -> Op<Vec<String>> {
+        let engine = match self.engine() {
+            Ok(engine) => engine,
+            Err(error) => return Op::ready(Err(error)),
+        };
+        let ours = self.0.config.prefix().unwrap_or_default().to_owned();
+        let prefix = format!("{ours}{prefix}");
+        exchange(engine, move |engine| async move {
+            let names = engine.shared().backend.list(&prefix).await;
+            let names = names.map_err(|error| error.with_backend(engine.shared().name()))?;
+            let mut keys: Vec<_> =
+                names.iter().filter_map(|name| name.strip_prefix(&ours)).map(str::to_owned).collect();
+            keys.sort_unstable();
+            Ok(keys)
+        })
+    }
+
     /// Ends this handle: its waiters get an error, its leases are lost to their holders, who are told, and then given
     /// back. Idempotent. Other handles of the same configuration are not concerned.
     ///

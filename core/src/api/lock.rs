@@ -128,8 +128,8 @@ impl Lock {
         self.here(|resource| acquire::acquire_within(resource, self.client.handle(), &self.options, wait))
     }
 
-    /// Tries once. `None`: busy. If only a withdrawal or a release of this process is in the way, waits for it, for at most
-    /// 250 ms.
+    /// Tries once. `None`: busy. If only a withdrawal or a release of this process is in the way, or a claim of this process that it may
+    /// hold beside is just being granted, waits for that, for at most 250 ms.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire), but for `Timeout`.

@@ -45,6 +45,9 @@ pub(crate) const KEY_LIMIT: usize = 512;
 /// The longest token or label, in bytes.
 pub(crate) const TEXT_LIMIT: usize = 1024;
 
+/// The most permits that a lock can have.
+pub(crate) const PERMITS_LIMIT: u32 = 1_000_000;
+
 /// How every token begins that isn't the user's.
 const OURS: &str = "dlock:";
 
@@ -98,6 +101,9 @@ impl AcquireOptions {
                     return Err(Error::invalid(format!(
                         "{count} permits of {limit}: take at least 1, and not more than the limit"
                     )));
+                }
+                if limit > PERMITS_LIMIT {
+                    return Err(Error::invalid(format!("a limit of {limit} permits: use at most {PERMITS_LIMIT}")));
                 }
                 if !capabilities.permits {
                     return Err(unsupported(backend, "permits (a semaphore)", |can| can.permits));

@@ -4,6 +4,7 @@
 //! claim is admitted when the rule lets it hold beside every holder *and* beside every claim that waits before it. So no
 //! claim overtakes another that it can't hold beside, and writers don't starve.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// How a claim holds a lock.
@@ -33,35 +34,110 @@ pub enum Admission {
     Behind(Range<usize>),
 }
 
-/// Returns whether a claim of this mode may hold the lock beside the claims that are before it, in their order.
-pub fn admit(mine: Mode, ahead: impl IntoIterator<Item = Mode>) -> Admission {
-    let (mut length, mut taken, mut barrier) = (0, 0_u64, None);
-    let one_more = u64::from(mutant!("modes-limit-off-by-one"));
-    for other in ahead {
-        match (mine, other) {
-            (Mode::Shared, Mode::Shared) => {}
-            (Mode::Shared, Mode::Exclusive) if length > 0 && mutant!("modes-reader-overtakes") => {}
-            (Mode::Permits { .. }, Mode::Permits { count, .. }) => taken += u64::from(count),
-            _ => barrier = Some(length),
+/// A sum of claims: as much of them as the rule asks about, so that a claim more costs a fixed time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    exclusive: usize,
+    shared: usize,
+    /// The claims for permits.
+    permits: usize,
+    /// Their permits.
+    taken: u64,
+}
+
+impl Tally {
+    /// Adds a claim.
+    pub(crate) fn add(&mut self, mode: Mode) {
+        match mode {
+            Mode::Exclusive => self.exclusive += 1,
+            Mode::Shared => self.shared += 1,
+            Mode::Permits { count, .. } => {
+                self.permits += 1;
+                self.taken += u64::from(count);
+            }
         }
-        length += 1;
     }
-    match (barrier, mine) {
-        // A claim before it that can't hold together with it: the last of them goes last.
-        (Some(at), _) => Admission::Behind(at..at + 1),
-        (None, Mode::Permits { count, limit }) if taken + u64::from(count) > u64::from(limit) + one_more => {
-            Admission::Behind(0..length)
+
+    /// Removes a claim that was added before.
+    pub(crate) fn remove(&mut self, mode: Mode) {
+        match mode {
+            Mode::Exclusive => self.exclusive -= 1,
+            Mode::Shared => self.shared -= 1,
+            Mode::Permits { count, .. } => {
+                self.permits -= 1;
+                self.taken -= u64::from(count);
+            }
         }
-        (None, _) => Admission::Now,
+    }
+
+    /// Returns true if a claim of this mode may hold the lock beside all of these.
+    pub(crate) fn admits(&self, mine: Mode) -> bool {
+        match mine {
+            Mode::Exclusive => self.exclusive + self.shared + self.permits == 0,
+            Mode::Shared if self.shared > 0 && mutant!("modes-reader-overtakes") => true,
+            Mode::Shared => self.exclusive + self.permits == 0,
+            Mode::Permits { count, limit } => {
+                let one_more = u64::from(mutant!("modes-limit-off-by-one"));
+                self.exclusive + self.shared == 0 && self.taken + u64::from(count) <= u64::from(limit) + one_more
+            }
+        }
+    }
+
+    /// Returns true if a claim behind these may be admitted, whatever its mode and its limit.
+    pub(crate) fn admits_some(&self) -> bool {
+        self.exclusive == 0 && (self.shared == 0 || self.permits == 0)
     }
 }
 
-/// The slots of a claim for `count` permits of `limit`: the lowest that no holder has.
-pub(crate) fn free_slots(count: u32, limit: u32, taken: impl Fn(u32) -> bool) -> Vec<u32> {
-    (0..limit)
-        .filter(|slot| !taken(*slot) || mutant!("modes-slot-given-twice"))
-        .take(usize::try_from(count).unwrap_or(usize::MAX))
-        .collect()
+/// Returns whether a claim of this mode may hold the lock beside the claims that are before it, in their order.
+pub fn admit(mine: Mode, ahead: impl IntoIterator<Item = Mode>) -> Admission {
+    let (mut length, mut all, mut barrier) = (0, Tally::default(), None);
+    for other in ahead {
+        if !matches!((mine, other), (Mode::Shared, Mode::Shared) | (Mode::Permits { .. }, Mode::Permits { .. })) {
+            barrier = Some(length);
+        }
+        all.add(other);
+        length += 1;
+    }
+    match barrier {
+        _ if all.admits(mine) => Admission::Now,
+        // A claim before it that can't hold together with it: the last of them goes last.
+        Some(at) => Admission::Behind(at..at + 1),
+        None => Admission::Behind(0..length),
+    }
+}
+
+/// The slots of one lock's permits: which are free, the lowest first.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    /// Those below `next` that were given back.
+    free: BTreeSet<u32>,
+    /// The lowest that was never given.
+    next: u32,
+}
+
+impl Slots {
+    /// Takes the lowest free slots. The claim was admitted, so each of them is below its limit.
+    pub(crate) fn take(&mut self, count: u32) -> Vec<u32> {
+        if mutant!("modes-slot-given-twice") {
+            return (0..count).collect();
+        }
+        let taken = (0..count).map(|_| {
+            self.free.pop_first().unwrap_or_else(|| {
+                self.next += 1;
+                self.next - 1
+            })
+        });
+        taken.collect()
+    }
+
+    /// Gives slots back.
+    pub(crate) fn give(&mut self, slots: &[u32]) {
+        self.free.extend(slots);
+        if self.free.len() as u64 == u64::from(self.next) {
+            *self = Self::default();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +179,13 @@ mod tests {
 
     #[test]
     fn gives_the_lowest_free_slots() {
-        assert_eq!(free_slots(2, 5, |slot| matches!(slot, 0 | 2)), [1, 3]);
-        assert_eq!(free_slots(1, 1, |_| false), [0]);
+        let mut slots = Slots::default();
+        assert_eq!((slots.take(2), slots.take(1), slots.take(3)), (vec![0, 1], vec![2], vec![3, 4, 5]));
+        slots.give(&[1]);
+        slots.give(&[3, 4, 5]);
+        assert_eq!((slots.take(2), slots.take(3)), (vec![1, 3], vec![4, 5, 6]));
+        slots.give(&[0, 1, 2, 3]);
+        slots.give(&[4, 5, 6]);
+        assert_eq!(slots.take(1), [0]);
     }
 }

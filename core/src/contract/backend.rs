@@ -52,6 +52,22 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// Checks that the backend answers.
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
 
+    /// Checks that the backend answers, and looks for what keeps its locks from what they promise. One text for each
+    /// finding: the problem and the remedy.
+    fn diagnose(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async move { self.ping().await.map(|()| Vec::new()) })
+    }
+
+    /// Lists the keys of this prefix whose locks are held or waited for, each as [`name_of`](Self::name_of) was given it.
+    ///
+    /// # Errors
+    /// `Unsupported` where the backend can't find them.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        let _ = prefix;
+        let text = "this backend can't list its locks: ask for the contenders of each key";
+        Box::pin(std::future::ready(Err(Error::new(Kind::Unsupported, text))))
+    }
+
     /// At the end of the process, when nothing is held or waited for any more: ends what the service keeps for it.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))

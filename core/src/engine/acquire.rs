@@ -120,7 +120,7 @@ fn begin(
             // A call that nobody has polled keeps nothing: the turn is taken when it is.
             _ => {}
         }
-    } else if !claim.wait && queue.is_busy(options.mode) && !queue.is_ending() {
+    } else if !claim.wait && !queue.is_ending() && queue.is_busy(options.mode) {
         // Held or waited for in this very process.
         return Op::ready(Err(busy_error(resource, &claim, Duration::ZERO, "")));
     }

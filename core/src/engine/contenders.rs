@@ -1,5 +1,6 @@
 //! The contenders of a name: those that the backend knows, and those of this process.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,13 +30,15 @@ pub(crate) async fn all(gate: &Arc<Gate<Tenure>>, name: &str) -> Result<Vec<Cont
 pub(super) async fn at_backend(gate: &Arc<Gate<Tenure>>, name: &str) -> Result<Vec<ContenderInfo>> {
     let mut all = gate.shared.backend.contenders(name).await?;
     let ours = gate.find(name).map(|queue| queue.holders()).unwrap_or_default();
+    // Of those with equal tokens the first.
+    let by_token: HashMap<_, _> = ours.iter().rev().map(|tenure| (tenure.claim.token(), tenure)).collect();
     for held in all.iter_mut().filter(|one| one.held) {
-        // The backend may not know the token, and two holders may have equal ones.
-        let is_it = |tenure: &&Arc<Tenure>| match &held.token {
-            Some(token) => *token == tenure.claim.token(),
-            None => ours.len() == 1 && held.pid.is_none_or(|pid| pid == std::process::id()),
+        // The backend may not know the token.
+        let known = match &held.token {
+            Some(token) => by_token.get(token).copied(),
+            None => ours.first().filter(|_| ours.len() == 1 && held.pid.is_none_or(|pid| pid == std::process::id())),
         };
-        if let Some(tenure) = ours.iter().find(is_it) {
+        if let Some(tenure) = known {
             let known = here(&tenure.claim, true, tenure.age());
             held.token = held.token.take().or(known.token);
             held.label = held.label.take().or(known.label);

@@ -17,7 +17,8 @@ use tokio::sync::{oneshot, watch};
 use super::shared::Shared;
 use super::timer::{Deadline, Deadlines};
 use crate::clock::Instant;
-use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit};
+use crate::contract::admission::Tally;
+use crate::contract::{Claim, ContenderInfo, Mode};
 use crate::runtime::cancel::CancelToken;
 use crate::runtime::lock;
 
@@ -59,14 +60,18 @@ pub(crate) type Inspection = watch::Receiver<Option<Option<ContenderInfo>>>;
 
 #[derive(Debug)]
 struct State<H: Holder> {
-    /// Whether a claim contends at the backend.
-    contending: bool,
+    /// The mode of the claim that contends at the backend.
+    contending: Option<Mode>,
+    /// Whether the lock may have been taken away since that claim began to contend: from its lease, if it has one by then.
+    suspected: bool,
     /// The user's key of that claim.
     contender: Option<Arc<str>>,
     /// Whether that claim only withdraws.
     withdraws: bool,
     /// In the order in which they were granted.
     holders: Vec<Held<H>>,
+    /// The sum of the holders.
+    holding: Tally,
     queue: VecDeque<Waiting<H>>,
     /// How long the queue may get before those who have left are taken out of it.
     sweep: usize,
@@ -84,10 +89,12 @@ struct Held<H> {
 impl<H: Holder> Default for State<H> {
     fn default() -> Self {
         Self {
-            contending: false,
+            contending: None,
+            suspected: false,
             contender: None,
             withdraws: false,
             holders: Vec::new(),
+            holding: Tally::default(),
             queue: VecDeque::new(),
             sweep: 0,
             next: 1,
@@ -98,8 +105,33 @@ impl<H: Holder> Default for State<H> {
 impl<H: Holder> State<H> {
     /// Returns true if a claim of this mode may contend now, beside the holders, were nothing before it in the queue.
     fn admits(&self, mode: Mode) -> bool {
-        let modes = self.holders.iter().map(|held| held.mode);
-        !self.contending && (self.holders.is_empty() || admit(mode, modes) == Admission::Now)
+        self.contending.is_none() && self.holding.admits(mode)
+    }
+
+    /// Gives the right to contend to a claim of this mode.
+    fn give_turn(&mut self, mode: Mode) {
+        (self.contending, self.suspected) = (Some(mode), false);
+    }
+
+    /// Ends the contention of a claim.
+    fn end_contention(&mut self) {
+        (self.contending, self.contender, self.withdraws) = (None, None, false);
+    }
+
+    /// The place of the first claim in the queue that may contend now.
+    fn first_admitted(&self) -> Option<usize> {
+        let mut ahead = self.holding;
+        for (at, waiting) in self.queue.iter().enumerate().filter(|(_, waiting)| !waiting.has_left()) {
+            let mode = waiting.claim.options.mode;
+            if ahead.admits(mode) {
+                return Some(at);
+            }
+            if !ahead.admits_some() {
+                return None;
+            }
+            ahead.add(mode);
+        }
+        None
     }
 
     /// Takes those out of the front of the queue that have left.
@@ -213,6 +245,12 @@ impl<H: Holder> Gate<H> {
         all
     }
 
+    /// Every holder that may have lost its lock, as [`KeyQueue::suspects`] has them.
+    pub(crate) fn suspects(&self) -> Vec<Arc<H>> {
+        let queues: Vec<_> = lock(&self.queues).values().filter_map(Weak::upgrade).collect();
+        queues.iter().flat_map(|queue| queue.suspects()).collect()
+    }
+
     /// Every holder whose release isn't confirmed yet.
     pub(crate) fn holders(&self) -> Vec<Arc<H>> {
         let queues: Vec<_> = lock(&self.queues).values().filter_map(Weak::upgrade).collect();
@@ -230,15 +268,18 @@ impl<H: Holder> KeyQueue<H> {
         if !state.queue.is_empty() || !state.admits(mode) {
             return None;
         }
-        state.contending = true;
+        state.give_turn(mode);
         drop(state);
         Some(Turn::new(self, mode))
     }
 
-    /// Returns true if a claim of this mode would have to wait here.
+    /// Returns true if a claim of this mode may not hold beside those that hold the name, contend for it or wait here.
     pub(crate) fn is_busy(&self, mode: Mode) -> bool {
         let state = lock(&self.state);
-        !state.queue.iter().all(Waiting::has_left) || !state.admits(mode)
+        let mut ahead = state.holding;
+        let waiting = state.queue.iter().filter(|waiting| !waiting.has_left()).map(|waiting| waiting.claim.options.mode);
+        state.contending.into_iter().chain(waiting).for_each(|before| ahead.add(before));
+        !ahead.admits(mode)
     }
 
     /// Returns true if nothing is in the way but what this process has ended and not confirmed yet: a withdrawal or a
@@ -247,15 +288,15 @@ impl<H: Holder> KeyQueue<H> {
         // Dropped where the state isn't locked: a last reference passes the turn on.
         let holders = self.holders();
         let state = lock(&self.state);
-        let contender_ends = !state.contending || state.withdraws;
+        let contender_ends = state.contending.is_none() || state.withdraws;
         let holders_end = holders.iter().all(|holder| holder.is_being_released());
-        (state.contending || !holders.is_empty())
+        (state.contending.is_some() || !holders.is_empty())
             && contender_ends
             && holders_end
             && state.queue.iter().all(Waiting::has_left)
     }
 
-    /// The turn, or a place in the queue for it; a claim that only tries has a place only behind what is ending. Dropping
+    /// The turn, or a place in the queue for it; a claim that only tries has a place only behind what ends soon. Dropping
     /// the place leaves the queue, and passes on a turn that has come in the meantime; so does a wish to withdraw, at
     /// once.
     pub(crate) fn enter(self: &Arc<Self>, claim: &Claim, cancel: &CancelToken) -> Entry<H> {
@@ -263,7 +304,8 @@ impl<H: Holder> KeyQueue<H> {
         if let Some(turn) = self.try_turn(mode) {
             return Entry::Turn(turn);
         }
-        if !claim.wait && !self.is_ending() {
+        // In this order: what ends in between isn't in the way any more.
+        if !claim.wait && !self.is_ending() && self.is_busy(mode) {
             return Entry::Busy;
         }
         let mut state = lock(&self.state);
@@ -290,6 +332,13 @@ impl<H: Holder> KeyQueue<H> {
         lock(&self.state).holders.iter().filter_map(|held| held.holder.upgrade()).collect()
     }
 
+    /// All leases that hold the name, and may have lost it. A claim that contends passes the suspicion on to its lease.
+    pub(crate) fn suspects(&self) -> Vec<Arc<H>> {
+        let mut state = lock(&self.state);
+        state.suspected = state.contending.is_some() && !mutant!("client-break-misses-a-grant");
+        state.holders.iter().filter_map(|held| held.holder.upgrade()).collect()
+    }
+
     /// The inspection that was begun within this time, or one that `begin` begins: one for all who ask in one moment.
     pub(crate) fn inspect(&self, moment: Duration, begin: impl FnOnce() -> Inspection) -> Inspection {
         let (now, mut latest) = (Instant::now(), lock(&self.inspection));
@@ -301,7 +350,7 @@ impl<H: Holder> KeyQueue<H> {
     #[cfg(feature = "testing")]
     pub(crate) fn is_taken(&self) -> bool {
         let state = lock(&self.state);
-        state.contending || !state.holders.is_empty()
+        state.contending.is_some() || !state.holders.is_empty()
     }
 
     /// Who waits here for the turn, and since when.
@@ -335,14 +384,12 @@ impl<H: Holder> KeyQueue<H> {
             return;
         }
         if phase == CONTENDS {
-            (state.contending, state.contender, state.withdraws) = (false, None, false);
+            state.end_contention();
         } else if let Some(at) = state.holders.iter().position(|held| held.number == phase) {
             // The last one moves no other.
-            if at + 1 == state.holders.len() {
-                state.holders.pop()
-            } else {
-                Some(state.holders.remove(at))
-            };
+            let last = at + 1 == state.holders.len();
+            let left = if last { state.holders.pop() } else { Some(state.holders.remove(at)) };
+            left.into_iter().for_each(|left| state.holding.remove(left.mode));
         }
         let more = !state.queue.is_empty();
         drop(state);
@@ -351,18 +398,18 @@ impl<H: Holder> KeyQueue<H> {
         }
     }
 
-    /// Gives the turn to the first claim of the queue, if it is admitted beside the holders.
+    /// Gives the turn to the first claim of the queue that is admitted beside the holders and those before it.
     fn admit_next(self: &Arc<Self>) {
         loop {
             let mut state = lock(&self.state);
-            if state.contending || state.queue.is_empty() {
+            if state.contending.is_some() || state.queue.is_empty() {
                 return;
             }
             state.prune();
-            let mode = state.queue.front().map(|first| first.claim.options.mode);
-            let Some(mode) = mode.filter(|mode| state.admits(*mode)) else { return };
-            let Some(next) = state.queue.pop_front() else { return };
-            state.contending = true;
+            let Some(at) = state.first_admitted() else { return };
+            let Some(next) = state.queue.remove(at) else { return };
+            let mode = next.claim.options.mode;
+            state.give_turn(mode);
             drop(state);
             match next.grant.send(Turn::new(self, mode)) {
                 Ok(()) => return,
@@ -370,7 +417,7 @@ impl<H: Holder> KeyQueue<H> {
                 Err(unwanted) => {
                     let mut state = lock(&self.state);
                     unwanted.phase.store(PASSED, Ordering::Relaxed);
-                    state.contending = false;
+                    state.contending = None;
                 }
             }
         }
@@ -396,19 +443,23 @@ impl<H: Holder> Turn<H> {
         lock(&self.queue.state).withdraws = true;
     }
 
-    /// Notes the lease that holds the name from here on. Claims behind it may contend, if they may hold beside it.
-    pub(crate) fn hold(&self, holder: &Arc<H>) {
+    /// Notes the lease that holds the name from here on. Claims behind it may contend, if they may hold beside it. Returns
+    /// true if the lock may have been taken away since it was asked for.
+    pub(crate) fn hold(&self, holder: &Arc<H>) -> bool {
         let mut state = lock(&self.queue.state);
         let number = state.next;
         state.next += 1;
         state.holders.push(Held { number, mode: self.mode, holder: Arc::downgrade(holder) });
-        (state.contending, state.contender, state.withdraws) = (false, None, false);
+        state.holding.add(self.mode);
+        state.end_contention();
+        let suspected = state.suspected;
         self.phase.store(number, Ordering::Relaxed);
         let more = !state.queue.is_empty();
         drop(state);
         if more {
             self.queue.admit_next();
         }
+        suspected
     }
 
     /// Passes it on, unless that has been done.

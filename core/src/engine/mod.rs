@@ -62,7 +62,7 @@ impl Observer for Reports {
         match of {
             Suspects::Name(name) => suspect(&gate, name),
             Suspects::Session(session) => {
-                let all = gate.holders().into_iter();
+                let all = gate.suspects().into_iter();
                 all.filter(|tenure| tenure.grant.session() == Some(session)).for_each(|tenure| tenure.suspect());
             }
         }
@@ -75,7 +75,7 @@ impl Observer for Reports {
 
 fn suspect(gate: &Arc<Gate<Tenure>>, name: &str) {
     if let Some(queue) = gate.find(name) {
-        queue.holders().iter().for_each(|tenure| tenure.suspect());
+        queue.suspects().iter().for_each(|tenure| tenure.suspect());
     }
 }
 

@@ -85,7 +85,9 @@ impl Tenure {
             watchers: OnceLock::new(),
             user_data: AtomicU64::new(0),
         });
-        tenure.turn.hold(&tenure);
+        if tenure.turn.hold(&tenure) {
+            tenure.suspect();
+        }
         tenure.schedule();
         Lease(tenure)
     }

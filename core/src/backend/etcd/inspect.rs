@@ -1,12 +1,15 @@
 //! Holder and waiters of a lock, and the break of a lock.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp};
+use etcd_client::{
+    AlarmAction, AlarmMember, AlarmType, Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp,
+};
 
 use super::connection::Link;
-use super::keys::{after, is_child, owner_record, range};
+use super::keys::{after, is_child, name_of_child, owner_record, range};
 use super::mutex::{get, txn};
 use super::request::Refusal;
 use crate::contract::ContenderInfo;
@@ -15,6 +18,8 @@ use crate::net::request::Limits;
 
 /// The number of keys that are read at a time, with their values.
 const PAGE: i64 = 512;
+/// The number of keys that are read at a time, without their values.
+const NAMES: i64 = 4096;
 
 /// Returns the keys of holder and queue, in their order.
 async fn queue(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyValue>, Refusal> {
@@ -53,6 +58,57 @@ pub(super) async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> 
         }
     }
     Ok(holders)
+}
+
+/// Returns the names of this prefix that have contenders.
+pub(super) async fn names(link: &Arc<Link>, prefix: &str, limits: Limits) -> Result<Vec<String>, Refusal> {
+    let (mut from, mut names, mut at) = (prefix.as_bytes().to_vec(), BTreeSet::new(), 0);
+    let to = GetOptions::new().with_keys_only().with_limit(NAMES);
+    loop {
+        // The first key of a page is the prefix itself, or the one after the last key of the page before.
+        let options = to.clone().with_range(end_of(prefix)).with_revision(at);
+        let page = get(link, limits, &from, &options).await?.value;
+        names.extend(page.kvs().iter().filter_map(|kv| name_of_child(kv.key(), kv.lease()).map(str::to_owned)));
+        match page.kvs().last() {
+            Some(last) if page.more() => {
+                at = if at == 0 { page.header().map_or(0, ResponseHeader::revision) } else { at };
+                from = [last.key(), b"\0"].concat();
+            }
+            _ => return Ok(names.into_iter().filter(|name| name.starts_with(prefix)).collect()),
+        }
+    }
+}
+
+/// Returns the first key after all that begin with this prefix; `\0`: there is none.
+fn end_of(prefix: &str) -> Vec<u8> {
+    // No byte of UTF-8 is 255.
+    match prefix.as_bytes() {
+        [] => vec![0],
+        [before @ .., last] => [before, &[last + 1]].concat(),
+    }
+}
+
+/// Returns what the members complain of. A user without the right to ask is told nothing.
+pub(super) async fn alarms(link: &Arc<Link>, limits: Limits) -> Vec<String> {
+    let asked = link.ask(limits, |conn| async move {
+        conn.client.maintenance_client().alarm(AlarmAction::Get, AlarmType::None, None).await
+    });
+    let Ok(answer) = asked.await else { return Vec::new() };
+    let finding = |alarm: &AlarmMember| match alarm.alarm() {
+        AlarmType::Nospace => format!(
+            "member {:x} of etcd has no space left, so no lock can be acquired: compact, defragment and disarm it \
+             (etcdctl alarm disarm)",
+            alarm.member_id()
+        ),
+        AlarmType::Corrupt => {
+            format!(
+                "member {:x} of etcd has found its data corrupt: replace it before its locks count",
+                alarm.member_id()
+            )
+        }
+        AlarmType::None => format!("member {:x} of etcd has raised an alarm", alarm.member_id()),
+    };
+    answer.value.alarms().iter().map(finding).collect()
 }
 
 /// Reads the record of a contender.

@@ -22,6 +22,12 @@ pub(super) fn is_child(name: &str, key: &[u8]) -> bool {
     })
 }
 
+/// Returns the name of the lock that a key stands below, if it is the key of the contender that has this lease.
+pub(super) fn name_of_child(key: &[u8], lease: i64) -> Option<&str> {
+    let (name, last) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
+    (lease > 0 && last == format!("{lease:x}")).then_some(name)
+}
+
 /// Returns the next key after this one, and after all others of the longer name that it belongs to.
 pub(super) fn after(name: &str, key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
@@ -73,6 +79,14 @@ mod tests {
         assert!(!is_child("a", &key("a/b", 7)) && !is_child("a", &key("a/", 7)) && !is_child("a", &key("ab", 7)));
         assert!(!is_child("a", b"a/") && !is_child("a", b"a/limit") && !is_child("a", b"a/0123456789abcdef0"));
         assert!(is_child("a/b", &key("a/b", 7)));
+    }
+
+    #[test]
+    fn a_contenders_key_tells_the_name() {
+        assert_eq!(name_of_child(&key("a/b", 0x1f), 0x1f), Some("a/b"));
+        for (other, lease) in [(&b"a/b"[..], 7), (b"a/1f", 0x1e), (b"1f", 0x1f), (b"a/0", 0), (b"a/\xff", 7)] {
+            assert_eq!(name_of_child(other, lease), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::runtime::lock;
 pub(super) struct Listener {
     own: Vec<u8>,
     watch_state: Mutex<WatchState>,
-    /// The revision of the key if the claim holds the lock; otherwise `i64::MAX`.
+    /// A deletion of the key after this revision takes the lock away: 0 before the claim holds it, since its grant may be
+    /// on the way; `i64::MAX` once it is being released.
     held: AtomicI64,
     notify: Notify,
 }
@@ -34,11 +35,11 @@ enum WatchState {
 impl Listener {
     /// Returns the listener of the claim with this key.
     pub(super) fn new(own: &[u8]) -> Self {
-        let (watch_state, held) = (Mutex::new(WatchState::Idle), AtomicI64::new(i64::MAX));
+        let (watch_state, held) = (Mutex::new(WatchState::Idle), AtomicI64::new(0));
         Self { own: own.to_vec(), watch_state, held, notify: Notify::new() }
     }
 
-    /// Applies deletions, and wakes the claim if they concern it. Returns true if a lock that it holds was taken away.
+    /// Applies deletions, and wakes the claim if they concern it. Returns true if its lock was taken away.
     pub(super) fn on_delete(&self, gone: &[(&[u8], i64)]) -> bool {
         let mut watch_state = lock(&self.watch_state);
         let woken = gone.iter().filter(|(key, rev)| self.on_deleted_key(&mut watch_state, key, *rev)).count() > 0;

@@ -118,6 +118,17 @@ impl Backend for Etcd {
         })
     }
 
+    fn diagnose(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async move {
+            self.ping().await?;
+            Ok(inspect::alarms(&self.link, self.link.limits(PATIENCE)).await)
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async move { Ok(inspect::names(&self.link, prefix, self.link.limits(PATIENCE)).await?) })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.sessions.close())
     }

@@ -95,8 +95,22 @@ impl Directory {
 }
 
 /// Refuses a network file system.
-#[cfg(target_os = "linux")]
 fn refuse_network(path: &Path, shown: &str) -> Result<()> {
+    match network(path, shown)? {
+        Some(name) => Err(Error::new(
+            crate::error::Kind::Unsupported,
+            format!(
+                "the lock directory {shown:?} is on {name}, where flock doesn't reach other hosts reliably: name a \
+                 local directory, use a network backend, or force it with ?force=true"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Returns the network file system that a path is on; `None`: a local one.
+#[cfg(target_os = "linux")]
+pub(super) fn network(path: &Path, shown: &str) -> Result<Option<&'static str>> {
     const NETWORK: &[(u32, &str)] = &[
         (0x6969, "NFS"),
         (0x517B, "SMB"),
@@ -115,19 +129,10 @@ fn refuse_network(path: &Path, shown: &str) -> Result<()> {
     let stat = fs::statfs(path).map_err(|errno| error::of(errno, "look at the file system of", shown))?;
     // The field's type differs by platform; its meaning is 32 bits.
     let kind = stat.f_type as u32;
-    match NETWORK.iter().find(|(number, _)| *number == kind) {
-        Some((_, name)) => Err(Error::new(
-            crate::error::Kind::Unsupported,
-            format!(
-                "the lock directory {shown:?} is on {name}, where flock doesn't reach other hosts reliably: name a \
-                 local directory, use a network backend, or force it with ?force=true"
-            ),
-        )),
-        None => Ok(()),
-    }
+    Ok(NETWORK.iter().find(|(number, _)| *number == kind).map(|(_, name)| *name))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn refuse_network(_: &Path, _: &str) -> Result<()> {
-    Ok(())
+pub(super) fn network(_: &Path, _: &str) -> Result<Option<&'static str>> {
+    Ok(None)
 }

@@ -45,9 +45,22 @@ fn file_name(key: &str) -> String {
     name + SUFFIX
 }
 
+/// Returns the key of a lock file's name. Of a key that was too long for a name: its head, `~` and its hash. `None`: not a
+/// lock file.
+pub(super) fn key(file_name: &str) -> Option<String> {
+    let name = file_name.strip_suffix(SUFFIX)?;
+    let (head, hash) = name.split_at(name.find('~').unwrap_or(name.len()));
+    // The head of a long key may end within a character.
+    let head = percent_encoding::percent_decode_str(head).collect::<Vec<_>>();
+    match hash {
+        "" => String::from_utf8(head).ok(),
+        _ => Some(String::from_utf8_lossy(&head).into_owned() + hash),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{LIMIT, file_name};
+    use super::{LIMIT, file_name, key};
     use proptest::prelude::*;
 
     #[test]
@@ -64,6 +77,10 @@ mod tests {
         fn safe_and_distinct(a in "\\PC{1,200}", b in "\\PC{1,200}") {
             let (x, y) = (file_name(&a), file_name(&b));
             prop_assert_eq!(a == b, x == y);
+            let told = key(&x);
+            prop_assert_eq!(told.clone().filter(|_| !x.contains('~')), Some(a.clone()).filter(|_| !x.contains('~')));
+            let head: String = a.chars().take(10).collect();
+            prop_assert!(told.is_some_and(|told| told.starts_with(&head)));
             prop_assert!(x.len() <= LIMIT && !x.starts_with('.') && !x.contains(['/', '\0']) && x.is_ascii());
         }
     }

@@ -129,4 +129,21 @@ impl Backend for File {
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(self.dir().map(drop)))
     }
+
+    fn diagnose(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        let found = self.dir().and_then(|_| directory::network(&self.path, &self.path.display().to_string()));
+        let finding = |kind| {
+            format!(
+                "the lock directory {:?} is on {kind} and was forced: processes of other hosts may not be excluded; name a \
+                 local directory, or use a network backend",
+                self.path
+            )
+        };
+        Box::pin(std::future::ready(found.map(|kind| kind.map(finding).into_iter().collect())))
+    }
+
+    /// Lists the keys whose files are locked. Of a key that was too long for a file name: its head and its hash.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(std::future::ready(self.dir().and_then(|_| proc_locks::keys(&self.path, prefix))))
+    }
 }

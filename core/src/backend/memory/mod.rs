@@ -183,6 +183,11 @@ impl Backend for Memory {
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        let names = open(self.table).names(Instant::now(), prefix);
+        Box::pin(std::future::ready(Ok(names)))
+    }
 }
 
 impl Contender for MemoryContender {

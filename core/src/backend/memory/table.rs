@@ -9,8 +9,8 @@ use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
 
 use crate::clock::Instant;
-use crate::contract::admission::free_slots;
-use crate::contract::{Admission, Claim, ContenderInfo, Mode, admit, owner};
+use crate::contract::admission::{Slots, Tally};
+use crate::contract::{Claim, ContenderInfo, Mode, owner};
 use crate::timing;
 
 /// All names of one backend.
@@ -26,6 +26,10 @@ pub struct Table {
 struct Entry {
     /// In the order in which they came.
     holders: Vec<Holder>,
+    /// The sum of the holders.
+    holding: Tally,
+    /// The slots of their permits.
+    slots: Slots,
     queue: VecDeque<Queued>,
 }
 
@@ -100,11 +104,7 @@ impl Table {
                 entry.queue.remove(place);
             }
             self.fence += 1;
-            let slots = match claim.options.mode {
-                Mode::Permits { count, limit } => free_slots(count, limit, |slot| entry.has_slot(slot)),
-                _ => Vec::new(),
-            };
-            entry.holders.push(Holder { claim: claim.clone(), fence: self.fence, since: now, expires, slots });
+            entry.hold(Holder { claim: claim.clone(), fence: self.fence, since: now, expires, slots: Vec::new() });
             // Those behind may hold beside it.
             entry.call_next();
             return Taken::Granted(self.fence);
@@ -135,11 +135,8 @@ impl Table {
         };
         entry.clean(now, None);
         let place = entry.holders.iter().position(|held| held.claim.nonce == nonce);
-        match place {
-            // The common case moves nothing.
-            Some(last) if last + 1 == entry.holders.len() => drop(entry.holders.pop()),
-            Some(place) => drop(entry.holders.remove(place)),
-            None => {}
+        if let Some(place) = place {
+            entry.leave(place);
         }
         if !entry.queue.is_empty() {
             entry.queue.retain(|queued| queued.claim.nonce != nonce);
@@ -172,7 +169,9 @@ impl Table {
         };
         entry.clean(now, None);
         let broken = !entry.holders.is_empty();
-        entry.holders.clear();
+        while !entry.holders.is_empty() {
+            entry.leave(entry.holders.len() - 1);
+        }
         entry.call_next();
         self.forget_free();
         broken
@@ -200,6 +199,13 @@ impl Table {
             ..contender_info(&held.claim, now - held.since)
         });
         held.chain(entry.queue.iter().map(|queued| contender_info(&queued.claim, now - queued.since))).collect()
+    }
+
+    /// Returns the names of this prefix that are held or waited for.
+    pub fn names(&mut self, now: Instant, prefix: &str) -> Vec<String> {
+        self.entries.values_mut().for_each(|entry| entry.clean(now, None));
+        let used = self.entries.iter().filter(|(name, entry)| name.starts_with(prefix) && !entry.is_free());
+        used.map(|(name, _)| name.to_string()).collect()
     }
 
     /// Returns the nonce of the claim that holds the name, the first of several.
@@ -232,8 +238,8 @@ fn contender_info(claim: &Claim, age: Duration) -> ContenderInfo {
 impl Entry {
     /// Removes leases that have ended and contenders that are dead. The asking claim is not dead.
     fn clean(&mut self, now: Instant, asking: Option<u64>) {
-        if self.holders.iter().any(|held| held.expires <= now) {
-            self.holders.retain(|held| held.expires > now);
+        while let Some(place) = self.holders.iter().position(|held| held.expires <= now) {
+            self.leave(place);
         }
         if !self.queue.is_empty() {
             self.queue.retain(|queued| queued.stale > now || Some(queued.claim.nonce) == asking);
@@ -249,27 +255,45 @@ impl Entry {
         self.holders.iter_mut().find(|held| held.claim.nonce == nonce)
     }
 
-    fn has_slot(&self, slot: u32) -> bool {
-        self.holders.iter().any(|held| held.slots.contains(&slot))
+    /// Adds a holder, with the slots of its permits.
+    fn hold(&mut self, mut holder: Holder) {
+        let mode = holder.claim.options.mode;
+        if let Mode::Permits { count, .. } = mode {
+            holder.slots = self.slots.take(count);
+        }
+        self.holding.add(mode);
+        self.holders.push(holder);
+    }
+
+    /// Removes the holder at this place.
+    fn leave(&mut self, place: usize) {
+        // The common case, the last one, moves nothing.
+        let last = place + 1 == self.holders.len();
+        let Some(left) = (if last { self.holders.pop() } else { Some(self.holders.remove(place)) }) else { return };
+        self.holding.remove(left.claim.options.mode);
+        if !left.slots.is_empty() {
+            self.slots.give(&left.slots);
+        }
     }
 
     /// Returns true if a claim of this mode may hold the name: at its place in the queue, or behind all.
     fn admits(&self, mode: Mode, place: Option<usize>) -> bool {
-        if self.holders.is_empty() && (self.queue.is_empty() || place == Some(0)) {
-            return true;
-        }
+        let mut ahead = self.holding;
         let before = self.queue.iter().take(place.unwrap_or(self.queue.len()));
-        let ahead = self.holders.iter().map(|held| held.claim.options.mode);
-        admit(mode, ahead.chain(before.map(|queued| queued.claim.options.mode))) == Admission::Now
+        before.for_each(|queued| ahead.add(queued.claim.options.mode));
+        ahead.admits(mode)
     }
 
-    /// Wakes the first claim of the queue, if it may hold the name now.
+    /// Wakes the first claim of the queue that may hold the name now. It wakes the next one.
     fn call_next(&self) {
-        if let Some(first) = self.queue.front()
-            && let Some(wake) = &first.wake
-            && self.admits(first.claim.options.mode, Some(0))
-        {
-            wake.notify_one();
+        let mut ahead = self.holding;
+        for queued in &self.queue {
+            let mode = queued.claim.options.mode;
+            match &queued.wake {
+                Some(wake) if ahead.admits(mode) => return wake.notify_one(),
+                _ if !ahead.admits_some() => return,
+                _ => ahead.add(mode),
+            }
         }
     }
 }

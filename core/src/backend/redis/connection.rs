@@ -49,6 +49,8 @@ pub(super) struct Conn {
     pub(super) hashes: [Option<String>; COUNT],
     /// True if messages arrive.
     pub(super) messages: bool,
+    /// What keeps locks on this server from what they promise: problem and remedy.
+    pub(super) findings: Vec<String>,
     /// True if the server reports changes of keys.
     pub(super) tracking: bool,
     tasks: Vec<tokio::task::AbortHandle>,
@@ -184,19 +186,24 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         facts(mux.clone(), push)
     );
     let facts = facts.map_err(|error| Refused::Error(of_request(&error, &name).error))?;
+    let mut findings = Vec::new();
     if let Some(policy) = facts.evicts {
         let note = format!(
             "Redis at {name} may remove a held lock when it has no memory left: its maxmemory-policy is {policy}; \
              noeviction keeps them"
         );
         link.shared.inbox.warn(&note);
+        findings.push(note);
     }
-    if !messages && !link.shared.deaf.swap(true, Ordering::Relaxed) {
+    if !messages {
         let note = format!(
             "Redis at {name} sends no messages to this user: waiting acquires ask again every 10 to 250 ms instead of \
              being woken; allow the user SUBSCRIBE and PUBLISH on dlock:c:* (ACL SETUSER … &dlock:c:* +subscribe +publish)"
         );
-        link.shared.inbox.warn(&note);
+        if !link.shared.deaf.swap(true, Ordering::Relaxed) {
+            link.shared.inbox.warn(&note);
+        }
+        findings.push(note);
     }
     let conn = Conn {
         status: Status::new(number),
@@ -205,6 +212,7 @@ async fn made(link: &Arc<Link>, number: u64, protocol: ProtocolVersion) -> Resul
         offset: AtomicI64::new(0),
         hashes: facts.hashes,
         messages,
+        findings,
         tracking: facts.tracking,
         tasks,
     };

@@ -113,11 +113,12 @@ impl Redis {
     }
 
     /// Runs a script on the keys of one lock.
-    async fn run_on(&self, script: Script, name: &str) -> Result<Answer> {
+    async fn run_on(&self, script: Script, name: &str, args: &[&[u8]]) -> Result<Answer> {
         let keys = Keys::new(name);
         let limits = self.link.limits(PATIENCE);
         let keys = |_: &request::Sent, cmd: &mut redis::Cmd| {
             keys.add_to(cmd);
+            cmd.arg(args);
         };
         Ok(self.link.run(script, limits, keys).await?)
     }
@@ -144,7 +145,7 @@ impl Backend for Redis {
 
     fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
         Box::pin(async move {
-            let answer = self.run_on(Script::Inspect, name).await?;
+            let answer = self.run_on(Script::Inspect, name, &[]).await?;
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }
@@ -154,11 +155,18 @@ impl Backend for Redis {
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let answer = self.run_on(Script::Break, name).await?;
+            let found = self.run_on(Script::Inspect, name, &[]).await?.value;
+            if let Some(error) = no_lock(&found) {
+                return Err(error);
+            }
+            // A break that arrives late or twice must not take the lock of the next owner.
+            let Some(seen) = inspect::seen(&found) else { return Ok(false) };
+            let answer = self.run_on(Script::Break, name, &[&seen.owner, &seen.grant]).await?;
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }
-            Ok(read::<i64>(answer.value)? == 1)
+            // A sending without an answer may have done it before this one.
+            Ok(read::<i64>(answer.value)? == 1 || !answer.unanswered.is_empty())
         })
     }
 
@@ -167,6 +175,14 @@ impl Backend for Redis {
             let limits = self.link.limits(PATIENCE);
             let answer = self.link.ask(limits, |_, _, _| redis::cmd("PING")).await;
             Ok(answer.map(drop)?)
+        })
+    }
+
+    /// Returns what the connection that answers has found when it was made.
+    fn diagnose(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async move {
+            let answer = self.link.ask(self.link.limits(PATIENCE), |_, _, _| redis::cmd("PING")).await?;
+            Ok(answer.conn.findings.clone())
         })
     }
 }

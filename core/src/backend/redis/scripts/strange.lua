@@ -22,3 +22,8 @@ local function other()
   end
   return nil
 end
+
+-- Returns the text that tells the owner of a key that is no string, which is Redisson's, from every other.
+local function foreign_owner()
+  return table.concat(redis.call('HKEYS', KEYS[1]), ' ')
+end
