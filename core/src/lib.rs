@@ -42,9 +42,10 @@ pub use engine::release::ReleaseOutcome;
 pub use engine::tenure::{Lease, State};
 pub use engine::{exit, shutdown};
 pub use error::{Error, Kind, Result, show};
-pub use observe::{callbacks, event};
+pub use observe::{callbacks, event, log};
 pub use runtime::cancel::Canceller;
 pub use runtime::op::Op;
+pub use timing::limits;
 
 /// The Rust blocks of the README compile and run.
 #[cfg(doctest)]
