@@ -69,9 +69,12 @@
 #define DLOCK_VERSION_PATCH 0
 
 /* Initialiser for dlock_options. */
-#define DLOCK_OPTIONS_INIT {sizeof(dlock_options), 0, -1, 0, 0, 0, 0, 1, -1, NULL, NULL}
+#define DLOCK_OPTIONS_INIT {sizeof(dlock_options), DLOCK_OPTIONS_MADE, 1, 0, -1, 0, 0, 0, 0, -1, NULL, NULL}
 /* Initialiser for dlock_capability_set. */
 #define DLOCK_CAPABILITY_SET_INIT {sizeof(dlock_capability_set), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL}
+
+// What DLOCK_OPTIONS_INIT puts behind the size: a struct without it was not made by that.
+#define DLOCK_OPTIONS_MADE 1819239275
 
 // Debug: normal lock activity.
 #define DLOCK_LOG_DEBUG 0
@@ -151,6 +154,10 @@ typedef struct {
 typedef struct {
     // sizeof(dlock_options), set by DLOCK_OPTIONS_INIT.
     size_t size;
+    // DLOCK_OPTIONS_MADE, set by DLOCK_OPTIONS_INIT and by nothing else.
+    uint32_t made;
+    // Whether the lease is renewed in the background, every ttl/3. 1, INIT, or 0.
+    int32_t auto_renew;
     // How long the backend keeps the lock with no renewal, at least 100 (etcd 2000, MySQL 1000). 0: 30 s.
     int64_t ttl_ms;
     // How long to wait for the lock in all. 0: try once; -1, INIT: for ever.
@@ -163,8 +170,6 @@ typedef struct {
     uint32_t retry_tries;
     // How many times in a row the lock may be passed on inside this process.
     uint32_t handoff;
-    // Whether the lease is renewed in the background, every ttl/3. 1, INIT, or 0.
-    int32_t auto_renew;
     // First come, first served across processes. -1, INIT: as the backend does; 1: yes, or DLOCK_UNSUPPORTED; 0.
     int32_t fair;
     // The text that proves ownership, stored as given. NULL: unique to each acquisition.

@@ -90,6 +90,11 @@ impl Error {
         }))
     }
 
+    /// A lease that was released before.
+    pub fn released() -> Self {
+        Self::new(Kind::NotHeld, "the lease was released before")
+    }
+
     /// A key, option, URL or configuration that can't be used.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)

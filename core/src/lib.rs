@@ -43,9 +43,10 @@ pub use engine::status::State;
 pub use engine::tenure::Lease;
 pub use engine::{exit, shutdown};
 pub use error::{Error, Kind, Result, show};
-pub use observe::{callbacks, event};
+pub use observe::{callbacks, event, log};
 pub use runtime::cancel::Canceller;
 pub use runtime::op::Op;
+pub use timing::limits;
 
 /// The Rust blocks of the README compile and run.
 #[cfg(doctest)]

@@ -2,6 +2,18 @@
 
 use std::time::Duration;
 
+/// The limits that all languages share.
+pub mod limits {
+    use std::time::Duration;
+
+    /// How long the close of a client waits for the release of its leases, in a language that gives it no limit.
+    pub const CLOSE: Duration = Duration::from_secs(5);
+    /// How long a cancelled acquire waits for its withdrawal.
+    pub const WITHDRAWAL: Duration = Duration::from_millis(250);
+    /// How long an orderly exit waits for releases and withdrawals.
+    pub const EXIT: Duration = Duration::from_secs(1);
+}
+
 /// The share of a ttl that is given up for clocks that run at different rates: 1 % and 2 ms.
 pub(crate) fn drift(ttl: Duration) -> Duration {
     if mutant!("no-drift") { Duration::ZERO } else { ttl / 100 + Duration::from_millis(2) }

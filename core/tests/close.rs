@@ -1,16 +1,16 @@
 //! The end of a client and of what it holds: told before it is given back, all at once, and nobody else's. Each with the
 //! deliberate defect that it is there for.
 
-use std::ops::Range;
+mod fake;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
-use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, DueLease, Grant, Released, Renewal};
 use dlock::mutant::MUTANTS;
-use dlock::runtime::BoxFuture;
-use dlock::{Claim, Client, Config, Kind, ReleaseOutcome, Result, registry, testing};
+use dlock::{Client, Kind, ReleaseOutcome, registry, testing};
+use fake::{Answer, Call, Fake};
 
 /// How many leases a client has that is closed.
 const MANY: usize = 300;
@@ -24,80 +24,22 @@ fn shows<T: std::fmt::Debug + PartialEq>(defect: &'static str, play: impl AsyncF
     assert_ne!(testing::simulate(1, Some(defect), play()), *whole, "{defect} shows");
 }
 
-/// A service that takes its time to answer a release, and notes what it is asked.
-#[derive(Debug, Default)]
-struct Slow {
-    told: AtomicUsize,
-    going: AtomicUsize,
-    /// At each release: how many were told by then, and how many releases were under way.
-    released: Mutex<Vec<(usize, usize)>>,
-}
-
-#[derive(Debug)]
-struct Pass(Arc<Slow>);
-
-struct Bid(Arc<Slow>, Claim);
-
-impl Backend for Slow {
-    fn name_of(&self, key: &str) -> Result<String> {
-        Ok(key.to_owned())
-    }
-    fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(Bid(self, claim))
-    }
-    fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
-        let since = Instant::now();
-        let kept = due.iter().map(|due| Ok(Renewal::Kept { since, ttl: due.ttl })).collect();
-        Box::pin(std::future::ready(kept))
-    }
-    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
-    }
-    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(std::future::ready(Ok(false)))
-    }
-    fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-}
-
-impl Contender for Bid {
-    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
-        let granted =
-            Attempt::Granted { grant: Arc::new(Pass(self.0.clone())), since: Instant::now(), ttl: self.1.options.ttl };
-        Box::pin(std::future::ready(Ok(granted)))
-    }
-    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-}
-
-impl Grant for Pass {
-    fn fences(&self) -> Option<Range<u64>> {
-        None
-    }
-    fn release(&self) -> BoxFuture<'_, Result<Released>> {
-        Box::pin(async {
-            let slow = &self.0;
-            let going = slow.going.fetch_add(1, Ordering::SeqCst) + 1;
-            slow.released.lock().unwrap().push((slow.told.load(Ordering::SeqCst), going));
-            clock::sleep(ANSWER).await;
-            slow.going.fetch_sub(1, Ordering::SeqCst);
-            Ok(Released::Yes)
-        })
-    }
+/// A client of a service that takes its time to answer a release.
+fn slow() -> (Client, Arc<Fake>) {
+    let (client, fake) = Fake::client();
+    fake.takes(Call::Release, ANSWER);
+    (client, fake)
 }
 
 /// How a close of many leases went: how many holders were told before the first was given back, how many were given back,
 /// whether several at a time and whether not all at once, and whether it took far less than one after the other.
 async fn closed() -> (usize, usize, bool, bool, bool) {
-    let slow = Arc::new(Slow::default());
-    let client = testing::client(Config::from_url("memory://slow").unwrap(), |_| Ok(slow.clone())).unwrap();
+    let (client, fake) = slow();
     let mut leases = Vec::new();
     for i in 0..MANY {
         let lease = client.lock(&format!("k{i}")).acquire().await.unwrap();
-        let slow = slow.clone();
-        lease.on_lost_here(move || _ = slow.told.fetch_add(1, Ordering::SeqCst));
+        let fake = fake.clone();
+        lease.on_lost_here(move || fake.note());
         leases.push(lease);
     }
     let begun = Instant::now();
@@ -107,9 +49,15 @@ async fn closed() -> (usize, usize, bool, bool, bool) {
         assert!(!lease.is_held());
         lease.release().await.unwrap();
     }
-    let released = slow.released.lock().unwrap();
-    let most = released.iter().map(|(_, going)| *going).max().unwrap();
-    (released[0].0, released.len(), most > 1, most < MANY, took < ANSWER * 30)
+    let told = fake
+        .record()
+        .iter()
+        .take_while(|asked| asked.call != Call::Release)
+        .filter(|asked| asked.call == Call::Note)
+        .count();
+    let released = fake.asked(Call::Release);
+    let most = released.iter().map(|asked| asked.under_way).max().unwrap();
+    (told, released.len(), most > 1, most < MANY, took < ANSWER * 30)
 }
 
 #[test]
@@ -122,13 +70,12 @@ fn all_are_told_and_then_given_back_at_once() {
 #[test]
 fn a_close_that_nobody_waits_for_gives_all_back() {
     testing::simulate(1, None, async {
-        let slow = Arc::new(Slow::default());
-        let client = testing::client(Config::from_url("memory://slow").unwrap(), |_| Ok(slow.clone())).unwrap();
+        let (client, fake) = slow();
         let lease = client.lock("k").acquire().await.unwrap();
         drop(client.close(Duration::from_secs(5)));
         assert_eq!(lease.check().unwrap_err().kind(), Kind::Lost);
         clock::sleep(ANSWER * 2).await;
-        assert_eq!(slow.released.lock().unwrap().len(), 1);
+        assert_eq!(fake.count(Call::Release), 1);
     });
 }
 
@@ -183,6 +130,25 @@ fn a_break_is_told_whichever_client_breaks_it() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         assert_eq!(runtime.block_on(play()), (1, true, true), "{place} and {same}");
     }
+}
+
+#[test]
+fn a_suspicion_that_comes_before_the_lease_is_followed_by_it() {
+    let play = async || {
+        let (client, fake, context) = Fake::observed();
+        fake.takes(Call::Attempt, Duration::from_millis(100));
+        fake.script(Call::Renew, [Answer::No]);
+        let suspected = async {
+            clock::sleep(Duration::from_millis(50)).await;
+            context.suspect("k");
+        };
+        let (lease, ()) = tokio::join!(client.lock("k").acquire(), suspected);
+        let (lease, granted) = (lease.unwrap(), Instant::now());
+        assert!(lease.lost().await.unwrap());
+        // The renewal that is due in any case comes after 10 s.
+        Instant::now() - granted < Duration::from_secs(1)
+    };
+    shows("client-break-misses-a-grant", play, &true);
 }
 
 #[test]

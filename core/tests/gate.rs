@@ -1,16 +1,13 @@
 //! The local queue: first in, first out, and those who leave it.
 
-#![allow(unreachable_pub, dead_code, reason = "a test binary, nothing of which is public")]
-
 mod fake;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
 use dlock::{Client, Kind, testing};
-use fake::Fake;
+use fake::{Call, Fake};
 use tempfile::TempDir;
 
 fn ms(n: u64) -> Duration {
@@ -169,7 +166,8 @@ fn a_try_waits_for_what_its_own_process_has_ended() {
     testing::simulate(6, None, async {
         let (client, fake) = Fake::client();
         let lock = client.lock("k");
-        fake.slow.store(100, Ordering::Relaxed);
+        fake.takes(Call::Withdraw, ms(100));
+        fake.takes(Call::Release, ms(100));
         for round in 0..3 {
             fake.hold("k");
             let op = lock.acquire();
@@ -209,7 +207,8 @@ fn a_try_waits_for_nothing_else() {
         };
         let holder = lock.acquire().await.unwrap();
         assert_eq!(tried().await, Duration::ZERO, "held");
-        fake.slow.store(60_000, Ordering::Relaxed);
+        fake.takes(Call::Withdraw, ms(60_000));
+        fake.takes(Call::Release, ms(60_000));
         drop(holder);
         let limited = tried().await;
         assert!((ms(250)..=ms(252)).contains(&limited), "{limited:?}");
@@ -241,7 +240,7 @@ fn all_whose_time_is_up_share_one_look() {
                 assert_eq!(error.kind(), Kind::Timeout);
                 assert!(error.message().ends_with("held by process 4711"), "{error}");
             }
-            assert_eq!(fake.looks.load(Ordering::Relaxed), looks);
+            assert_eq!(fake.count(Call::Contenders), looks);
         }
     });
 }

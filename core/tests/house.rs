@@ -20,7 +20,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("net", &["config", "runtime", "timing"]),
     ("observe", &["runtime"]),
     ("config", &[]),
-    ("runtime", &[]),
+    ("runtime", &["timing"]),
     ("timing", &[]),
     ("testing", &["api", "drivers", "contract", "config", "runtime", "mutant"]),
     ("clock", &[]),

@@ -1,14 +1,12 @@
 //! A running call: awaited, waited for, watched by a callback, cancelled, dropped, panicking.
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod fake;
+
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, DueLease, Renewal, RetryHint};
-use dlock::runtime::BoxFuture;
-use dlock::{Claim, Client, Config, Kind, Op, Result, testing};
+use dlock::{Client, Kind, Op, testing};
+use fake::{Answer, Call, Fake};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -150,102 +148,31 @@ fn maps_results() {
     drop(lease);
 }
 
-/// A backend that panics in whatever it is asked.
-#[derive(Debug)]
-struct Bad;
-
-impl Backend for Bad {
-    fn name_of(&self, key: &str) -> Result<String> {
-        Ok(key.to_owned())
-    }
-    fn contend(self: Arc<Self>, _: Claim) -> Box<dyn Contender> {
-        Box::new(Self)
-    }
-    fn renew<'a>(&'a self, _: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
-        unreachable!()
-    }
-    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
-        Box::pin(async { panic!("no contenders") })
-    }
-    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(std::future::pending())
-    }
-    fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        panic!("no ping")
-    }
-}
-
-impl Contender for Bad {
-    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
-        Box::pin(async { panic!("no attempt") })
-    }
-    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
 #[test]
 fn a_panic_is_an_error_of_its_call() {
-    let config = Config::from_url("memory://bad").unwrap();
-    let client = testing::client(config, |_| Ok(Arc::new(Bad))).unwrap();
+    let (client, fake) = Fake::client();
+    fake.script_all(Answer::Panic { at_once: false });
+    fake.script(Call::Withdraw, [Answer::Yes]);
+    fake.script(Call::Ping, [Answer::Panic { at_once: true }]);
     for _ in 0..2 {
         let error = client.lock("k").acquire().wait().unwrap_err();
         assert_eq!(error.kind(), Kind::Internal);
-        assert!(error.to_string().contains("no attempt"), "{error}");
+        assert!(error.to_string().contains("no Attempt"), "{error}");
     }
     assert_eq!(client.contenders("k").wait().unwrap_err().kind(), Kind::Internal);
     assert_eq!(client.ping().wait().unwrap_err().kind(), Kind::Internal);
 }
 
 /// A backend that never answers, whose contender can't withdraw either.
-struct Mute(Arc<AtomicBool>);
-
-impl fmt::Debug for Mute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mute")
-    }
-}
-
-impl Backend for Mute {
-    fn name_of(&self, key: &str) -> Result<String> {
-        Ok(key.to_owned())
-    }
-    fn contend(self: Arc<Self>, _: Claim) -> Box<dyn Contender> {
-        Box::new(Self(self.0.clone()))
-    }
-    fn renew<'a>(&'a self, _: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
-        unreachable!()
-    }
-    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
-        Box::pin(std::future::pending())
-    }
-    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(std::future::pending())
-    }
-    fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-impl Contender for Mute {
-    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
-        if self.0.load(Ordering::Relaxed) {
-            return Box::pin(std::future::pending());
-        }
-        Box::pin(async { Ok(Attempt::Busy(RetryHint { after: ms(1_000), on: None })) })
-    }
-    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(std::future::pending())
-    }
-}
-
 #[test]
 fn answers_in_time_whatever_the_backend_does() {
     for in_attempt in [false, true] {
         testing::simulate(1, None, async {
-            let config = Config::from_url("memory://mute").unwrap();
-            let backend = Mute(Arc::new(AtomicBool::new(in_attempt)));
-            let client = testing::client(config, |_| Ok(Arc::new(backend))).unwrap();
+            let (client, fake) = Fake::client();
+            fake.script_all(Answer::Never);
+            if !in_attempt {
+                fake.script(Call::Attempt, [Answer::No]);
+            }
             let begun = tokio::time::Instant::now();
             let error = client.lock("deadline").wait(ms(300)).acquire().await.unwrap_err();
             // Only what somebody said is told: no word of a lock that is busy from a backend that never answered.

@@ -1,15 +1,12 @@
 //! A server that is down: everybody who waits in this process is told at the same time, and nobody for nothing.
 
-#![allow(unreachable_pub, dead_code, reason = "a test binary, nothing of which is public")]
-
 mod fake;
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dlock::clock::{self, Instant};
 use dlock::{Client, Kind, Lease, Result, testing};
-use fake::Fake;
+use fake::{Call, Fake};
 use tokio::task::JoinHandle;
 
 fn ms(n: u64) -> Duration {
@@ -106,13 +103,13 @@ fn silence_is_no_outage() {
         let waiting = begin(&client, "k");
         clock::sleep(ms(60_000)).await;
         assert!(!waiting.is_finished());
-        assert_eq!(fake.pings.load(Ordering::Relaxed), 0, "nothing has failed");
+        assert_eq!(fake.count(Call::Ping), 0, "nothing has failed");
         fake.set_down(true);
         assert_eq!(client.lock("other").try_acquire().await.unwrap_err().kind(), Kind::Backend);
         fake.set_down(false);
         clock::sleep(ms(60_000)).await;
         assert!(!waiting.is_finished(), "one failure is no outage");
-        let pings = fake.pings.load(Ordering::Relaxed);
+        let pings = fake.count(Call::Ping);
         assert!((1..10).contains(&pings), "{pings} pings, until the first answer");
         holder.release().await.unwrap();
         waiting.await.unwrap().0.unwrap();

@@ -1,84 +1,21 @@
 //! A backend that never answers: every call comes back all the same.
 
-use std::sync::Arc;
+mod fake;
+
 use std::time::Duration;
 
 use dlock::clock::Instant;
-use dlock::contract::{Attempt, Backend, Contender, ContenderInfo, Context, DueLease, Grant, Released, Renewal};
-use dlock::runtime::BoxFuture;
-use dlock::{Claim, Client, Config, Kind, ReleaseOutcome, Result};
+use dlock::{Client, Kind, ReleaseOutcome};
+use fake::{Answer, Call, Fake};
 
-/// Grants, if it is told to, and answers nothing else.
-#[derive(Debug)]
-struct Mute {
-    grants: bool,
-}
-
-struct Asking {
-    grants: bool,
-    ttl: Duration,
-}
-
-#[derive(Debug)]
-struct Granted;
-
-fn never<'a, T: Send + 'a>() -> BoxFuture<'a, T> {
-    Box::pin(std::future::pending())
-}
-
-impl Backend for Mute {
-    fn name_of(&self, key: &str) -> Result<String> {
-        Ok(key.to_owned())
-    }
-
-    fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {
-        Box::new(Asking { grants: self.grants, ttl: claim.options.ttl })
-    }
-
-    fn renew<'a>(&'a self, _: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
-        never()
-    }
-
-    fn contenders<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>> {
-        never()
-    }
-
-    fn break_lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
-        never()
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        never()
-    }
-}
-
-impl Contender for Asking {
-    fn attempt(&mut self, _: Duration) -> BoxFuture<'_, Result<Attempt>> {
-        if !self.grants {
-            return never();
-        }
-        let (since, ttl) = (Instant::now(), self.ttl);
-        Box::pin(async move { Ok(Attempt::Granted { grant: Arc::new(Granted), since, ttl }) })
-    }
-
-    fn withdraw(&mut self) -> BoxFuture<'_, Result<()>> {
-        never()
-    }
-}
-
-impl Grant for Granted {
-    fn fences(&self) -> Option<std::ops::Range<u64>> {
-        None
-    }
-
-    fn release(&self) -> BoxFuture<'_, Result<Released>> {
-        never()
-    }
-}
-
+/// A client of a backend that grants, if it is told to, and answers nothing else.
 fn client(grants: bool) -> Client {
-    let make = move |_: Context| -> Result<Arc<dyn Backend>> { Ok(Arc::new(Mute { grants })) };
-    dlock::testing::client(Config::from_url("memory://mute").unwrap(), make).unwrap()
+    let (client, fake) = Fake::client();
+    fake.script_all(Answer::Never);
+    if grants {
+        fake.script(Call::Attempt, [Answer::Yes]);
+    }
+    client
 }
 
 /// Awaits a call that must fail with this kind, and within this time.

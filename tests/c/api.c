@@ -211,6 +211,12 @@ static void arguments(dlock_client *client)
         if (sizes[i] != sizeof can)
             CHECK(dlock_capabilities(client, &can, &err) == DLOCK_INVALID && can.fence == 42);
     }
+    memset(&options, 0, sizeof options);
+    refused(client, &options, "DLOCK_OPTIONS_INIT");
+    options.size = sizeof options; /* as by designators */
+    options.wait_ms = -1;
+    options.auto_renew = 1;
+    refused(client, &options, "DLOCK_OPTIONS_INIT");
 #define REFUSED(member, value, text) \
     options = plain;                 \
     options.member = value;          \

@@ -2,13 +2,14 @@
 
 use std::ffi::{CString, c_char};
 use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use dlock::runtime::Wake;
 use dlock::{Kind, ReleaseOutcome};
 use once_cell::race::OnceBox;
 
 use super::error::{Error, Status};
-use super::lost_fd::LostFd;
 use super::{Handled, c_text, catch_panic, get, guard, limit, millis, remove, time};
 use crate::handle::{self, Table};
 
@@ -17,7 +18,8 @@ pub struct Lease {
     pub(crate) lease: dlock::Lease,
     token: OnceBox<CString>,
     key: OnceBox<CString>,
-    pub(crate) lost: OnceBox<LostFd>,
+    /// Readable when it is lost. Closed with this: the hook of the loss has only a weak reference.
+    pub(crate) lost: OnceBox<Arc<Wake>>,
 }
 
 impl Handled for Lease {

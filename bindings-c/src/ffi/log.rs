@@ -5,9 +5,9 @@ use std::ptr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use dlock::event::{Event, EventKind, subscribe};
+use dlock::event::{Event, subscribe};
+use dlock::log::{Level, Line};
 use dlock::runtime::PerProcess;
-use dlock::show;
 
 use super::error::Status;
 use super::{User, c_text, catch_panic, guard};
@@ -18,6 +18,11 @@ pub const DLOCK_LOG_DEBUG: i32 = 0;
 pub const DLOCK_LOG_INFO: i32 = 1;
 /// Warning: needs attention.
 pub const DLOCK_LOG_WARN: i32 = 2;
+
+const _: () = {
+    let same = DLOCK_LOG_DEBUG == Level::Debug as i32 && DLOCK_LOG_INFO == Level::Info as i32;
+    assert!(same && DLOCK_LOG_WARN == Level::Warn as i32, "the core's levels");
+};
 
 /// Receives one log line; the string is valid only during the call.
 pub type Logger = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
@@ -45,25 +50,7 @@ pub extern "C-unwind" fn dlock_set_log(callback: Logger, user: *mut c_void) -> S
 
 fn tell(event: &Event) {
     let Some(log) = LOG.load_full() else { return };
-    let (level, text) = line(event);
+    let line = Line::from(event);
     // SAFETY: the caller passed a function that takes these.
-    unsafe { (log.0)(log.1.pointer(), level, c_text(text).as_ptr()) };
-}
-
-fn line(event: &Event) -> (i32, String) {
-    let (level, what) = match &event.kind {
-        EventKind::Waiting => (DLOCK_LOG_DEBUG, "busy, waiting".to_owned()),
-        EventKind::Granted { wait } => (DLOCK_LOG_DEBUG, format!("granted after {wait:?}")),
-        EventKind::TimedOut { wait } => (DLOCK_LOG_INFO, format!("not obtained within {wait:?}")),
-        EventKind::Renewed => (DLOCK_LOG_DEBUG, "renewed".to_owned()),
-        EventKind::RenewalFailed { error } => (DLOCK_LOG_WARN, format!("not renewed, trying again: {error}")),
-        EventKind::Lost { held } => (DLOCK_LOG_WARN, format!("lost after {held:?}")),
-        EventKind::Unconfirmed => (DLOCK_LOG_WARN, "released, but not confirmed; it ends by its ttl".to_owned()),
-        EventKind::Released { held } => (DLOCK_LOG_DEBUG, format!("released after {held:?}")),
-        EventKind::Panicked { text } => (DLOCK_LOG_WARN, format!("code that was called panicked: {text}")),
-        EventKind::Ignored { note } => return (DLOCK_LOG_DEBUG, note.clone()),
-        EventKind::Warning { note } => return (DLOCK_LOG_WARN, format!("{}: {note}", event.backend)),
-        other => (DLOCK_LOG_INFO, format!("{other:?}")),
-    };
-    (level, format!("{} on {}: {what}", show(&event.key), event.backend))
+    unsafe { (log.0)(log.1.pointer(), line.level as i32, c_text(line.text).as_ptr()) };
 }

@@ -1,10 +1,12 @@
 //! How the loss of a lease is told: by a descriptor, or by a call.
 
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+
+use dlock::runtime::Wake;
 
 use super::error::{Error, Status};
 use super::lease::Lease;
-use super::lost_fd::LostFd;
 use super::{User, catch_panic, get, guard};
 
 /// Called once when a lease is lost.
@@ -39,10 +41,11 @@ pub extern "C-unwind" fn dlock_lease_lost_fd(lease: *mut Lease) -> c_int {
     catch_panic(-1, || {
         let Ok(lease) = get(lease) else { return -1 };
         let made = lease.lost.get_or_try_init(|| {
-            let made = LostFd::new()?;
-            lease.lease.on_lost_here(made.signal());
+            let made = Arc::new(Wake::new()?);
+            let wake = Arc::downgrade(&made);
+            lease.lease.on_lost_here(move || wake.upgrade().iter().for_each(|wake| wake.ring()));
             Ok::<_, std::io::Error>(Box::new(made))
         });
-        made.map_or(-1, |made| made.number())
+        made.map_or(-1, |made| made.descriptor())
     })
 }

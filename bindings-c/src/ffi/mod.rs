@@ -13,7 +13,6 @@ pub mod lease;
 pub mod list;
 pub mod log;
 pub mod lost;
-mod lost_fd;
 pub mod options;
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -22,6 +21,7 @@ use std::ptr;
 use std::time::Duration;
 
 use dlock::Result;
+use dlock::options::Unit;
 
 use crate::cancel;
 use crate::handle::{Table, Used};
@@ -160,9 +160,7 @@ pub(crate) fn c_text(text: impl Into<Vec<u8>>) -> CString {
 
 /// So many milliseconds.
 pub(crate) fn time(what: &str, ms: i64) -> Result<Duration> {
-    u64::try_from(ms)
-        .map(Duration::from_millis)
-        .map_err(|_| dlock::Error::invalid(format!("{what} of {ms} is not a time: use 0 or more milliseconds")))
+    u64::try_from(ms).map(Duration::from_millis).map_err(|_| Unit::Millis.no_duration(what, ms))
 }
 
 /// So many milliseconds, or without end: -1.

@@ -3,10 +3,14 @@
 use std::ffi::c_char;
 use std::ptr;
 
+use dlock::options::{OPTIONS, OptionKind, OptionValue};
 use dlock::{Lock, Result};
 
 use super::client::Client;
-use super::{get, known_size, optional_text, text, time};
+use super::{get, known_size, text, time};
+
+/// What DLOCK_OPTIONS_INIT puts behind the size: a struct without it was not made by that.
+pub const DLOCK_OPTIONS_MADE: u32 = 0x6c6f_636b;
 
 /// The options of an acquire. Begin with DLOCK_OPTIONS_INIT and change what shall differ.
 #[repr(C)]
@@ -14,6 +18,10 @@ use super::{get, known_size, optional_text, text, time};
 pub struct Options {
     /// sizeof(dlock_options), set by DLOCK_OPTIONS_INIT.
     pub size: usize,
+    /// DLOCK_OPTIONS_MADE, set by DLOCK_OPTIONS_INIT and by nothing else.
+    pub made: u32,
+    /// Whether the lease is renewed in the background, every ttl/3. 1, INIT, or 0.
+    pub auto_renew: i32,
     /// How long the backend keeps the lock with no renewal, at least 100 (etcd 2000, MySQL 1000). 0: 30 s.
     pub ttl_ms: i64,
     /// How long to wait for the lock in all. 0: try once; -1, INIT: for ever.
@@ -26,8 +34,6 @@ pub struct Options {
     pub retry_tries: u32,
     /// How many times in a row the lock may be passed on inside this process.
     pub handoff: u32,
-    /// Whether the lease is renewed in the background, every ttl/3. 1, INIT, or 0.
-    pub auto_renew: i32,
     /// First come, first served across processes. -1, INIT: as the backend does; 1: yes, or DLOCK_UNSUPPORTED; 0.
     pub fair: i32,
     /// The text that proves ownership, stored as given. NULL: unique to each acquisition.
@@ -39,13 +45,14 @@ pub struct Options {
 /// DLOCK_OPTIONS_INIT.
 const INIT: Options = Options {
     size: size_of::<Options>(),
+    made: DLOCK_OPTIONS_MADE,
+    auto_renew: 1,
     ttl_ms: 0,
     wait_ms: -1,
     max_hold_ms: 0,
     retry_delay_ms: 0,
     retry_tries: 0,
     handoff: 0,
-    auto_renew: 1,
     fair: -1,
     token: ptr::null(),
     label: ptr::null(),
@@ -60,58 +67,102 @@ unsafe fn read(given: *const Options) -> Result<Options> {
     if given.is_null() {
         return Ok(options);
     }
-    // SAFETY: not NULL, so it points to at least the first member, and to as many bytes as that says.
+    // SAFETY: not NULL, so it points to at least the first two members, and to as many bytes as the first says.
     unsafe {
-        let size = given.cast::<usize>().read();
+        if (&raw const (*given).made).read() != DLOCK_OPTIONS_MADE {
+            return Err(dlock::Error::invalid(
+                "the dlock_options were not made by DLOCK_OPTIONS_INIT but zeroed, or filled by designators alone: begin \
+                 with dlock_options options = DLOCK_OPTIONS_INIT, and set what shall differ",
+            ));
+        }
+        let size = (&raw const (*given).size).read();
         known_size("dlock_options", size, SIZES)?;
         ptr::copy_nonoverlapping(given.cast::<u8>(), (&raw mut options).cast(), size);
     }
     Ok(options)
 }
 
-fn flag(what: &str, value: i32) -> Result<bool> {
-    match value {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(dlock::Error::invalid(format!("{what} of {value} is neither 0 nor 1"))),
+/// The value of an option: a member of the struct, with its name there.
+#[derive(Clone, Copy, PartialEq)]
+enum Member {
+    Time(&'static str, i64),
+    Flag(&'static str, i32),
+    Text(&'static str, *const c_char),
+    Count(u32),
+    /// `retry_tries` and `retry_delay_ms`.
+    Retry(u32, i64),
+}
+
+impl Options {
+    /// The member of each option, in the order of the core's table.
+    const fn members(&self) -> [(&'static str, Member); OPTIONS.len()] {
+        [
+            ("ttl", Member::Time("ttl_ms", self.ttl_ms)),
+            ("wait", Member::Time("wait_ms", self.wait_ms)),
+            ("retry", Member::Retry(self.retry_tries, self.retry_delay_ms)),
+            ("auto_renew", Member::Flag("auto_renew", self.auto_renew)),
+            ("max_hold", Member::Time("max_hold_ms", self.max_hold_ms)),
+            ("token", Member::Text("token", self.token)),
+            ("label", Member::Text("label", self.label)),
+            ("fair", Member::Flag("fair", self.fair)),
+            ("handoff", Member::Count(self.handoff)),
+        ]
     }
 }
 
-/// The lock that key and options describe.
+const _: () = {
+    let (members, mut at) = (INIT.members(), 0);
+    while at < OPTIONS.len() {
+        let (option, member) = members[at];
+        assert!(same(option, OPTIONS[at].name), "a member for every option, in the order of the table");
+        assert!(matches!(
+            (OPTIONS[at].kind, member),
+            (OptionKind::Time, Member::Time(..))
+                | (OptionKind::Flag, Member::Flag(..))
+                | (OptionKind::Text, Member::Text(..))
+                | (OptionKind::Count, Member::Count(_))
+                | (OptionKind::Retry, Member::Retry(..))
+        ));
+        at += 1;
+    }
+};
+
+const fn same(one: &str, two: &str) -> bool {
+    let (one, two, mut at) = (one.as_bytes(), two.as_bytes(), 0);
+    while at < one.len() && at < two.len() && one[at] == two[at] {
+        at += 1;
+    }
+    at == one.len() && at == two.len()
+}
+
+impl Member {
+    /// The value. The texts are the caller's.
+    unsafe fn value<'a>(self) -> Result<OptionValue<'a>> {
+        Ok(match self {
+            Self::Time(name, ms) => OptionValue::Time(time(name, ms)?),
+            Self::Flag(_, flag @ 0..=1) => OptionValue::Flag(flag == 1),
+            Self::Flag(name, flag) => {
+                return Err(dlock::Error::invalid(format!("{name} of {flag} is neither 0 nor 1")));
+            }
+            // SAFETY: as the caller promises.
+            Self::Text(name, given) => OptionValue::Text(unsafe { text(name, given) }?),
+            Self::Count(count) => OptionValue::Count(count),
+            Self::Retry(tries, delay) => OptionValue::Retry((tries, time("retry_delay_ms", delay)?)),
+        })
+    }
+}
+
+/// The lock that key and options describe. A member that is as INIT says leaves the option as it is.
 pub(crate) unsafe fn lock(client: *mut Client, key: *const c_char, options: *const Options) -> Result<Lock> {
     let client = get(client)?;
     // SAFETY: as the caller promises.
-    let (key, options) = unsafe { (text("key", key)?, read(options)?) };
+    let (key, given) = unsafe { (text("key", key)?, read(options)?) };
     let mut lock = client.0.lock(key);
-    if options.ttl_ms != 0 {
-        lock = lock.ttl(time("ttl_ms", options.ttl_ms)?);
-    }
-    if options.wait_ms != -1 {
-        lock = lock.wait(time("wait_ms", options.wait_ms)?);
-    }
-    if options.max_hold_ms != 0 {
-        lock = lock.max_hold(time("max_hold_ms", options.max_hold_ms)?);
-    }
-    // A delay without tries is for the core to refuse.
-    if (options.retry_tries, options.retry_delay_ms) != (0, 0) {
-        lock = lock.retry((options.retry_tries, time("retry_delay_ms", options.retry_delay_ms)?));
-    }
-    if options.handoff != 0 {
-        lock = lock.handoff(options.handoff);
-    }
-    if !flag("auto_renew", options.auto_renew)? {
-        lock = lock.auto_renew(false);
-    }
-    if options.fair != -1 {
-        lock = lock.fair(flag("fair", options.fair)?);
-    }
-    // SAFETY: as above, for the texts the options point to.
-    let (token, label) = unsafe { (optional_text("token", options.token)?, optional_text("label", options.label)?) };
-    if let Some(token) = token {
-        lock = lock.token(token);
-    }
-    if let Some(label) = label {
-        lock = lock.label(label);
+    for ((option, (_, given)), (_, plain)) in OPTIONS.iter().zip(given.members()).zip(const { INIT.members() }) {
+        if given != plain {
+            // SAFETY: as above, for the texts the options point to.
+            lock = lock.set(option, unsafe { given.value() }?);
+        }
     }
     Ok(lock)
 }

@@ -23,16 +23,6 @@ pub struct Lock {
     resource: OnceLock<Arc<Resource>>,
 }
 
-macro_rules! options {
-    ($($(#[$doc:meta])* $name:ident: $kind:ty => $value:expr;)*) => {
-        $($(#[$doc])*
-        #[must_use]
-        pub fn $name(self, $name: $kind) -> Self {
-            self.with(|options| options.$name = $value)
-        })*
-    };
-}
-
 impl Client {
     /// A lock on this key. No I/O; a key that can't be used is reported by [`Lock::check`] and by the first acquire.
     pub fn lock(&self, key: &str) -> Lock {
@@ -51,27 +41,10 @@ impl Lock {
         lock
     }
 
-    options! {
-        /// How long the backend keeps the lock with no renewal. Default 30 s.
-        ttl: Duration => ttl;
-        /// How long to wait for the lock in all; zero: try once. Default: for ever.
-        wait: Duration => Some(wait);
-        /// Instead of waiting: at most so many attempts, so far apart.
-        retry: (u32, Duration) => Some(retry);
-        /// Whether the watchdog renews the lease, every ttl/3. Default true.
-        auto_renew: bool => auto_renew;
-        /// After this long the lease is lost and deleted at the backend. Default: no limit.
-        max_hold: Duration => Some(max_hold);
-        /// The text that proves ownership, stored as given. Default: unique to each acquisition.
-        token: &str => Some(token.into());
-        /// Free text shown by [`Client::contenders`].
-        label: &str => Some(label.into());
-        /// First come, first served across processes. Default: as the backend does.
-        fair: bool => Some(fair);
-        /// Exclusive, shared, or permits of a limit: see [`Mode`]. Default: exclusive.
-        mode: Mode => mode;
-        /// How many times in a row the lock may be passed on inside this process. Default 0.
-        handoff: u32 => handoff;
+    /// Exclusive, shared, or permits of a limit: see [`Mode`]. Default: exclusive.
+    #[must_use]
+    pub fn mode(self, mode: Mode) -> Self {
+        self.with(|options| options.mode = mode)
     }
 
     /// The user's key.
@@ -150,7 +123,7 @@ impl Lock {
         holder.is_held().then(|| holder.user_data.load(Ordering::Acquire))
     }
 
-    fn with(mut self, change: impl FnOnce(&mut AcquireOptions)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut AcquireOptions)) -> Self {
         change(Arc::make_mut(&mut self.options));
         self.leave();
         self

@@ -1,13 +1,162 @@
-//! The options of an acquire: their names, and what of them can be refused without asking a backend.
+//! The options of an acquire: one table of them, by which the bindings read them, and what of them can be refused without
+//! asking a backend.
 
+use std::fmt::{self, Display};
 use std::time::Duration;
 
+use super::lock::Lock;
 use crate::config::hint;
 use crate::contract::{AcquireOptions, Capabilities, Mode};
 use crate::drivers::unsupported;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, show};
 
-/// The options that every language has. Node writes them in camelCase.
+/// An option of an acquire that every language has.
+pub struct AcquireOption {
+    /// The name. Node writes it in camelCase, see [`Camel`].
+    pub name: &'static str,
+    /// What the option does, in a line.
+    pub doc: &'static str,
+    /// The kind of its value.
+    pub kind: OptionKind,
+    set: fn(&mut AcquireOptions, OptionValue<'_>),
+    get: fn(&AcquireOptions) -> Option<OptionValue<'_>>,
+}
+
+/// The kinds of values of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionKind {
+    /// A time.
+    Time,
+    /// Yes or no.
+    Flag,
+    /// Text.
+    Text,
+    /// A whole number.
+    Count,
+    /// A number of tries and the time from one to the next.
+    Retry,
+}
+
+impl OptionKind {
+    /// The name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Flag => "flag",
+            Self::Text => "text",
+            Self::Count => "count",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// The value of an option.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OptionValue<'a> {
+    /// Of [`OptionKind::Time`].
+    Time(Duration),
+    /// Of [`OptionKind::Flag`].
+    Flag(bool),
+    /// Of [`OptionKind::Text`].
+    Text(&'a str),
+    /// Of [`OptionKind::Count`].
+    Count(u32),
+    /// Of [`OptionKind::Retry`].
+    Retry((u32, Duration)),
+}
+
+/// What a complaint calls the two values of [`OptionKind::Retry`].
+pub const RETRY: [&str; 2] = ["retry: tries", "retry: delay"];
+
+impl AcquireOption {
+    /// The value that these options have. `None`: none, which is the default where there can be none.
+    pub fn value<'a>(&self, options: &'a AcquireOptions) -> Option<OptionValue<'a>> {
+        (self.get)(options)
+    }
+}
+
+/// The option of this name.
+pub fn find(name: &str) -> Option<&'static AcquireOption> {
+    OPTIONS.iter().find(|option| option.name == name)
+}
+
+impl Lock {
+    /// Sets an option to a value of its kind, as a binding has read it.
+    #[must_use]
+    pub fn set(self, option: &AcquireOption, value: OptionValue<'_>) -> Self {
+        self.with(|options| (option.set)(options, value))
+    }
+}
+
+/// The value of a field of the options, as an `OptionValue` of this kind.
+macro_rules! value {
+    (Text, $field:expr) => {
+        $field.as_deref()
+    };
+    ($kind:ident, $field:expr) => {
+        Option::from($field)
+    };
+}
+
+/// Makes of each row: its entry in the table, its setter of [`Lock`], and the check of its limits. A row is a name, the
+/// kind and the Rust type of its value, what it sets the field of its name to, and its limits.
+macro_rules! options {
+    ($(#[doc = $doc:literal] $name:ident: $kind:ident($type:ty) = $value:expr, $limits:path;)*) => {
+        /// The options that every language has.
+        pub const OPTIONS: &[AcquireOption] = &[$(AcquireOption {
+            name: stringify!($name),
+            doc: $doc.trim_ascii_start(),
+            kind: OptionKind::$kind,
+            set: |options, value| {
+                match value {
+                    OptionValue::$kind($name) => options.$name = $value,
+                    other => unreachable!("{other:?} is of another kind than {}", stringify!($name)),
+                }
+            },
+            get: |options| value!($kind, options.$name).map(OptionValue::$kind),
+        }),*];
+
+        impl Lock {
+            $(#[doc = $doc]
+            #[must_use]
+            pub fn $name(self, $name: $type) -> Self {
+                self.with(|options| options.$name = $value)
+            })*
+        }
+
+        impl AcquireOptions {
+            fn check_values(&self, at: &Place<'_>) -> Result<()> {
+                $(if let Some(value) = value!($kind, self.$name) {
+                    $limits(stringify!($name), value, at)?;
+                })*
+                Ok(())
+            }
+        }
+    };
+}
+
+options! {
+    /// How long the backend keeps the lock with no renewal. Default 30 s.
+    ttl: Time(Duration) = ttl, limit_ttl;
+    /// How long to wait for the lock in all; zero: try once. Default: for ever.
+    wait: Time(Duration) = Some(wait), limit_wait;
+    /// Instead of waiting: at most so many attempts, so far apart.
+    retry: Retry((u32, Duration)) = Some(retry), limit_retry;
+    /// Whether the watchdog renews the lease, every ttl/3. Default true.
+    auto_renew: Flag(bool) = auto_renew, no_limit;
+    /// After this long the lease is lost and deleted at the backend. Default: no limit.
+    max_hold: Time(Duration) = Some(max_hold), limit_hold;
+    /// The text that proves ownership, stored as given. Default: unique to each acquisition.
+    token: Text(&str) = Some(token.into()), limit_token;
+    /// Free text that `contenders` shows. Default: none.
+    label: Text(&str) = Some(label.into()), limit_label;
+    /// First come, first served across processes. Default: as the backend does.
+    fair: Flag(bool) = Some(fair), limit_fair;
+    /// How many times in a row the lock may be passed on inside this process. Default 0.
+    handoff: Count(u32) = handoff, limit_handoff;
+}
+
+/// The names of the options.
 pub const NAMES: [&str; 9] = ["ttl", "wait", "retry", "auto_renew", "max_hold", "token", "label", "fair", "handoff"];
 
 /// What users type who know other locks or an earlier release, and the option that does it here.
@@ -25,8 +174,14 @@ const ALIASES: [(&str, &str); 11] = [
     ("retries", "retry"),
 ];
 
-/// The end of a message about an option that doesn't exist: ` (did you mean …?)`, with the name as it is in `known`, the
-/// options of the caller's language. Empty if no name is near.
+/// The error of an option that doesn't exist: it names the one that was probably meant, and those that `known`, the options
+/// of the caller's language, lists.
+pub fn unknown(name: &str, known: &[&str]) -> Error {
+    let (shown, hint, known) = (show(name), did_you_mean(name, known), known.join(", "));
+    Error::invalid(format!("the option {shown} doesn't exist{hint}; there are: {known}"))
+}
+
+/// ` (did you mean …?)`, with the name as it is in `known`. Empty if no name is near.
 pub fn did_you_mean(name: &str, known: &[&str]) -> String {
     let alias = ALIASES.iter().find(|(alias, _)| folded(alias) == folded(name));
     let meant = alias.and_then(|(_, meant)| known.iter().find(|known| folded(known) == folded(meant)));
@@ -36,6 +191,93 @@ pub fn did_you_mean(name: &str, known: &[&str]) -> String {
 /// A name without what the languages' styles make of it.
 fn folded(name: &str) -> String {
     name.chars().filter(|sign| *sign != '_').flat_map(char::to_lowercase).collect()
+}
+
+/// A name in camelCase.
+#[derive(Clone, Copy, Debug)]
+pub struct Camel<'a>(pub &'a str);
+
+impl Display for Camel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.0.split('_');
+        f.write_str(words.next().unwrap_or_default())?;
+        words.try_for_each(|word| {
+            let (first, rest) = word.split_at(word.len().min(1));
+            write!(f, "{}{rest}", first.to_ascii_uppercase())
+        })
+    }
+}
+
+/// The unit in which a language counts time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Millis,
+}
+
+impl Unit {
+    fn per_second(self) -> f64 {
+        match self {
+            Self::Seconds => 1.0,
+            Self::Millis => 1000.0,
+        }
+    }
+
+    /// Reads a number of the unit.
+    ///
+    /// # Errors
+    /// `Invalid` for a number that is no duration. `name` is what the error calls it.
+    pub fn duration(self, name: impl Display, number: f64) -> Result<Duration> {
+        if number.is_nan() || number < 0.0 {
+            return Err(self.no_duration(name, number));
+        }
+        Duration::try_from_secs_f64(number / self.per_second()).map_err(|_| {
+            let (unit, days) = (self.symbol(), LONGEST.as_secs() / 86_400);
+            Error::invalid(format!("{name} of {number} {unit} is too long: use at most {days} days, or leave it out"))
+        })
+    }
+
+    /// Writes a duration as a number of the unit; infinity for [`Duration::MAX`].
+    pub fn number(self, duration: Duration) -> f64 {
+        match duration {
+            Duration::MAX => f64::INFINITY,
+            duration => duration.as_secs_f64() * self.per_second(),
+        }
+    }
+
+    /// The error of a number that is no duration.
+    pub fn no_duration(self, name: impl Display, number: impl Display) -> Error {
+        let word = if self == Self::Seconds { "seconds" } else { "milliseconds" };
+        Error::invalid(format!("{name} of {number} {} is not a duration: use 0 or more {word}", self.symbol()))
+    }
+
+    fn symbol(self) -> &'static str {
+        if self == Self::Seconds { "s" } else { "ms" }
+    }
+}
+
+/// Reads a whole number of a language that has only floating-point ones.
+///
+/// # Errors
+/// As [`no_count`].
+pub fn count(name: impl Display, number: f64) -> Result<u32> {
+    if number.fract() != 0.0 || !(0.0..=f64::from(u32::MAX)).contains(&number) {
+        return Err(no_count(name, number));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    Ok(number as u32)
+}
+
+/// The error of a value that is no whole number, or is out of range.
+pub fn no_count(name: impl Display, number: impl Display) -> Error {
+    Error::invalid(format!("{name} of {number} is out of range: use a whole number from 0 to {}", u32::MAX))
+}
+
+/// The error of text of a language whose texts may have halves of characters.
+pub fn no_unicode(name: impl Display, shown: impl Display) -> Error {
+    Error::invalid(format!("{name} {shown} is not valid Unicode: it has lone surrogates"))
 }
 
 /// The longest ttl, hold or wait that is taken for meant.
@@ -51,47 +293,17 @@ pub(crate) const PERMITS_LIMIT: u32 = 1_000_000;
 /// How every token begins that isn't the user's.
 const OURS: &str = "dlock:";
 
+/// The backend that is to keep the options.
+struct Place<'a> {
+    backend: &'a str,
+    capabilities: &'a Capabilities,
+}
+
 impl AcquireOptions {
     /// Checks everything that needs no backend's answer.
     pub(crate) fn check(&self, backend: &str, capabilities: &Capabilities) -> Result<()> {
         check_key(&self.key)?;
-        check_ttl(self.ttl, backend, capabilities)?;
-        for (what, value) in [("wait", self.wait), ("max_hold", self.max_hold)] {
-            if let Some(value) = value.filter(|&value| value > LONGEST) {
-                return Err(Error::invalid(format!(
-                    "{what} of {value:?} is more than a year (366 days); leave it out for no limit"
-                )));
-            }
-        }
-        if self.max_hold.is_some_and(|hold| hold < Duration::from_millis(1)) {
-            return Err(Error::invalid("max_hold of 0 would lose every lock at once; leave it out for no limit"));
-        }
-        if let Some((tries, delay)) = self.retry
-            && (tries == 0 || delay > LONGEST)
-        {
-            return Err(Error::invalid(format!(
-                "retry of {tries} tries, {delay:?} apart: at least 1 try, and a delay of at most 366 days"
-            )));
-        }
-        for (what, text) in [("token", &self.token), ("label", &self.label)] {
-            let Some(text) = text else { continue };
-            if what == "token" && text.is_empty() || text.len() > TEXT_LIMIT || text.contains('\0') {
-                return Err(Error::invalid(format!(
-                    "a {what} of {} bytes: use 1 to {TEXT_LIMIT} bytes with no NUL, or leave it out",
-                    text.len()
-                )));
-            }
-        }
-        if self.token.as_deref().is_some_and(|token| token.starts_with(OURS)) && !mutant!("client-token-of-ours-taken")
-        {
-            return Err(Error::invalid(format!(
-                "a token that begins with `{OURS}`: dlock makes these for itself, and whoever has one could give back \
-                 another's lock; use any other text, or leave it out"
-            )));
-        }
-        if self.fair == Some(true) && !capabilities.fifo {
-            return Err(unsupported(backend, "fair=true (first come, first served across processes)", |c| c.fifo));
-        }
+        self.check_values(&Place { backend, capabilities })?;
         match self.mode {
             Mode::Exclusive => {}
             Mode::Shared if capabilities.shared => {}
@@ -110,11 +322,81 @@ impl AcquireOptions {
                 }
             }
         }
-        if self.handoff > 0 && !capabilities.handoff {
-            return Err(unsupported(backend, "handoff", |c| c.handoff));
-        }
         Ok(())
     }
+}
+
+fn no_limit(_: &str, _: bool, _: &Place<'_>) -> Result<()> {
+    Ok(())
+}
+
+fn limit_ttl(_: &str, ttl: Duration, at: &Place<'_>) -> Result<()> {
+    check_ttl(ttl, at.backend, at.capabilities)
+}
+
+fn limit_wait(name: &str, wait: Duration, _: &Place<'_>) -> Result<()> {
+    if wait > LONGEST {
+        return Err(Error::invalid(format!(
+            "{name} of {wait:?} is more than a year (366 days); leave it out for no limit"
+        )));
+    }
+    Ok(())
+}
+
+fn limit_hold(name: &str, hold: Duration, at: &Place<'_>) -> Result<()> {
+    if hold < Duration::from_millis(1) {
+        return Err(Error::invalid(format!("{name} of 0 would lose every lock at once; leave it out for no limit")));
+    }
+    limit_wait(name, hold, at)
+}
+
+fn limit_retry(name: &str, (tries, delay): (u32, Duration), _: &Place<'_>) -> Result<()> {
+    if tries == 0 || delay > LONGEST {
+        return Err(Error::invalid(format!(
+            "{name} of {tries} tries, {delay:?} apart: at least 1 try, and a delay of at most 366 days"
+        )));
+    }
+    Ok(())
+}
+
+fn limit_label(name: &str, text: &str, _: &Place<'_>) -> Result<()> {
+    if text.len() > TEXT_LIMIT || text.contains('\0') {
+        return Err(no_text(name, text));
+    }
+    Ok(())
+}
+
+fn limit_token(name: &str, token: &str, at: &Place<'_>) -> Result<()> {
+    if token.is_empty() {
+        return Err(no_text(name, token));
+    }
+    limit_label(name, token, at)?;
+    if token.starts_with(OURS) && !mutant!("client-token-of-ours-taken") {
+        return Err(Error::invalid(format!(
+            "a token that begins with `{OURS}`: dlock makes these for itself, and whoever has one could give back \
+             another's lock; use any other text, or leave it out"
+        )));
+    }
+    Ok(())
+}
+
+fn no_text(name: &str, text: &str) -> Error {
+    let length = text.len();
+    Error::invalid(format!("a {name} of {length} bytes: use 1 to {TEXT_LIMIT} bytes with no NUL, or leave it out"))
+}
+
+fn limit_fair(_: &str, fair: bool, at: &Place<'_>) -> Result<()> {
+    if fair && !at.capabilities.fifo {
+        return Err(unsupported(at.backend, "fair=true (first come, first served across processes)", |c| c.fifo));
+    }
+    Ok(())
+}
+
+fn limit_handoff(name: &str, times: u32, at: &Place<'_>) -> Result<()> {
+    if times > 0 && !at.capabilities.handoff {
+        return Err(unsupported(at.backend, name, |c| c.handoff));
+    }
+    Ok(())
 }
 
 /// A key is 1 to 512 bytes of UTF-8 with no NUL.
@@ -157,16 +439,56 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_row_sets_and_tells_its_own_option() {
+        for option in OPTIONS {
+            let given = match option.kind {
+                OptionKind::Time => OptionValue::Time(Duration::from_secs(7)),
+                OptionKind::Flag => OptionValue::Flag(false),
+                OptionKind::Text => OptionValue::Text("text"),
+                OptionKind::Count => OptionValue::Count(7),
+                OptionKind::Retry => OptionValue::Retry((7, Duration::from_secs(7))),
+            };
+            let mut options = AcquireOptions::new("k");
+            (option.set)(&mut options, given);
+            for other in OPTIONS {
+                let plain = AcquireOptions::new("k");
+                let expected = if other.name == option.name { Some(given) } else { other.value(&plain) };
+                assert_eq!(other.value(&options), expected, "{} after {} was set", other.name, option.name);
+            }
+            assert!(find(option.name).is_some_and(|found| found.name == option.name));
+            assert!(option.doc.len() > 20 && !option.doc.contains('\n'), "{}", option.doc);
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_of_other_languages() {
+        let camel = ["auto_renew", "ttl", "max_hold", "a_b_c", ""].map(|name| Camel(name).to_string());
+        assert_eq!(camel, ["autoRenew", "ttl", "maxHold", "aBC", ""]);
+        assert_eq!(Unit::Millis.duration("t", 1500.0).unwrap(), Duration::from_millis(1500));
+        assert_eq!(Unit::Seconds.number(Duration::from_millis(1500)), 1.5);
+        assert_eq!(Unit::Millis.number(Duration::MAX), f64::INFINITY);
+        for number in [-1.0, f64::NAN, f64::INFINITY, 1e300] {
+            let error = Unit::Seconds.duration("t", number).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("t of {number} s is ")), "{error}");
+        }
+        assert_eq!(count("n", 4_294_967_295.0).unwrap(), u32::MAX);
+        for number in [-1.0, 0.5, f64::NAN, 4_294_967_296.0] {
+            assert!(count("n", number).is_err(), "{number}");
+        }
+    }
+
+    #[test]
     fn an_unknown_option_is_answered_in_the_style_of_the_language() {
+        let names: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
         let node = ["ttl", "wait", "autoRenew", "maxHold"];
         for (name, known, said) in [
-            ("renew", &NAMES[..], " (did you mean auto_renew?)"),
+            ("renew", &names[..], " (did you mean auto_renew?)"),
             ("renew", &node, " (did you mean autoRenew?)"),
-            ("timeout", &NAMES, " (did you mean wait?)"),
+            ("timeout", &names, " (did you mean wait?)"),
             ("blockingTimeout", &node, " (did you mean wait?)"),
             ("loss", &["ttl", "on_loss"], " (did you mean on_loss?)"),
             ("max_hold", &node, " (did you mean maxHold?)"),
-            ("colour", &NAMES, ""),
+            ("colour", &names, ""),
         ] {
             assert_eq!(did_you_mean(name, known), said, "{name}");
         }

@@ -277,7 +277,8 @@ impl<H: Holder> KeyQueue<H> {
     pub(crate) fn is_busy(&self, mode: Mode) -> bool {
         let state = lock(&self.state);
         let mut ahead = state.holding;
-        let waiting = state.queue.iter().filter(|waiting| !waiting.has_left()).map(|waiting| waiting.claim.options.mode);
+        let waiting =
+            state.queue.iter().filter(|waiting| !waiting.has_left()).map(|waiting| waiting.claim.options.mode);
         state.contending.into_iter().chain(waiting).for_each(|before| ahead.add(before));
         !ahead.admits(mode)
     }

@@ -2,3 +2,4 @@
 
 pub mod callbacks;
 pub mod event;
+pub mod log;

@@ -9,9 +9,7 @@ use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use super::fork::epoch;
-
-/// How long an exit by itself may take.
-const LIMIT: Duration = Duration::from_secs(1);
+use crate::timing::limits;
 
 /// The epoch of the process whose end has begun; 0: none yet. A child of fork begins with no end.
 static ENDING: AtomicU32 = AtomicU32::new(0);
@@ -143,7 +141,7 @@ extern "C" fn at_exit() {
     if (!is_ending() || LATE.load(Ordering::Acquire))
         && let Some(end) = END.get()
     {
-        let _ = catch_unwind(|| end(LIMIT));
+        let _ = catch_unwind(|| end(limits::EXIT));
     }
 }
 

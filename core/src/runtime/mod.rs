@@ -15,10 +15,12 @@ mod pool;
 #[cfg(feature = "testing")]
 pub(crate) mod simulated;
 pub(crate) mod threads;
+mod wake;
 
 pub use background::{drain, handle, spawn};
 pub(crate) use background::{drain_until, ran, spawn_call, spawn_tracked, started, tracked};
 pub use executor::BoxFuture;
 pub use fork::{PerProcess, epoch, watch_forks};
-pub(crate) use lock::lock;
+pub use lock::lock;
 pub(crate) use pool::Pool;
+pub use wake::Wake;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use dlock::{clock, runtime};
 
-use crate::fake::client;
+use crate::fake::Call;
+use crate::shared::granting;
 use crate::{alone, ms, until};
 
 /// Counts as long as the runtime is driven.
@@ -29,8 +30,7 @@ fn a_call_that_is_ready_drives_nothing() {
     if !alone("driving::a_call_that_is_ready_drives_nothing") {
         return;
     }
-    let (client, asked) = client();
-    asked.grants.store(1, Ordering::SeqCst);
+    let (client, fake) = granting();
     let lease = client.lock("k").ttl(ms(2400)).acquire().wait().unwrap();
     let calls: [&dyn Fn(); 4] = [
         &|| assert!(!lease.lost_within(Some(Duration::ZERO)).wait().unwrap()),
@@ -40,10 +40,10 @@ fn a_call_that_is_ready_drives_nothing() {
         &|| assert!(lease.lost().wait_for(Duration::from_nanos(1)).is_none()),
     ];
     for call in calls {
-        let (ticks, renewals) = (ticks(), asked.renewals.load(Ordering::SeqCst));
+        let (ticks, renewals) = (ticks(), fake.count(Call::Renew));
         until("the runtime went on", || {
             call();
-            ticks.load(Ordering::SeqCst) >= 20 && asked.renewals.load(Ordering::SeqCst) > renewals
+            ticks.load(Ordering::SeqCst) >= 20 && fake.count(Call::Renew) > renewals
         });
     }
     lease.check().unwrap();
@@ -55,7 +55,7 @@ fn many_callers_drive_no_more_than_one() {
     if !alone("driving::many_callers_drive_no_more_than_one") {
         return;
     }
-    let (client, _) = client();
+    let (client, _) = granting();
     let ticks = ticks();
     std::thread::scope(|scope| {
         for _ in 0..3 {

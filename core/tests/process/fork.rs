@@ -8,7 +8,8 @@ use std::time::Duration;
 use dlock::{Client, Kind, Lease, Op, Result, State, testing};
 use tempfile::TempDir;
 
-use crate::fake::{Asked, client};
+use crate::fake::{Answer, Call, Counts, Fake};
+use crate::shared::client;
 use crate::{alone, child, ms, succeeded, until};
 
 fn both(test: impl Fn(&Client, &Client)) {
@@ -186,11 +187,14 @@ const DEEDS: &[(&str, Deed)] = &[
 ];
 
 /// Whether the call was polled by its waiting thread, or put onto the runtime, or is settled already.
-fn under_way(client: &Client, asked: &Asked, way: usize) -> Op<Lease> {
-    asked.grants.store(u32::from(way == 2), Ordering::SeqCst);
+fn under_way(client: &Client, fake: &Fake, way: usize) -> Op<Lease> {
+    fake.script(Call::Attempt, [if way == 2 { Answer::Yes } else { Answer::No }]);
+    let before = fake.count(Call::Attempt);
     let mut op = client.lock("k").acquire();
     match way {
-        0 => until("pausing", || op.wait_for(ms(2)).is_none() && asked.pausing.load(Ordering::SeqCst) == 1),
+        0 => until("pausing", || {
+            op.wait_for(ms(2)).is_none() && fake.count(Call::Attempt) > before && fake.under_way(Call::Attempt) == 0
+        }),
         1 => assert!(pin!(&mut op).poll(&mut Context::from_waker(Waker::noop())).is_pending()),
         _ => {
             assert!(pin!(&mut op).poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -200,15 +204,20 @@ fn under_way(client: &Client, asked: &Asked, way: usize) -> Op<Lease> {
     op
 }
 
+/// Withdrawals and releases since the last time.
+fn ended(counts: &Counts) -> u32 {
+    [Call::Withdraw, Call::Release].map(|call| counts[call as usize].swap(0, Ordering::SeqCst)).iter().sum()
+}
+
 #[test]
 fn a_call_belongs_to_the_process_that_made_it() {
     if !alone("fork::a_call_belongs_to_the_process_that_made_it") {
         return;
     }
-    let (client, asked) = client();
+    let (client, fake, counts) = client();
     for way in 0..3 {
         for (what, deed) in DEEDS {
-            let mut op = Some(under_way(&client, asked, way));
+            let mut op = Some(under_way(&client, &fake, way));
             let pid = child(|| {
                 let fine = deed(op.take().unwrap());
                 // A runtime of the child's has run: whatever the deed put onto it has begun, too.
@@ -218,13 +227,13 @@ fn a_call_belongs_to_the_process_that_made_it() {
             });
             succeeded(pid);
             let mut op = op.unwrap();
-            assert_eq!(asked.ended.swap(0, Ordering::SeqCst), 0, "the child {what} ({way}): the claim was withdrawn");
+            assert_eq!(ended(counts), 0, "the child {what} ({way}): the claim was withdrawn");
             assert!(testing::has_turn(&client, "k"));
-            asked.grants.store(1, Ordering::SeqCst);
+            fake.script(Call::Attempt, [Answer::Yes]);
             let lease = op.wait_for(ms(10_000)).expect("the parent's call goes on").unwrap();
             assert!(lease.is_held(), "the child {what} ({way})");
             drop(lease);
-            until("released", || asked.ended.swap(0, Ordering::SeqCst) > 0 && !testing::has_turn(&client, "k"));
+            until("released", || ended(counts) > 0 && !testing::has_turn(&client, "k"));
         }
     }
 }
@@ -235,7 +244,7 @@ fn a_client_that_waits_is_closed_by_itself() {
     if !alone("fork::a_client_that_waits_is_closed_by_itself") {
         return;
     }
-    let (client, asked) = client();
+    let (client, fake, _) = client();
     let mut op = client.lock("k").acquire();
     assert!(op.wait_for(ms(20)).is_none());
     succeeded(child(|| {
@@ -247,5 +256,5 @@ fn a_client_that_waits_is_closed_by_itself() {
         waits && closed && client.is_closed() && held.is_held()
     }));
     assert!(!client.is_closed() && op.wait_for(ms(20)).is_none());
-    assert_eq!(asked.grants.load(Ordering::SeqCst), 0);
+    assert_eq!(fake.count(Call::Release), 0);
 }

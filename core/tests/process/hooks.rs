@@ -1,12 +1,11 @@
 //! Code of the user's that the library calls: it stops nothing, whatever it does.
 
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
 use dlock::event::{EventKind, subscribe};
 use dlock::{Kind, runtime};
 
-use crate::fake::client;
+use crate::shared::granting;
 use crate::{alone, ms};
 
 #[test]
@@ -21,8 +20,7 @@ fn a_hook_that_panics_ends_nothing() {
         _ => panic!("of a subscriber"),
     })
     .unwrap();
-    let (client, asked) = client();
-    asked.grants.store(1, Ordering::SeqCst);
+    let (client, _) = granting();
     for (i, here) in [false, true].into_iter().enumerate() {
         let ends = client.lock(&format!("ends-{i}")).ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
         match here {
@@ -48,8 +46,7 @@ fn a_hook_that_waits_stops_nothing() {
     if !alone("hooks::a_hook_that_waits_stops_nothing") {
         return;
     }
-    let (client, asked) = client();
-    asked.grants.store(1, Ordering::SeqCst);
+    let (client, _) = granting();
     let (tell, told) = channel();
     let other = client.clone();
     let ends = client.lock("ends").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();
@@ -63,8 +60,7 @@ fn a_wait_where_the_library_runs_is_refused() {
     if !alone("hooks::a_wait_where_the_library_runs_is_refused") {
         return;
     }
-    let (client, asked) = client();
-    asked.grants.store(1, Ordering::SeqCst);
+    let (client, _) = granting();
     let (tell, told) = channel();
     let (tell_lost, other) = (tell.clone(), client.clone());
     let ends = client.lock("ends").ttl(ms(100)).auto_renew(false).acquire().wait().unwrap();

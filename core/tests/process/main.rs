@@ -7,11 +7,13 @@
 #![allow(unreachable_pub, reason = "a test binary, nothing of which is public")]
 
 mod driving;
+#[path = "../fake/mod.rs"]
 mod fake;
 mod fork;
 mod hooks;
 mod limits;
 mod pools;
+mod shared;
 mod shim;
 mod threads;
 mod waits;

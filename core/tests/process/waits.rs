@@ -1,13 +1,13 @@
 //! What is left of a wait when its caller leaves: nothing.
 
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use dlock::{Lease, Op, runtime};
 
-use crate::fake::client;
+use crate::fake::Call;
+use crate::shared::{client, granting};
 use crate::{alone, ms, until};
 
 #[test]
@@ -15,8 +15,7 @@ fn whoever_leaves_a_wait_leaves_nothing() {
     if !alone("waits::whoever_leaves_a_wait_leaves_nothing") {
         return;
     }
-    let (client, asked) = client();
-    asked.grants.store(1, Ordering::SeqCst);
+    let (client, _) = granting();
     let lease = client.lock("k").acquire().wait().unwrap();
     let tasks = || runtime::handle().unwrap().metrics().num_alive_tasks();
     let before = tasks();
@@ -47,7 +46,7 @@ fn whoever_leaves_an_acquire_leaves_nothing_for_long() {
     if !alone("waits::whoever_leaves_an_acquire_leaves_nothing_for_long") {
         return;
     }
-    let (client, asked) = client();
+    let (client, fake, _) = client();
     client.ping().wait().unwrap();
     let tasks = || runtime::handle().unwrap().metrics().num_alive_tasks();
     let before = tasks();
@@ -55,6 +54,6 @@ fn whoever_leaves_an_acquire_leaves_nothing_for_long() {
         let mut op = client.lock(&format!("k{i}")).acquire();
         assert!(op.wait_for(ms(2)).is_none());
     }
-    until("they were withdrawn", || asked.ended.load(Ordering::SeqCst) == 20);
+    until("they were withdrawn", || fake.count(Call::Withdraw) == 20);
     until("their tasks have ended", || tasks() <= before);
 }
