@@ -89,7 +89,7 @@ impl Fixture {
 
     /// The smallest ttl that can be had.
     pub(crate) fn min_ttl(&self) -> Duration {
-        (self.driver.capabilities)().min_ttl
+        (self.driver.capabilities)(&dlock::config::Values::new(self.driver.schema)).min_ttl
     }
 
     /// What others do to the backend.
@@ -104,7 +104,7 @@ impl Fixture {
 
     /// Whether it is so: a word of [`OF_BACKENDS`](crate::case::OF_BACKENDS).
     pub(crate) fn can(&self, word: &str) -> bool {
-        let can = (self.driver.capabilities)();
+        let can = (self.driver.capabilities)(&dlock::config::Values::new(self.driver.schema));
         match word {
             "fence" => can.fence,
             "ttl" => can.ttl,

@@ -34,28 +34,6 @@ pub(super) fn contenders(value: Value) -> Result<Vec<ContenderInfo>> {
     Ok(all)
 }
 
-/// The grant that a lock had at one moment, for the script `break`: its owner and the record of the last grant.
-pub(super) struct Seen {
-    pub(super) owner: Vec<u8>,
-    pub(super) grant: Vec<u8>,
-}
-
-/// Reads the grant from the answer of the script `inspect`. `None`: the key is free.
-pub(super) fn seen(value: &Value) -> Option<Seen> {
-    let text = |value: &Value| match value {
-        Value::BulkString(text) => text.clone(),
-        Value::SimpleString(text) => text.clone().into_bytes(),
-        _ => Vec::new(),
-    };
-    let Value::Array(parts) = value else { return None };
-    let owner = match parts.first()? {
-        Value::Nil => return None,
-        Value::Array(owner) => owner.first().map(text).unwrap_or_default(),
-        owner => text(owner),
-    };
-    Some(Seen { owner, grant: parts.get(2).map(text).unwrap_or_default() })
-}
-
 /// Returns the holder.
 fn holder(owner: Value, left: i64, last: Option<Last>, now: u64) -> ContenderInfo {
     let ttl = u64::try_from(left).ok().map(Duration::from_millis);

@@ -16,6 +16,8 @@ mod script;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::Value;
+
 use self::connection::{Link, Shared};
 use self::grant::RedisGrant;
 use self::keys::Keys;
@@ -155,13 +157,16 @@ impl Backend for Redis {
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let found = self.run_on(Script::Inspect, name, &[]).await?.value;
+            let found = self.run_on(Script::Break, name, &[]).await?.value;
             if let Some(error) = no_lock(&found) {
                 return Err(error);
             }
+            if found == Value::Int(0) {
+                return Ok(false);
+            }
             // A break that arrives late or twice must not take the lock of the next owner.
-            let Some(seen) = inspect::seen(&found) else { return Ok(false) };
-            let answer = self.run_on(Script::Break, name, &[&seen.owner, &seen.grant]).await?;
+            let (owner, grant): (Vec<u8>, Vec<u8>) = read(found)?;
+            let answer = self.run_on(Script::Break, name, &[&owner, &grant]).await?;
             if let Some(error) = no_lock(&answer.value) {
                 return Err(error);
             }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "measurements")]
 
 mod access;
+mod breaking;
 mod cancel;
 mod clock;
 mod common;

@@ -20,6 +20,7 @@ const CAUGHT: &[(&str, &str)] = &[
     ("redis-renew-without-owner-check", "stale_handles::a_stale_handle_changes_nothing_of_anothers"),
     ("redis-message-believed", "forged::a_message_that_was_made_up_grants_nothing"),
     ("redis-messages-replicated", "moved::what_reached_nobody_is_not_heard_of_at_a_replica"),
+    ("redis-break-takes-any-owner", "breaking::a_break_without_an_answer_takes_one_lock"),
     ("redis-break-deletes-anything", "strange::what_is_no_lock_is_not_broken"),
     ("redis-renewals-forget-the-fence", "renewal::a_lease_keeps_what_is_kept_beside_its_key"),
     ("redis-polling-head-overtaken", "deaf::without_messages_they_come_in_the_order_in_which_they_asked"),

@@ -10,6 +10,8 @@ pub(crate) const TAKE: &str = "*12\r\n$7\r\nEVALSHA";
 pub(crate) const GIVE: &str = "*10\r\n$7\r\nEVALSHA";
 /// A renewal of one lease: 8 words.
 pub(crate) const RENEW: &str = "*8\r\n$7\r\nEVALSHA";
+/// A break: 9 words.
+pub(crate) const BREAK: &str = "*9\r\n$7\r\nEVALSHA";
 /// The message that hands a lock over.
 pub(crate) const HANDED: &str = "G dlock:";
 
@@ -20,6 +22,7 @@ fn the_patterns_name_the_requests() {
     let client = client(proxy.addr());
     let seen = |direction, pattern| proxy.rule(direction, pattern, .., Action::Signal);
     let [take, give, renew] = [TAKE, GIVE, RENEW].map(|pattern| seen(Direction::ToServer, pattern));
+    let broken = seen(Direction::ToServer, BREAK);
     let handed = seen(Direction::ToClient, HANDED);
     let lease = lock(&client, "k", ms(9000)).acquire().wait().unwrap();
     assert_eq!((take.fired(), give.fired(), renew.fired()), (1, 0, 0));
@@ -28,10 +31,14 @@ fn the_patterns_name_the_requests() {
     released(&lease);
     assert_eq!((take.fired(), give.fired(), renew.fired()), (1, 1, 1));
     let holder = lock(&direct, "k", ms(9000)).acquire().wait().unwrap();
+    let breaker = client.clone();
     let waiter = std::thread::spawn(move || lock(&client, "k", ms(9000)).acquire().wait().unwrap());
     assert!(take.wait_fired(2, LONG));
     crate::common::until_queued(&server, "k", 1);
     released(&holder);
     released(&waiter.join().unwrap());
     assert_eq!(handed.fired(), 1);
+    let _held = lock(&direct, "k", ms(9000)).acquire().wait().unwrap();
+    assert!(breaker.break_lock("k").wait().unwrap());
+    assert_eq!(broken.fired(), 1);
 }

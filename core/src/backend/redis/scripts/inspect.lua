@@ -7,7 +7,7 @@ why = why or queue.err and queue or details.err and details
 if why then
   local odd = other()
   if odd or type(owner) ~= 'table' then return odd or why end
-  owner = {foreign_owner()}
+  owner = {redis.call('TYPE', KEY).ok}
 end
 local t = redis.call('TIME')
 return {owner, redis.call('PTTL', KEY), grant, queue, details, t[1], t[2]}
