@@ -75,7 +75,7 @@ const half = addon.join(hooks)
  */
 const native = {}
 for (const [name, call] of Object.entries(addon)) native[name] = call.bind(hooks, half)
-const { kinds, version } = addon.known()
+const { kinds, options, version } = addon.known()
 
 const errors = { DlockError }
 for (const [kind, name, code] of kinds) {
@@ -101,4 +101,4 @@ async function settled(promise) {
   }
 }
 
-module.exports = { native, errors, failure, hooks, realm, settled, version }
+module.exports = { native, errors, failure, hooks, options, realm, settled, version }

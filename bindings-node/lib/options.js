@@ -1,7 +1,7 @@
 /** Arguments and options: of the right type, and known by name. What their values may be, the addon says. */
 'use strict'
 
-const { failure, native } = require('./native.js')
+const { native, options } = require('./native.js')
 
 function wrongType(name, expected, value) {
   const { inspect } = require('node:util')
@@ -19,8 +19,7 @@ const text = typed('string', 'of type string')
 /** Text that has a form in UTF-8. */
 function string(name, value) {
   if (text(name, value).isWellFormed()) return value
-  const shown = JSON.stringify(value).slice(0, 140)
-  throw failure('invalid', `${name} ${shown} is not valid Unicode: it has lone surrogates`)
+  throw native.noUnicode(name, JSON.stringify(value).slice(0, 140))
 }
 const number = typed('number', 'a number')
 const boolean = typed('boolean', 'of type boolean')
@@ -49,27 +48,14 @@ function mode(name, value) {
   throw error
 }
 
-/** The options of an acquire, and of a request beside. */
-const ACQUIRE = {
-  ttl: number,
-  wait: number,
-  retry,
-  autoRenew: boolean,
-  maxHold: number,
-  token: string,
-  label: string,
-  fair: boolean,
-  handoff: number,
-  signal,
-  ref: boolean,
-}
+/** What checks the type of a value, by its kind in the addon's table of options. */
+const KINDS = { time: number, flag: boolean, text: string, count: number, retry }
+/** The options of an acquire: those of every language, and those that only JavaScript has; and of a request beside. */
+const ACQUIRE = { ...Object.fromEntries(options.map(([name, kind]) => [name, KINDS[kind]])), signal, ref: boolean }
 const REQUEST = { ...ACQUIRE, mode, ifAvailable: boolean, steal: boolean }
 
 /** The error of an option that doesn't exist: with the one that was probably meant, and all that there are. */
-function noOption(name, known) {
-  const hint = native.didYouMean(name.toWellFormed(), known)
-  return failure('invalid', `the option ${JSON.stringify(name)} doesn't exist${hint}; there are: ${known.join(', ')}`)
-}
+const noOption = (name, known) => native.noOption(name.toWellFormed(), known)
 
 /** Checks options by a table of what is known; those that are undefined count as not given. */
 function read(options, known) {

@@ -2,18 +2,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use dlock::{Config, Kind, Lease, Lock, Op, registry};
-use napi::bindgen_prelude::{BigInt, Result, ToNapiValue, Unknown};
+use dlock::{Config, Lease, Lock, Op, limits, registry};
+use napi::bindgen_prelude::{BigInt, Object, Result, ToNapiValue, Unknown};
 use napi_derive::napi;
 
 use crate::bridge::Caller;
 use crate::handles::Client;
-use crate::options::{self, Given, Terms, in_millis};
-
-/// How long `close` waits for the release of what is held.
-const CLOSE: Duration = Duration::from_secs(5);
+use crate::options::{self, Given, in_millis};
 
 /// How often `register` was called, so that what is remembered of services can be known to be old.
 static REGISTERED: AtomicU32 = AtomicU32::new(0);
@@ -159,18 +155,18 @@ fn call<T: Send + 'static, V: ToNapiValue>(
     caller.settle(op, convert)
 }
 
-/// Does this with the lock on a key. The one without terms is kept for the next time.
+/// Does this with the lock on a key. The one without options is kept for the next time.
 fn locking<T: Send + 'static>(
     caller: &Caller,
     client: i64,
     key: &str,
-    terms: Option<Terms>,
+    given: Option<Object<'_>>,
     act: impl FnOnce(&Lock) -> Op<T>,
 ) -> dlock::Result<Op<T>> {
     let clients = caller.half().clients.borrow();
     let client = clients.get(client)?;
-    if let Some(terms) = terms {
-        return Ok(act(&terms.apply(client.client.lock(key))?));
+    if let Some(given) = given {
+        return Ok(act(&options::apply(client.client.lock(key), &given)?));
     }
     let mut last = client.last.borrow_mut();
     let lock = last.take().filter(|lock| lock.key() == key).unwrap_or_else(|| client.client.lock(key));
@@ -182,14 +178,14 @@ fn granted(caller: &Caller, lease: Lease) -> i64 {
 }
 
 #[napi(catch_unwind)]
-pub fn acquire(caller: Caller, client: i64, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
-    caller.settle(locking(&caller, client, &name, terms, Lock::acquire), granted)
+pub fn acquire(caller: Caller, client: i64, name: String, given: Option<Object<'_>>) -> Result<Unknown<'static>> {
+    caller.settle(locking(&caller, client, &name, given, Lock::acquire), granted)
 }
 
 #[napi(catch_unwind)]
-pub fn try_acquire(caller: Caller, client: i64, name: String, terms: Option<Terms>) -> Result<Unknown<'static>> {
+pub fn try_acquire(caller: Caller, client: i64, name: String, given: Option<Object<'_>>) -> Result<Unknown<'static>> {
     let granted = |caller: &Caller, lease: Option<Lease>| lease.map(|lease| granted(caller, lease));
-    caller.settle(locking(&caller, client, &name, terms, Lock::try_acquire), granted)
+    caller.settle(locking(&caller, client, &name, given, Lock::try_acquire), granted)
 }
 
 #[napi(catch_unwind)]
@@ -222,7 +218,7 @@ pub fn ping(caller: Caller, client: i64) -> Result<Unknown<'static>> {
 
 #[napi(catch_unwind)]
 pub fn close(caller: Caller, client: i64) -> Result<Unknown<'static>> {
-    call(&caller, client, |client| client.close(CLOSE), |_, ()| ())
+    call(&caller, client, |client| client.close(limits::CLOSE), |_, ()| ())
 }
 
 #[napi(catch_unwind)]
@@ -250,6 +246,5 @@ pub fn capabilities(caller: Caller, client: i64) -> Result<Capabilities> {
 #[napi(catch_unwind)]
 pub fn released(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
     let backend = with(&caller, client, |client| Ok(client.backend()))?;
-    let error = dlock::Error::new(Kind::NotHeld, "the lease was released before");
-    caller.error(&error.with_key(name).with_backend(backend))
+    caller.error(&dlock::Error::released().with_key(name).with_backend(backend))
 }

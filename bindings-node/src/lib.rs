@@ -25,12 +25,14 @@ use crate::bridge::Caller;
 pub struct Known {
     /// Of each kind of error its name, its class and its code.
     pub kinds: Vec<Vec<&'static str>>,
+    /// Of each option of an acquire its name, and the kind of its value.
+    pub options: Vec<(String, &'static str)>,
     pub version: &'static str,
 }
 
 #[napi(catch_unwind)]
 pub fn known() -> Known {
-    Known { kinds: error::kinds(), version: env!("CARGO_PKG_VERSION") }
+    Known { kinds: error::kinds(), options: options::known(), version: env!("CARGO_PKG_VERSION") }
 }
 
 /// Makes a copy of the JavaScript half known by its functions `failure` and `lost`; gives what every other function takes

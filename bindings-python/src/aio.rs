@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use dlock::runtime::lock;
 use dlock::{Canceller, Op};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -14,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::error::raised;
-use crate::port::{LoopPort, locked};
+use crate::port::LoopPort;
 
 /// The running loop, if this thread has one.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
@@ -66,13 +67,13 @@ impl Coroutine {
     }
 
     fn take(&self) -> Stage {
-        std::mem::replace(&mut *locked(&self.0), Stage::Over)
+        std::mem::replace(&mut *lock(&self.0), Stage::Over)
     }
 
     /// Passes the result of one step of the waiting coroutine on; it goes on waiting if it yielded.
     fn step(&self, waiting: Py<PyAny>, step: PyResult<Py<PyAny>>) -> PyResult<Py<PyAny>> {
         if step.is_ok() {
-            *locked(&self.0) = Stage::Waiting(waiting);
+            *lock(&self.0) = Stage::Waiting(waiting);
         }
         step
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dlock::{Op, runtime};
+use dlock::{Op, limits, runtime};
 use pyo3::prelude::*;
 
 use crate::error::raised;
@@ -13,10 +13,6 @@ use crate::hub;
 
 /// How often a waiting main thread looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
-/// How long an interrupted call may take to withdraw.
-pub(crate) const WITHDRAWAL: Duration = Duration::from_millis(250);
-/// How long an orderly exit waits for releases under way.
-const EXIT: Duration = Duration::from_secs(1);
 
 /// Waits for a call with the interpreter free for others. Ctrl-C, and whatever else a signal handler raises, ends it.
 pub(crate) fn wait<T: Send + 'static>(py: Python<'_>, op: Op<T>) -> PyResult<T> {
@@ -53,7 +49,7 @@ fn waited<T: Send + 'static>(
         }
         if let Err(interrupt) = py.check_signals().and_then(|()| refuse(py)) {
             op.cancel();
-            let mut left = WITHDRAWAL + SLICE;
+            let mut left = limits::WITHDRAWAL + SLICE;
             while py.detach(|| op.wait_for(SLICE)).is_none() && !left.is_zero() {
                 left = left.saturating_sub(SLICE);
                 if py.check_signals().is_err() {
@@ -130,9 +126,9 @@ pub(crate) fn pool(work: impl FnOnce(Python<'_>) + Send + 'static) {
 #[pyfunction]
 pub(crate) fn _shutdown(py: Python<'_>) {
     py.detach(|| {
-        dlock::exit(EXIT);
+        dlock::exit(limits::EXIT);
         GATE.fetch_or(SHUT, Ordering::AcqRel);
-        for _ in 0..EXIT.as_millis() {
+        for _ in 0..limits::EXIT.as_millis() {
             if GATE.load(Ordering::Acquire) & !SHUT == 0 {
                 return;
             }

@@ -1,8 +1,7 @@
 //! `Client`, and what it tells of a backend and of a key's contenders.
 
-use std::time::Duration;
-
-use dlock::Op;
+use dlock::options::Unit;
+use dlock::{Op, limits};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -14,9 +13,6 @@ use crate::lease::Lease;
 use crate::lock::Lock;
 use crate::options::text;
 use crate::origin::Origin;
-
-/// How long `close` waits for the release of what is held.
-const CLOSE: Duration = Duration::from_secs(5);
 
 /// A handle on one backend. Clients of equal configuration share connection, local queue and watchdog.
 #[pyclass(frozen, weakref, module = "dlock", name = "Client")]
@@ -33,7 +29,7 @@ fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
 
 impl Client {
     fn acquiring(&self, key: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Acquire> {
-        Acquire::new(key.py(), self.0.lock(&text("key", key)?), options)
+        Acquire::new(key.py(), self.0.lock(text("key", key)?), options)
     }
 
     fn call<T: Send + 'static>(
@@ -50,7 +46,7 @@ impl Client {
     #[pyo3(signature = (key, **options))]
     fn lock(&self, py: Python<'_>, key: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Lock> {
         let key = text("key", key)?;
-        Lock::new(py, self.0.lock(&key), options, Origin::Url(self.0.config().url()))
+        Lock::new(py, self.0.lock(key), options, Origin::Url(self.0.config().url()))
     }
 
     #[pyo3(signature = (key, **options))]
@@ -84,20 +80,20 @@ impl Client {
     }
 
     fn contenders(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        list(py, bridge::wait(py, self.0.contenders(&text("key", key)?))?)
+        list(py, bridge::wait(py, self.0.contenders(text("key", key)?))?)
     }
 
     fn acontenders(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Coroutine> {
-        let key = text("key", key)?;
+        let key = text("key", key)?.to_owned();
         Ok(Self::call(slf, move |client| client.contenders(&key), list))
     }
 
     fn break_lock(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        bridge::wait(py, self.0.break_lock(&text("key", key)?))
+        bridge::wait(py, self.0.break_lock(text("key", key)?))
     }
 
     fn abreak_lock(slf: Py<Self>, key: &Bound<'_, PyAny>) -> PyResult<Coroutine> {
-        let key = text("key", key)?;
+        let key = text("key", key)?.to_owned();
         let told = |py: Python<'_>, broken: bool| Ok(broken.into_pyobject(py)?.to_owned().into_any().unbind());
         Ok(Self::call(slf, move |client| client.break_lock(&key), told))
     }
@@ -111,11 +107,11 @@ impl Client {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        bridge::wait(py, self.0.close(CLOSE))
+        bridge::wait(py, self.0.close(limits::CLOSE))
     }
 
     fn aclose(slf: Py<Self>) -> Coroutine {
-        Self::call(slf, |client| client.close(CLOSE), nothing)
+        Self::call(slf, |client| client.close(limits::CLOSE), nothing)
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -173,8 +169,8 @@ impl From<dlock::ContenderInfo> for Contender {
             host: contender.host,
             pid: contender.pid,
             fence: contender.fence,
-            age: contender.age.map(|age| age.as_secs_f64()),
-            ttl: contender.ttl.map(|ttl| ttl.as_secs_f64()),
+            age: contender.age.map(|age| Unit::Seconds.number(age)),
+            ttl: contender.ttl.map(|ttl| Unit::Seconds.number(ttl)),
         }
     }
 }
@@ -226,7 +222,7 @@ impl From<dlock::Capabilities> for Capabilities {
             handoff: can.handoff,
             processes: can.processes,
             fork: can.fork,
-            min_ttl: can.min_ttl.as_secs_f64(),
+            min_ttl: Unit::Seconds.number(can.min_ttl),
             guarantee: can.guarantee,
         }
     }

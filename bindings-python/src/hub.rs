@@ -1,18 +1,16 @@
 //! How a blocking call waits where gevent or eventlet have patched threads: through their hub, so that the thread's other
 //! greenlets, one of which may hold the lock, go on.
 
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
-use dlock::Op;
+use dlock::runtime::{Wake, lock};
+use dlock::{Op, limits};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use crate::bridge::WITHDRAWAL;
 use crate::error::raised;
-use crate::port::{Wake, locked};
 use crate::who;
 
 /// What waits through this thread's hub, if it has one.
@@ -39,18 +37,18 @@ pub(crate) fn wait<T: Send + 'static>(hub: &Bound<'_, PyAny>, op: Op<T>) -> PyRe
     let result = Arc::new(Mutex::new(None));
     let (told, ring) = (result.clone(), wake.clone());
     let canceller = op.on_done(move |result| {
-        *locked(&told) = Some(result);
+        *lock(&told) = Some(result);
         ring.ring();
     });
-    if let Err(interrupt) = hub.call1((wake.fd().as_raw_fd(),)) {
+    if let Err(interrupt) = hub.call1((wake.descriptor(),)) {
         canceller.cancel();
         // A second interrupt ends this wait: the call then goes on withdrawing by itself.
-        if hub.call1((wake.fd().as_raw_fd(), WITHDRAWAL.as_secs_f64())).is_err() {
+        if hub.call1((wake.descriptor(), limits::WITHDRAWAL.as_secs_f64())).is_err() {
             canceller.cancel();
         }
         return Err(interrupt);
     }
-    let result = locked(&result).take();
+    let result = lock(&result).take();
     let result = result.ok_or_else(|| PyRuntimeError::new_err("the hub came back before the call was over"))?;
     result.map_err(|error| raised(py, &error))
 }

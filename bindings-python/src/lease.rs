@@ -1,9 +1,10 @@
 //! `Lease`, and the event of its loss.
 
 use std::ffi::CString;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard};
 
+use dlock::options::Unit;
+use dlock::runtime::lock;
 use dlock::{Op, ReleaseOutcome, State};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyResourceWarning;
@@ -66,8 +67,8 @@ impl Lease {
         if ended == ReleaseOutcome::Lost && on_loss == OnLoss::Raise { Err(raised(py, &lease.loss())) } else { Ok(()) }
     }
 
-    fn callbacks(&self) -> std::sync::MutexGuard<'_, Vec<Option<Py<PyAny>>>> {
-        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn callbacks(&self) -> MutexGuard<'_, Vec<Option<Py<PyAny>>>> {
+        lock(&self.callbacks)
     }
 
     /// Calls the callback of this number, if the lease is still there.
@@ -102,7 +103,7 @@ impl Lease {
 
     #[getter]
     fn ttl(&self) -> f64 {
-        self.lease.ttl().as_secs_f64()
+        Unit::Seconds.number(self.lease.ttl())
     }
 
     #[getter]
@@ -111,10 +112,7 @@ impl Lease {
     }
 
     fn valid_for(&self) -> f64 {
-        match self.lease.valid_for() {
-            Duration::MAX => f64::INFINITY,
-            left => left.as_secs_f64(),
-        }
+        Unit::Seconds.number(self.lease.valid_for())
     }
 
     fn check(&self, py: Python<'_>) -> PyResult<()> {

@@ -54,7 +54,7 @@ mod _engine {
         let key = options::text("key", key)?;
         let origin = Origin::Service(service, true);
         let client = origin.client().map_err(|error| raised(py, &error))?;
-        Lock::new(py, client.lock(&key), options, origin)
+        Lock::new(py, client.lock(key), options, origin)
     }
 
     fn acquiring(
@@ -64,7 +64,7 @@ mod _engine {
     ) -> PyResult<Acquire> {
         let (py, key) = (key.py(), options::text("key", key)?);
         let client = registry::shared(service).map_err(|error| raised(py, &error))?;
-        Acquire::new(py, client.lock(&key), options)
+        Acquire::new(py, client.lock(key), options)
     }
 
     /// Acquires this key: with the default client, or with a named service's.
@@ -122,7 +122,8 @@ mod _engine {
         config: Given<'py>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Client> {
-        let url = url.needed("url")?.map(|url| options::text("url", &url)).transpose()?;
+        let url = url.needed("url")?;
+        let url = url.as_ref().map(|url| options::text("url", url)).transpose()?;
         let config = config.needed("config")?.map(|path| path.extract::<PathBuf>()).transpose()?;
         let given = options.map(options::connection).transpose()?.unwrap_or_default();
         let client = match (url, config) {
@@ -140,9 +141,9 @@ mod _engine {
                         "connect() takes the options of a URL in the URL: scheme://…?name=value",
                     ));
                 }
-                dlock::Client::connect(&url)
+                dlock::Client::connect(url)
             }
-            (Some(backend), None) => Config::new(&backend, given).and_then(dlock::Client::open),
+            (Some(backend), None) => Config::new(backend, given).and_then(dlock::Client::open),
         };
         client.map(Client).map_err(|error| raised(py, &error))
     }

@@ -1,6 +1,6 @@
 //! `Lock`: `threading.Lock`'s protocol, `with` and `async with` over the core's acquire and release.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use dlock::{Kind, Op, ReleaseOutcome};
@@ -53,7 +53,7 @@ impl Lock {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        dlock::runtime::lock(&self.held)
     }
 
     /// Remembers a lease that somebody has obtained.

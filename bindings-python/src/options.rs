@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dlock::Lock;
 use dlock::config::Value;
+use dlock::options::{self, AcquireOption, OPTIONS, OptionKind, OptionValue, Unit};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -23,11 +24,31 @@ pub(crate) fn seconds(what: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
     } else {
         value.extract::<f64>()?
     };
-    if number.is_nan() || number < 0.0 {
-        return Err(invalid(py, format!("{what} of {number} s is not a duration: use 0 or more seconds")));
-    }
-    Duration::try_from_secs_f64(number)
-        .map_err(|_| invalid(py, format!("{what} of {number} s is too long: use at most 366 days, or leave it out")))
+    Unit::Seconds.duration(what, number).map_err(|error| raised(py, &error))
+}
+
+/// The value of an option of an acquire.
+fn value_of<'a>(option: &AcquireOption, given: &'a Bound<'_, PyAny>) -> PyResult<OptionValue<'a>> {
+    let name = option.name;
+    Ok(match option.kind {
+        OptionKind::Time => OptionValue::Time(seconds(name, given)?),
+        OptionKind::Flag => OptionValue::Flag(given.extract()?),
+        OptionKind::Text => OptionValue::Text(text(name, given)?),
+        OptionKind::Count => OptionValue::Count(count(name, given)?),
+        OptionKind::Retry => {
+            let (tries, delay) = given.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().map_err(|_| {
+                PyTypeError::new_err("retry must be (tries, delay): a number and seconds, for example (3, 0.2)")
+            })?;
+            OptionValue::Retry((count(options::RETRY[0], &tries)?, seconds(options::RETRY[1], &delay)?))
+        }
+    })
+}
+
+fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    value.extract::<u32>().map_err(|error| {
+        let py = value.py();
+        if error.is_instance_of::<PyTypeError>(py) { error } else { raised(py, &options::no_count(what, value)) }
+    })
 }
 
 /// What a lost lease does, besides being told.
@@ -39,97 +60,67 @@ pub(crate) enum OnLoss {
     Notify,
 }
 
-/// Every option of a lock: those of every language, and what a block does at a loss.
-const NAMES: [&str; dlock::options::NAMES.len() + 1] = {
-    let mut all = ["on_loss"; dlock::options::NAMES.len() + 1];
-    all.split_at_mut(dlock::options::NAMES.len()).0.copy_from_slice(&dlock::options::NAMES);
-    all
-};
+impl OnLoss {
+    /// The option, which only Python has.
+    const NAME: &str = "on_loss";
+    const WORDS: [(&str, Self); 2] = [("raise", Self::Raise), ("notify", Self::Notify)];
+
+    fn of(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let word = value.extract::<String>()?;
+        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, on_loss)| *on_loss).ok_or_else(|| {
+            let text = format!("on_loss={word:?} is unknown: use \"raise\" (the default) or \"notify\"");
+            invalid(value.py(), text)
+        })
+    }
+}
 
 /// The lock with the options given by name; what was not given stays as it is.
 pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Lock, OnLoss)> {
     let mut on_loss = OnLoss::Raise;
     for (name, value) in options.into_iter().flatten() {
-        let name = name.extract::<String>()?;
-        if value.is_none() && NAMES.contains(&name.as_str()) {
-            continue;
+        let name = name.cast::<PyString>()?.to_str()?;
+        match options::find(name) {
+            Some(_) if value.is_none() => {}
+            Some(option) => lock = lock.set(option, value_of(option, &value)?),
+            None if name == OnLoss::NAME && value.is_none() => {}
+            None if name == OnLoss::NAME => on_loss = OnLoss::of(&value)?,
+            None => {
+                let known: Vec<_> = OPTIONS.iter().map(|option| option.name).chain([OnLoss::NAME]).collect();
+                return Err(PyTypeError::new_err(options::unknown(name, &known).message().to_owned()));
+            }
         }
-        lock = match name.as_str() {
-            "ttl" => lock.ttl(seconds("ttl", &value)?),
-            "wait" => lock.wait(seconds("wait", &value)?),
-            "max_hold" => lock.max_hold(seconds("max_hold", &value)?),
-            "auto_renew" => lock.auto_renew(value.extract()?),
-            "token" => lock.token(&text("token", &value)?),
-            "label" => lock.label(&text("label", &value)?),
-            "fair" => lock.fair(value.extract()?),
-            "handoff" => lock.handoff(count("handoff", &value)?),
-            "retry" => {
-                let (tries, delay) = value.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().map_err(|_| {
-                    PyTypeError::new_err("retry must be (tries, delay): a number and seconds, for example (3, 0.2)")
-                })?;
-                lock.retry((count("retry: tries", &tries)?, seconds("retry: delay", &delay)?))
-            }
-            "on_loss" => {
-                on_loss = match value.extract::<String>()?.as_str() {
-                    "raise" => OnLoss::Raise,
-                    "notify" => OnLoss::Notify,
-                    other => {
-                        let text = format!("on_loss={other:?} is unknown: use \"raise\" (the default) or \"notify\"");
-                        return Err(invalid(value.py(), text));
-                    }
-                };
-                lock
-            }
-            other => {
-                let (hint, names) = (dlock::options::did_you_mean(other, &NAMES), NAMES.join(", "));
-                return Err(PyTypeError::new_err(format!("there is no option {other:?}{hint}; there are {names}")));
-            }
-        };
     }
     Ok((lock, on_loss))
 }
 
-fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
-    value.extract::<u32>().map_err(|error| {
-        if error.is_instance_of::<PyTypeError>(value.py()) {
-            return error;
-        }
-        invalid(value.py(), format!("{what} of {value} is out of range: use 0 to {}", u32::MAX))
-    })
-}
-
 /// Text that can be sent: a str with no lone surrogates.
-pub(crate) fn text(what: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(crate) fn text<'a>(what: &str, value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     let text = value.cast::<PyString>().map_err(|_| {
         let kind = value.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());
         PyTypeError::new_err(format!("{what} must be a str, not {kind}"))
     })?;
-    text.to_str().map(str::to_owned).map_err(|_| {
-        invalid(
-            value.py(),
-            format!(
-                "{what} {} is not valid Unicode: it has lone surrogates",
-                value.repr().map_or_else(|_| String::new(), |r| r.to_string())
-            ),
-        )
+    text.to_str().map_err(|_| {
+        let shown = value.repr().map_or_else(|_| String::new(), |shown| shown.to_string());
+        raised(value.py(), &options::no_unicode(what, shown))
     })
 }
 
 /// The lock's options, to make an equal one elsewhere.
 pub(crate) fn describe<'py>(py: Python<'py>, lock: &Lock, on_loss: OnLoss) -> PyResult<Bound<'py, PyDict>> {
-    let given = lock.options();
-    let options = PyDict::new(py);
-    options.set_item("ttl", given.ttl.as_secs_f64())?;
-    options.set_item("wait", given.wait.map(|wait| wait.as_secs_f64()))?;
-    options.set_item("retry", given.retry.map(|(tries, delay)| (tries, delay.as_secs_f64())))?;
-    options.set_item("auto_renew", given.auto_renew)?;
-    options.set_item("max_hold", given.max_hold.map(|hold| hold.as_secs_f64()))?;
-    options.set_item("token", given.token.as_deref())?;
-    options.set_item("label", given.label.as_deref())?;
-    options.set_item("fair", given.fair)?;
-    options.set_item("handoff", given.handoff)?;
-    options.set_item("on_loss", if on_loss == OnLoss::Notify { "notify" } else { "raise" })?;
-    Ok(options)
+    let all = PyDict::new(py);
+    for option in OPTIONS {
+        match option.value(lock.options()) {
+            None => {}
+            Some(OptionValue::Time(time)) => all.set_item(option.name, time.as_secs_f64())?,
+            Some(OptionValue::Flag(flag)) => all.set_item(option.name, flag)?,
+            Some(OptionValue::Text(text)) => all.set_item(option.name, text)?,
+            Some(OptionValue::Count(count)) => all.set_item(option.name, count)?,
+            Some(OptionValue::Retry((tries, delay))) => all.set_item(option.name, (tries, delay.as_secs_f64()))?,
+        }
+    }
+    let word = OnLoss::WORDS.iter().find(|(_, known)| *known == on_loss).map(|(word, _)| *word);
+    all.set_item(OnLoss::NAME, word)?;
+    Ok(all)
 }
 
 /// An argument that may be left out, unlike one that is None.

@@ -1,11 +1,10 @@
 //! Where the completions for one event loop gather: in a queue, until an eventfd wakes the loop once and its own thread
 //! settles them. What the loop's tasks have under way and hold ends with the loop.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dlock::Canceller;
-use dlock::runtime::{self, PerProcess};
+use dlock::runtime::{self, PerProcess, Wake, lock};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -18,10 +17,6 @@ use crate::lock::Lock;
 use crate::who;
 
 pub(crate) type Settle = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
-
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Where the completions for one event loop gather.
 #[derive(Clone)]
@@ -89,15 +84,15 @@ impl LoopPort {
         let owner = PyWeakrefReference::new(running)?.unbind();
         let drain = Py::new(py, Drain(port.clone()))?;
         who::count_loop(true);
-        running.call_method1("add_reader", (port.0.wake.fd().as_raw_fd(), drain))?;
-        let before = locked(PORTS.get(Mutex::default)).insert(running.as_ptr().addr(), (owner, port.clone()));
+        running.call_method1("add_reader", (port.0.wake.descriptor(), drain))?;
+        let before = lock(PORTS.get(Mutex::default)).insert(running.as_ptr().addr(), (owner, port.clone()));
         drop(before);
         Ok(port)
     }
 
     /// The port of the running loop, if it has one.
     pub(crate) fn known(running: &Bound<'_, PyAny>) -> Option<Self> {
-        let ports = locked(PORTS.get(Mutex::default));
+        let ports = lock(PORTS.get(Mutex::default));
         let (owner, port) = ports.get(&running.as_ptr().addr())?;
         // The address may be that of an earlier loop.
         owner.bind(running.py()).upgrade().is_some_and(|owner| owner.is(running)).then(|| port.clone())
@@ -110,7 +105,7 @@ impl LoopPort {
 
     /// Has this run on the loop's thread, unless the loop is gone. From any thread; never enters the interpreter.
     pub(crate) fn post(&self, settle: Settle) {
-        let mut done = locked(&self.0.done);
+        let mut done = lock(&self.0.done);
         if done.closed {
             drop(done);
             return drop(settle);
@@ -125,7 +120,7 @@ impl LoopPort {
 
     /// Notes a call under way; answers its number.
     pub(crate) fn begin(&self, future: Py<PyAny>, canceller: Canceller) -> u64 {
-        let mut table = locked(&self.0.table);
+        let mut table = lock(&self.0.table);
         table.next += 1;
         let number = table.next;
         table.calls.insert(number, Running { future, canceller, settled: false });
@@ -134,12 +129,12 @@ impl LoopPort {
 
     /// The future of a call.
     pub(crate) fn future(&self, py: Python<'_>, number: u64) -> Option<Py<PyAny>> {
-        locked(&self.0.table).calls.get(&number).map(|call| call.future.clone_ref(py))
+        lock(&self.0.table).calls.get(&number).map(|call| call.future.clone_ref(py))
     }
 
     /// Has another future settled for the call, if it isn't settled yet.
     pub(crate) fn instead(&self, number: u64, future: Py<PyAny>) -> bool {
-        let before = match locked(&self.0.table).calls.get_mut(&number) {
+        let before = match lock(&self.0.table).calls.get_mut(&number) {
             Some(call) if !call.settled => std::mem::replace(&mut call.future, future),
             _ => return false,
         };
@@ -149,7 +144,7 @@ impl LoopPort {
 
     /// The future that is to be settled now, if anybody still waits.
     pub(crate) fn settling(&self, py: Python<'_>, number: u64) -> Option<Py<PyAny>> {
-        let mut table = locked(&self.0.table);
+        let mut table = lock(&self.0.table);
         let call = table.calls.get_mut(&number)?;
         call.settled = true;
         Some(call.future.clone_ref(py))
@@ -157,13 +152,13 @@ impl LoopPort {
 
     /// The result was taken, or nobody wants it any more. Whether it was there.
     pub(crate) fn end(&self, number: u64) -> bool {
-        let call = locked(&self.0.table).calls.remove(&number);
+        let call = lock(&self.0.table).calls.remove(&number);
         call.is_none_or(|call| call.settled)
     }
 
     /// Notes that a task holds, for as long as the place is kept.
     pub(crate) fn hold(&self, task: Py<PyAny>, lock: Py<PyWeakrefReference>) -> Place {
-        let mut table = locked(&self.0.table);
+        let mut table = runtime::lock(&self.0.table);
         table.next += 1;
         let number = table.next;
         table.holds.insert(number, Hold { task, lock });
@@ -172,7 +167,7 @@ impl LoopPort {
 
     /// The task that holds at this place, while it does.
     pub(crate) fn holder(&self, py: Python<'_>, number: u64) -> Option<Py<PyAny>> {
-        locked(&self.0.table).holds.get(&number).map(|hold| hold.task.clone_ref(py))
+        lock(&self.0.table).holds.get(&number).map(|hold| hold.task.clone_ref(py))
     }
 
     /// The loop was closed, or collected: what it has under way is cancelled, and what its tasks hold is released.
@@ -182,7 +177,7 @@ impl LoopPort {
             return;
         }
         let done = {
-            let mut done = locked(&self.0.done);
+            let mut done = lock(&self.0.done);
             if std::mem::replace(&mut done.closed, true) {
                 return;
             }
@@ -192,12 +187,12 @@ impl LoopPort {
             who::count_loop(false);
         }
         let (calls, holds) = {
-            let mut table = locked(&self.0.table);
+            let mut table = lock(&self.0.table);
             (std::mem::take(&mut table.calls), std::mem::take(&mut table.holds))
         };
         calls.values().for_each(|call| call.canceller.cancel());
         let own = {
-            let mut ports = locked(PORTS.get(Mutex::default));
+            let mut ports = lock(PORTS.get(Mutex::default));
             let own = ports.iter().find(|(_, (_, port))| port.number() == self.number()).map(|(id, _)| *id);
             own.and_then(|id| ports.remove(&id))
         };
@@ -246,7 +241,7 @@ impl PartialEq for Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.port.0.epoch == runtime::epoch() {
-            let hold = locked(&self.port.0.table).holds.remove(&self.number);
+            let hold = lock(&self.port.0.table).holds.remove(&self.number);
             drop(hold);
         }
     }
@@ -261,7 +256,7 @@ impl Drain {
     fn __call__(&self, py: Python<'_>) {
         let queue = &self.0.0;
         queue.wake.hush();
-        let done = std::mem::take(&mut locked(&queue.done).list);
+        let done = std::mem::take(&mut lock(&queue.done).list);
         for settle in done {
             if let Err(error) = settle(py) {
                 error.write_unraisable(py, None);
@@ -290,46 +285,5 @@ impl Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-/// An eventfd, or where there is none a pipe.
-pub(crate) struct Wake {
-    read: OwnedFd,
-    write: Option<OwnedFd>,
-}
-
-impl Wake {
-    #[cfg(target_os = "linux")]
-    pub(crate) fn new() -> std::io::Result<Self> {
-        use rustix::event::{EventfdFlags, eventfd};
-        Ok(Self { read: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, write: None })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn new() -> std::io::Result<Self> {
-        let (read, write) = rustix::pipe::pipe()?;
-        for end in [&read, &write] {
-            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-            rustix::io::ioctl_fionbio(end, true)?;
-        }
-        Ok(Self { read, write: Some(write) })
-    }
-
-    /// The end that gets readable.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.read)
-    }
-
-    /// Makes it readable.
-    pub(crate) fn ring(&self) {
-        // Full only when nobody has read for very long: then it is readable anyway.
-        let _ = rustix::io::write(self.write.as_ref().unwrap_or(&self.read), &1_u64.to_ne_bytes());
-    }
-
-    /// Ends that.
-    fn hush(&self) {
-        let mut count = [0; 64];
-        let _ = rustix::io::read(&self.read, &mut count);
     }
 }

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use dlock::clock::Instant;
+use dlock::limits;
 use napi::bindgen_prelude::Result;
 use napi::{Env, JsValue, check_status, sys};
 
 use half::Half;
 pub(crate) use half::{Caller, join};
-use outbox::{END, Outbox};
+use outbox::Outbox;
 
 pub(crate) use outbox::shutdown;
 
@@ -90,7 +91,7 @@ unsafe extern "C" fn free(_: sys::napi_env, port: *mut c_void, _: *mut c_void) {
 unsafe extern "C" fn end(port: *mut c_void) {
     // SAFETY: from `open`, and not freed before the hooks have run.
     let port = unsafe { &*port.cast::<LoopPort>() };
-    let until = Instant::now().plus(END);
+    let until = Instant::now().plus(limits::EXIT);
     let first = port.outbox.close();
     let halves = port.halves.take();
     let (tell, told) = channel::<()>();

@@ -5,11 +5,12 @@
 use std::collections::HashMap;
 use std::ptr::null_mut;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use dlock::Canceller;
 use dlock::clock::Instant;
+use dlock::runtime::lock;
+use dlock::{Canceller, limits};
 use napi::{Env, sys};
 
 use super::LoopPort;
@@ -19,10 +20,6 @@ pub(super) type Done = Box<dyn FnOnce(&Rc<LoopPort>) + Send>;
 
 /// Every environment's outbox.
 static OUTBOXES: Mutex<Vec<Weak<Outbox>>> = Mutex::new(Vec::new());
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Where threads of the core leave completions for one environment.
 #[derive(Default)]
@@ -46,20 +43,20 @@ unsafe impl Send for Wake {}
 impl Outbox {
     /// From here on it wakes the loop by this function, which it releases.
     pub(super) fn open(self: &Arc<Self>, wake: sys::napi_threadsafe_function) {
-        locked(&self.0).wake = Some(Wake(wake));
-        let mut outboxes = locked(&OUTBOXES);
+        lock(&self.0).wake = Some(Wake(wake));
+        let mut outboxes = lock(&OUTBOXES);
         outboxes.retain(|outbox| outbox.strong_count() > 0);
         outboxes.push(Arc::downgrade(self));
     }
 
     /// How many calls have begun.
     pub(super) fn begun(&self) -> u64 {
-        locked(&self.0).calls
+        lock(&self.0).calls
     }
 
     /// Notes a call that begins; gives its number. `None`: nothing begins any more.
     pub(super) fn begin(&self, canceller: Canceller) -> Option<u64> {
-        let mut letters = locked(&self.0);
+        let mut letters = lock(&self.0);
         letters.wake.as_ref()?;
         letters.calls += 1;
         let call = letters.calls;
@@ -74,14 +71,14 @@ impl Outbox {
 
     /// The same, for the end of a call.
     pub(super) fn finish(&self, call: Option<u64>, done: Done) {
-        let mut letters = locked(&self.0);
+        let mut letters = lock(&self.0);
         if letters.wake.is_some() {
             letters.done.push(done);
         } else {
             drop(letters);
             // Before the call counts as ended: whoever waits for that waits for what it gives back.
             drop(done);
-            letters = locked(&self.0);
+            letters = lock(&self.0);
         }
         if let Some(call) = call {
             letters.running.remove(&call);
@@ -95,12 +92,12 @@ impl Outbox {
 
     /// What is to be done now.
     pub(super) fn take(&self) -> Vec<Done> {
-        std::mem::take(&mut locked(&self.0).done)
+        std::mem::take(&mut lock(&self.0).done)
     }
 
     /// Has the loop stay alive for what may come, or not. On the environment's thread.
     pub(super) fn keep_alive(&self, env: Env, keep: bool) {
-        let letters = locked(&self.0);
+        let letters = lock(&self.0);
         let Some(wake) = &letters.wake else { return };
         // SAFETY: on the environment's thread, and not released while it is there.
         unsafe {
@@ -113,7 +110,7 @@ impl Outbox {
     }
 
     pub(super) fn cancel(&self, call: u64) {
-        let canceller = locked(&self.0).running.get(&call).cloned();
+        let canceller = lock(&self.0).running.get(&call).cloned();
         if let Some(canceller) = canceller {
             canceller.cancel();
         }
@@ -122,7 +119,7 @@ impl Outbox {
     /// From here on nothing reaches the environment: what runs is cancelled, and what it obtains given back. False: that
     /// was done before.
     pub(super) fn close(&self) -> bool {
-        let mut letters = locked(&self.0);
+        let mut letters = lock(&self.0);
         let Some(wake) = letters.wake.take() else { return false };
         // SAFETY: taken out under the mutex, so nobody uses it afterwards.
         unsafe { sys::napi_release_threadsafe_function(wake.0, sys::ThreadsafeFunctionReleaseMode::abort) };
@@ -136,7 +133,7 @@ impl Outbox {
 
     /// Waits until no call is under way any more.
     pub(super) fn quiet(&self, until: Instant) {
-        while !locked(&self.0).running.is_empty() && !until.passed() {
+        while !lock(&self.0).running.is_empty() && !until.passed() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -144,13 +141,10 @@ impl Outbox {
 
 const NONBLOCKING: sys::napi_threadsafe_function_call_mode = sys::ThreadsafeFunctionCallMode::nonblocking;
 
-/// How long an orderly end waits for what is under way.
-pub(super) const END: Duration = Duration::from_secs(1);
-
 /// For the end of the process: cancels every call, gives back what is held, and waits for that as long as it may.
 pub(crate) fn shutdown() {
-    let until = Instant::now().plus(END);
-    let outboxes: Vec<_> = locked(&OUTBOXES).iter().filter_map(Weak::upgrade).collect();
+    let until = Instant::now().plus(limits::EXIT);
+    let outboxes: Vec<_> = lock(&OUTBOXES).iter().filter_map(Weak::upgrade).collect();
     for outbox in &outboxes {
         outbox.close();
     }

@@ -156,9 +156,6 @@ options! {
     handoff: Count(u32) = handoff, limit_handoff;
 }
 
-/// The names of the options.
-pub const NAMES: [&str; 9] = ["ttl", "wait", "retry", "auto_renew", "max_hold", "token", "label", "fair", "handoff"];
-
 /// What users type who know other locks or an earlier release, and the option that does it here.
 const ALIASES: [(&str, &str); 11] = [
     ("renew", "auto_renew"),
@@ -182,7 +179,7 @@ pub fn unknown(name: &str, known: &[&str]) -> Error {
 }
 
 /// ` (did you mean …?)`, with the name as it is in `known`. Empty if no name is near.
-pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+fn did_you_mean(name: &str, known: &[&str]) -> String {
     let alias = ALIASES.iter().find(|(alias, _)| folded(alias) == folded(name));
     let meant = alias.and_then(|(_, meant)| known.iter().find(|known| folded(known) == folded(meant)));
     meant.map_or_else(|| hint(name, known.iter().copied()), |meant| format!(" (did you mean {meant}?)"))
