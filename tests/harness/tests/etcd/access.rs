@@ -1,7 +1,8 @@
 //! Logins, permissions, TLS, limits: what is refused, and what is said of it.
 
 use dlock::{Client, Kind};
-use dlock_harness::server::{Certs, Etcd, EtcdOptions};
+use dlock_harness::backends::etcd::{Etcd, EtcdOptions};
+use dlock_harness::server::Certs;
 
 use crate::common::{LONG, acquired, begin, lock, ms, next, released, server};
 

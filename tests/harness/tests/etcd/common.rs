@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use dlock::Client;
+use dlock_harness::backends::etcd::{Etcd, EtcdOptions};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::scenario::answered;
 pub(crate) use dlock_harness::scenario::{LONG, acquired, begin, lock, ms, next, released, until};
-use dlock_harness::server::{Etcd, EtcdOptions};
 
 /// The ttl of a lock whose end is to come soon: the least there is.
 pub(crate) const SHORT: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! The orderly end of a process that holds and waits.
 
+use dlock_harness::backends::etcd::Etcd;
 use dlock_harness::ending::{ONCE, OWN, Other, THEIRS, as_the_other};
-use dlock_harness::server::Etcd;
 
 use crate::common::{acquired, client, contenders, released, server, until_contenders};
 

@@ -1,7 +1,7 @@
 //! What grows at the server: keys of longer names beside a lock, keys of one lease, contenders of one lock.
 
 use dlock::{Client, Kind, Lease, ReleaseOutcome};
-use dlock_harness::server::Etcd;
+use dlock_harness::backends::etcd::Etcd;
 use etcd_client::{DeleteOptions, Txn, TxnOp};
 
 use crate::common::{LONG, acquired, begin, client, cold, lock, ms, next, released, requests, server, until};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dlock::{Client, Kind};
-use dlock_harness::server::{Cluster, Etcd, EtcdOptions};
+use dlock_harness::backends::etcd::{Cluster, Etcd, EtcdOptions};
 
 use crate::common::{
     LONG, acquired, begin, client, cold, contenders, lock, ms, released, server, until, until_contenders,

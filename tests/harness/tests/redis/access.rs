@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dlock::{Client, Error, Kind};
-use dlock_harness::server::{Certs, Redis, RedisOptions};
+use dlock_harness::backends::redis::{Redis, RedisOptions};
+use dlock_harness::server::Certs;
 
 use crate::common::{LATE, LONG, SLACK, lock, proxy, released, server};
 

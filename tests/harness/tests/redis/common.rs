@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dlock::Client;
+use dlock_harness::backends::redis::{Redis, RedisOptions};
 use dlock_harness::proxy::Proxy;
 pub(crate) use dlock_harness::scenario::{LONG, lock, ms, released, until};
 use dlock_harness::scenario::{answered, next};
-use dlock_harness::server::{Redis, RedisOptions};
 
 /// What a loaded machine may add to a bound.
 pub(crate) const SLACK: Duration = Duration::from_millis(700);

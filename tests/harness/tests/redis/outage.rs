@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dlock::{Kind, ReleaseOutcome};
-use dlock_harness::server::{Redis, RedisOptions};
+use dlock_harness::backends::redis::{Redis, RedisOptions};
 
 use crate::common::{
     LATE, LONG, SLACK, client, client_with, fence_at, lock, ms, owner, queued, released, server, until, until_clean,

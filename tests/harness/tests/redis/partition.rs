@@ -41,7 +41,7 @@ fn cut_off(name: &str, cut: &[(Direction, Mode)]) {
     assert_eq!(lease.check().unwrap_err().kind(), Kind::Lost);
     let second = second.join().unwrap();
     assert!(second.is_held() && second.fence() > lease.fence());
-    let left = |server: &dlock_harness::server::Redis| server.get::<i64>(&["PTTL", "k"]);
+    let left = |server: &dlock_harness::backends::redis::Redis| server.get::<i64>(&["PTTL", "k"]);
     let before = left(&server);
     heal(&proxy, cut.iter().any(|(_, mode)| *mode == Mode::Drop));
     // What was under way arrives, and the old holder is heard again.

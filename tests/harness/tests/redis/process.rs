@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use dlock::{Lease, ReleaseOutcome};
-use dlock_harness::server::Redis;
+use dlock_harness::backends::redis::Redis;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{LONG, SLACK, client, lock, ms, owner, queued, released, server, until, until_queued};

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dlock::{Kind, Lock, ReleaseOutcome};
+use dlock_harness::backends::redis::Redis;
 use dlock_harness::proxy::{Action, Direction, Proxy};
-use dlock_harness::server::Redis;
 
 use crate::common::{client, fence_at, ms, owner, proxy, released, server, until_clean};
 use crate::wire_patterns::{GIVE, RENEW, TAKE};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dlock::{Client, Kind};
-use dlock_harness::server::{Certs, Name, Redis, RedisOptions};
+use dlock_harness::backends::redis::{Redis, RedisOptions};
+use dlock_harness::server::{Certs, Name};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::{LONG, lock, ms, released, server};

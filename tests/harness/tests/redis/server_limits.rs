@@ -1,8 +1,8 @@
 //! Limits of a server: connections killed, idle or too many, no memory, keys evicted.
 
 use dlock::{Kind, ReleaseOutcome};
+use dlock_harness::backends::redis::{Redis, RedisOptions};
 use dlock_harness::scenario::warnings;
-use dlock_harness::server::{Redis, RedisOptions};
 
 use crate::common::{
     LONG, client, cold, connected, lock, ms, owner, released, server, until, until_clean, until_queued,
