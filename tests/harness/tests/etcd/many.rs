@@ -8,11 +8,7 @@ use crate::common::{LONG, acquired, begin, client, cold, lock, ms, next, release
 
 /// What another client of etcd does, all of it.
 fn raw<T>(server: &Etcd, work: impl AsyncFnOnce(etcd_client::Client) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = etcd_client::Client::connect([server.addr().to_string()], None).await.unwrap();
-        work(client).await
-    })
+    server.raw(async |client| Ok(work(client).await)).unwrap()
 }
 
 /// Puts these keys there, each with this value.
