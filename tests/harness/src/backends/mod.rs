@@ -21,6 +21,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
+use dlock::config::Values;
 use dlock::contract::{Capabilities, Driver};
 use dlock::drivers::DRIVERS;
 
@@ -41,9 +42,10 @@ pub trait TestBackend: Debug + Sync {
     /// Returns the name of its driver, which is the scheme of its URLs.
     fn name(&self) -> &'static str;
 
-    /// Returns what its driver promises.
+    /// Returns what its driver promises without options.
     fn capabilities(&self) -> Capabilities {
-        (driver(self.name()).capabilities)()
+        let driver = driver(self.name());
+        (driver.capabilities)(&Values::new(driver.schema))
     }
 
     /// Returns the shortest ttl that it keeps.
