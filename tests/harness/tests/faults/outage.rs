@@ -38,14 +38,15 @@ fn every_call_returns_in_time_while_the_server_is_stopped(on: On) {
         let kind = call();
         let took = begun.elapsed();
         println!("{name}: {took:?}, {kind:?}");
-        assert!(took < limit + LATE + SLACK, "{name} took {took:?}");
+        assert!(took < limit, "{name} took {took:?}");
         assert!(matches!(kind, Some(Kind::Backend | Kind::Timeout)), "{name}: {kind:?}");
     };
+    let timeout = timeout + LATE + SLACK;
     std::thread::scope(|scope| {
         let (client, server, held, renewed) = (&client, &server, &held, &renewed);
         let free = |key: &str| lock(client, key, ttl);
         scope.spawn(move || {
-            check("acquire for 300 ms", ms(300), &|| free("a").wait(ms(300)).acquire().wait().err().map(|e| e.kind()));
+            check("acquire for 300 ms", ms(800), &|| free("a").wait(ms(300)).acquire().wait().err().map(|e| e.kind()));
         });
         scope.spawn(move || check("try", timeout, &|| free("b").try_acquire().wait().err().map(|e| e.kind())));
         scope.spawn(move || check("renew", timeout, &|| renewed.renew(None).wait().err().map(|e| e.kind())));
