@@ -126,6 +126,7 @@ test-rust: needs-test-rust harness ## Run unit and core tests, doc tests, the si
 	@.ci/setup go
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
 	$(if $(FULL),ETCD_BIN=$(ETCD35) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --test etcd)
+	$(if $(FULL),ETCD_BIN=$(ETCD35) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --test faults -- ::etcd)
 
 test-sim: $(TOOLS) ## Run only the simulator; `make test-sim SIM_SEEDS=100000` searches longer.
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test -p dlock-core --test sim -- --nocapture

@@ -89,12 +89,17 @@ def etcd_url(etcd_address):
     return f"etcd://{etcd_address}?prefix={uuid.uuid4().hex}/"
 
 
+@pytest.fixture
+def memory_url():
+    """The URL of a name nobody else uses."""
+    return f"memory://{uuid.uuid4().hex}"
+
+
+# A backend is a fixture NAME_url; its name here has the tests of all backends run on it.
 @pytest.fixture(params=["memory", "file", "redis", "etcd"])
-def url(request, tmp_path):
+def url(request):
     """The URL of a backend nobody else uses."""
-    if request.param in ("redis", "etcd"):
-        return request.getfixturevalue(f"{request.param}_url")
-    return f"memory://{uuid.uuid4().hex}" if request.param == "memory" else f"file://{tmp_path}"
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 //! A server for the run, and a proxy in front of it that delays: until the input ends.
 
 use std::io::Read;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use dlock_harness::backends::{self, Setup};
 use dlock_harness::proxy::{Mode, Proxy};
-use dlock_harness::server::{Etcd, EtcdOptions, Redis, RedisOptions};
 
 use crate::Outcome;
 
@@ -13,20 +12,9 @@ use crate::Outcome;
 const DELAY: Duration = Duration::from_micros(500);
 
 pub(crate) fn serve(backend: &str) -> Outcome<()> {
-    match backend {
-        "redis" => {
-            let server = Redis::start(&RedisOptions::new())?;
-            served(&server.url(), server.addr())
-        }
-        "etcd" => {
-            let server = Etcd::start(&EtcdOptions::new())?;
-            served(&server.url(), server.addr())
-        }
-        _ => Err("serve redis|etcd".into()),
-    }
-}
-
-fn served(url: &str, addr: SocketAddr) -> Outcome<()> {
+    let remote = backends::named(backend)?.remote().ok_or_else(|| format!("{backend} has no server"))?;
+    let server = remote.start(Setup::default())?;
+    let (url, addr) = (server.url(), server.addr());
     let proxy = Proxy::new(addr)?;
     proxy.both(Mode::Delay(DELAY));
     println!("{url} {}", url.replace(&addr.port().to_string(), &proxy.addr().port().to_string()));

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::Parser;
-use dlock::drivers::DRIVERS;
+use dlock_harness::backends::BACKENDS;
 use dlock_harness::languages::{LANGUAGES, Speakers};
 
 use crate::actor::{Actor, Language};
@@ -54,7 +54,8 @@ struct Options {
     /// How many cases are played at a time: most of it is waiting.
     #[arg(long, value_name = "N", default_value_t = 12)]
     jobs: usize,
-    /// Plays every case in every language on memory and redis only, and in one language, by turns, on each other backend.
+    /// Plays every case in every language only on the backends that are first of their kind, the one in the process and
+    /// the one with a server, and in one language, by turns, on each other backend.
     #[arg(long)]
     covering: bool,
     /// Prints every case as it ends, with the time it took.
@@ -87,26 +88,26 @@ fn run(options: &Options) -> Result<bool, String> {
     }
     let folder = tempfile::Builder::new().prefix("dlock-suite-").tempdir().map_err(|error| error.to_string())?;
     let languages = languages(options)?;
-    let drivers = chosen(DRIVERS.to_vec(), &options.backend, |driver| driver.schema.name, "backend")?;
-    println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), drivers.len());
+    let backends = chosen(BACKENDS.to_vec(), &options.backend, |backend| backend.name(), "backend")?;
+    println!("{} of {all} cases, {} languages, {} backends", cases.len(), languages.len(), backends.len());
 
     let turns = options.covering.then(|| Turns::new(&languages, folder.path()));
     let mut tasks = Vec::new();
-    for (at, driver) in drivers.iter().enumerate() {
-        let turns = turns.as_ref().filter(|_| !fixture::is_whole(driver));
+    for (at, backend) in backends.iter().enumerate() {
+        let turns = turns.as_ref().filter(|_| !backend.is_whole());
         for (own, language) in languages.iter().enumerate() {
             let mine = |case: &usize| turns.is_none_or(|turns| turns.whose(&cases[*case], case + at) == own);
             let mine = (0..cases.len()).filter(mine).collect();
-            tasks.push(Task::new(language, driver.schema.name, fixture::lanes(driver), mine));
+            tasks.push(Task::new(language, backend.name(), backend.lanes(), mine));
         }
     }
     let mut jobs = VecDeque::new();
-    for (task, driver) in tasks.iter().zip(drivers.iter().flat_map(|driver| languages.iter().map(move |_| driver))) {
-        for lane in 0..fixture::lanes(driver) {
-            let name = format!("{}-{}-{}-{lane}", task.language.name, driver.schema.name, std::process::id());
+    for (task, backend) in tasks.iter().zip(backends.iter().flat_map(|one| languages.iter().map(move |_| *one))) {
+        for lane in 0..backend.lanes() {
+            let name = format!("{}-{}-{}-{lane}", task.language.name, backend.name(), std::process::id());
             let folder = folder.path().join(name);
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-            jobs.push_back((task, Fixture::new(driver, &folder)?, folder));
+            jobs.push_back((task, Fixture::new(backend, &folder)?, folder));
         }
     }
     // What takes longest first.
@@ -128,10 +129,11 @@ fn run(options: &Options) -> Result<bool, String> {
     let mut cells: Vec<_> = tasks.into_iter().map(Task::done).collect();
     let order = |cell: &Cell| {
         let language = languages.iter().position(|language| language.name == cell.language);
-        (language, drivers.iter().position(|driver| driver.schema.name == cell.backend))
+        (language, backends.iter().position(|backend| backend.name() == cell.backend))
     };
     cells.sort_by_key(order);
-    Ok(report::print(&cells, &skips, whole, options.covering))
+    let all: Vec<_> = backends.iter().filter(|one| one.is_whole()).map(|one| one.name()).collect();
+    Ok(report::print(&cells, &skips, whole, options.covering.then_some(&all)))
 }
 
 fn languages(options: &Options) -> Result<Vec<Language>, String> {

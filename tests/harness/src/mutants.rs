@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "how each was caught is worth a line")]
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -10,14 +11,24 @@ use std::time::Instant;
 /// once. Without a defect a scenario is played once, and has to hold.
 const PLAYS: u32 = 3;
 
-/// Plays these scenarios of the calling test program, each under the defect it is there for.
+/// Plays the scenarios of the calling test program that are there for a defect, each under it: those of a backend's
+/// `mutants.txt` that are in `program`.
 ///
 /// # Panics
-/// When a defect survives its scenario, or one of all whose name begins like this has none.
-pub fn all_are_caught(all: &[(&str, &str)], prefix: &str, scenarios: &[(&str, &str)]) {
-    let ours = all.iter().map(|(name, _)| *name).filter(|name| name.starts_with(prefix));
-    let missing: Vec<_> = ours.filter(|name| !scenarios.iter().any(|(known, _)| known == name)).collect();
+/// When a defect survives its scenario, or the list lacks one of all whose name begins with that of the backend.
+pub fn all_are_caught(all: &[(&str, &str)], backend: &str, program: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(backend).join("mutants.txt");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let list: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).map(defect).collect();
+    let ours = all.iter().map(|(name, _)| *name).filter(|name| name.starts_with(&format!("{backend}-")));
+    let missing: Vec<_> = ours.filter(|name| !list.iter().any(|(known, _)| known == name)).collect();
     assert!(missing.is_empty(), "no scenario for {missing:?}");
+    let in_program = |(mutant, scenario): &(_, &'_ str)| {
+        let (of, scenario) = scenario.strip_prefix("faults::").map_or((backend, *scenario), |rest| ("faults", rest));
+        (of == program).then(|| (*mutant, scenario.to_owned()))
+    };
+    let scenarios: Vec<(&str, String)> = list.iter().filter_map(in_program).collect();
+    assert!(!scenarios.is_empty(), "{} has no line for {program}", path.display());
     let next = AtomicUsize::new(0);
     let lane = || {
         let mut survivors = Vec::new();
@@ -34,6 +45,12 @@ pub fn all_are_caught(all: &[(&str, &str)], prefix: &str, scenarios: &[(&str, &s
         lanes.into_iter().flat_map(|lane| lane.join().expect("a lane doesn't panic")).collect()
     });
     assert!(survivors.is_empty(), "{survivors:#?}");
+}
+
+/// Splits a line of the list.
+fn defect(line: &str) -> (&str, &str) {
+    let (mutant, scenario) = line.split_once(' ').unwrap_or_else(|| panic!("DEFECT SCENARIO: {line:?}"));
+    (mutant, scenario.trim())
 }
 
 /// Whether the scenario fails under the defect, and how it says so.

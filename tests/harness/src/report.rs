@@ -33,9 +33,9 @@ impl Cell {
 }
 
 /// Prints everything, and says whether all is well. The cells are in the order of languages and backends. `whole`: nothing
-/// was left out, so what no case was skipped for is needless. `covering`: each case was played in one language where that
-/// is enough.
-pub(crate) fn print(cells: &[Cell], skips: &Skips, whole: bool, covering: bool) -> bool {
+/// was left out, so what no case was skipped for is needless. `covering`: the backends on which all was played; on the
+/// others each case was played in one language.
+pub(crate) fn print(cells: &[Cell], skips: &Skips, whole: bool, covering: Option<&Vec<&str>>) -> bool {
     let mut trouble = skips.unnamed();
     let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut times: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -68,8 +68,8 @@ pub(crate) fn print(cells: &[Cell], skips: &Skips, whole: bool, covering: bool) 
         println!("  {reason}: {}", cases.join(" "));
     }
     println!("\n{}", table(cells));
-    if covering {
-        println!("\ncovering: all on memory and redis, each case in one language on each other backend");
+    if let Some(all) = covering {
+        println!("\ncovering: all on {}, each case in one language on each other backend", all.join(" and "));
     }
     if !trouble.is_empty() {
         println!("\nfailed");

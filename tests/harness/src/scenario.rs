@@ -8,8 +8,17 @@ use std::time::{Duration, Instant};
 use dlock::event::{Event, EventKind, subscribe};
 use dlock::{Client, Lease, Lock, Op, ReleaseOutcome};
 
+use crate::backends::TestServer;
+use crate::proxy::{Mode, Proxy};
+
 /// How long anything may take that has no bound of its own.
 pub const LONG: Duration = Duration::from_secs(10);
+
+/// What a loaded machine may add to a bound.
+pub const SLACK: Duration = Duration::from_millis(700);
+
+/// How long after its deadline a call may return.
+pub const LATE: Duration = Duration::from_millis(100);
 
 /// Milliseconds.
 pub fn ms(n: u64) -> Duration {
@@ -84,4 +93,36 @@ pub fn until(what: &str, limit: Duration, mut come: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "within {limit:?} it didn't come about: {what}");
         std::thread::sleep(ms(1));
     }
+}
+
+/// Waits until so many hold and wait.
+///
+/// # Panics
+/// When it doesn't come about.
+pub fn until_contenders(server: &dyn TestServer, key: &str, n: usize) {
+    until(&format!("{n} contenders of {key}"), LONG, || server.contenders(key) == n);
+}
+
+/// Waits until no holder and no waiter has anything at the server.
+///
+/// # Panics
+/// When something is left after the limit.
+pub fn until_clean(server: &dyn TestServer, limit: Duration) {
+    let end = Instant::now() + limit;
+    loop {
+        let left = server.left_over();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "left after {limit:?}: {left:?}");
+        std::thread::sleep(ms(5));
+    }
+}
+
+/// Lets bytes pass again. A stream of which a part was lost is never gone on with.
+pub fn heal(proxy: &Proxy, lost: bool) {
+    if lost {
+        proxy.cut();
+    }
+    proxy.both(Mode::Pass);
 }

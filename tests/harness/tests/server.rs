@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use dlock_harness::backends::redis::{Canned, Redis, RedisOptions};
 use dlock_harness::proxy::{Action, Direction, Proxy};
-use dlock_harness::server::{Canned, Redis, RedisOptions};
 
 fn start(options: &RedisOptions) -> Redis {
     Redis::start(options).unwrap()

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 /// A process with a group of its own. Dropped, all of the group is killed.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     pid: Pid,
 }
@@ -25,7 +25,7 @@ pub(super) struct Process {
 type Order = (Command, Sender<io::Result<Child>>);
 
 impl Process {
-    pub(super) fn start(mut command: Command) -> io::Result<Self> {
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         command.process_group(0);
         #[cfg(target_os = "linux")]
         {
@@ -44,12 +44,12 @@ impl Process {
         Ok(Self { pid: Pid::from_child(&child), child })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal; one that stops has done so on return: the threads of a process stop one after the other.
-    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         kill_process(self.pid, signal)?;
         if signal == Signal::STOP {
             waitid(WaitId::Pid(self.pid), WaitIdOptions::STOPPED)?;
@@ -58,7 +58,7 @@ impl Process {
     }
 
     /// How it ended, if it has.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 }
@@ -91,7 +91,7 @@ fn starter() -> &'static Sender<Order> {
 const PREFIX: &str = "dlock-test-";
 
 /// A folder in memory, where there is such a thing.
-pub(super) fn folder() -> io::Result<TempDir> {
+pub(crate) fn folder() -> io::Result<TempDir> {
     static SWEPT: Once = Once::new();
     let make =
         |root: &Path| tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir_in(root);
@@ -114,7 +114,7 @@ fn sweep(root: &Path) {
 }
 
 /// A free port below those that the system gives out: it stays free for a server that is away for a while.
-pub(super) fn port() -> io::Result<u16> {
+pub(crate) fn port() -> io::Result<u16> {
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
     let ports = (0..1000).map(|n| 20_000 + (seed.wrapping_add(n) % 10_000) as u16);
     let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());

@@ -3,7 +3,6 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 
-mod cluster;
 mod fleet;
 mod nemesis;
 mod place;
@@ -44,9 +43,9 @@ type Crew = (&'static str, Vec<PathBuf>);
 #[derive(Debug, Parser)]
 #[command(name = "dlock-soak", max_term_width = 110)]
 struct Options {
-    /// Where the locks are: a URL, or `file`: a fresh folder, or `redis`, `etcd` or `etcd3`: a server, or a cluster of
-    /// three, and proxies are started, and faults done to them as well. Which etcd: see `ETCD_BIN` in tests/README.md.
-    #[arg(long)]
+    /// Where the locks are: a URL, or a word. A word starts a folder or servers of this run alone, and proxies before the
+    /// servers: faults are then done to them as well.
+    #[arg(long, value_name = "URL|WORD", long_help = url_help())]
     url: String,
     /// How many processes of each language: rust, python (blocking), asyncio, node, c.
     #[arg(long, value_name = "LANGUAGE=N,…", default_value = "rust=2,python=1,asyncio=1,node=1,c=1")]
@@ -94,6 +93,15 @@ struct Options {
     /// Only checks the histories that were kept here.
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
+}
+
+fn url_help() -> String {
+    let words: Vec<_> = server::words().map(|deployment| deployment.word).collect();
+    format!(
+        "Where the locks are: a URL, or a word: {}. A word starts a folder or servers of this run alone, and proxies \
+         before the servers: faults are then done to them as well. tests/README.md says what each word starts",
+        words.join(", ")
+    )
 }
 
 #[cfg(feature = "mutants")]

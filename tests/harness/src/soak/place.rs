@@ -6,41 +6,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dlock::Client;
+use dlock_harness::backends::{self, TestBackend};
 use dlock_harness::history::{Line, Phase, Verb, now};
-use tempfile::TempDir;
 
 use crate::nemesis::Nemesis;
 use crate::server::Server;
 
-/// By this word a fresh folder is taken.
-const FILE: &str = "file";
-
 pub(crate) struct Place {
+    backend: &'static dyn TestBackend,
     /// Ours, if we started one.
     server: Option<Server>,
-    /// Without a proxy.
-    url: String,
     urls: Vec<String>,
     /// What all workers share.
     pub(crate) keys: Vec<String>,
     /// A client that nothing is done to.
     client: Client,
-    /// Goes with the run.
-    _folder: Option<TempDir>,
 }
 
 impl Place {
     pub(crate) fn new(url: &str, processes: usize, keys: usize) -> Result<Self, String> {
         let server = Server::start(url, processes)?;
-        let folder = (url == FILE).then(|| tempfile::Builder::new().prefix("dlock-soak-locks-").tempdir());
-        let folder = folder.transpose().map_err(|error| error.to_string())?;
-        let (url, urls) = match (&server, &folder) {
-            (None, None) => (url.to_owned(), vec![url.to_owned()]),
-            (None, Some(folder)) => {
-                let url = format!("file://{}", folder.path().display());
-                (url.clone(), vec![url])
-            }
-            (Some(server), _) => server.urls(),
+        let (url, urls) = match &server {
+            None => (url.to_owned(), vec![url.to_owned()]),
+            Some(server) => server.urls(),
         };
         let client = Client::connect(&url).map_err(|error| error.to_string())?;
         client.ping().wait().map_err(|error| error.to_string())?;
@@ -50,7 +38,7 @@ impl Place {
         // Keys of this run alone, so that several may run beside each other.
         let mark = format!("soak-{}-{}", std::process::id(), now());
         let keys = (0..keys.max(1)).map(|number| format!("{mark}-{number}")).collect();
-        Ok(Self { server, url, urls, keys, client, _folder: folder })
+        Ok(Self { backend: backends::named(client.backend())?, server, urls, keys, client })
     }
 
     /// For the worker in this slot.
@@ -78,17 +66,7 @@ impl Place {
     pub(crate) fn recovery(&self, ttl: Duration) -> Duration {
         // A waiter whose grant nobody saw keeps the lock for a ttl of its own.
         let more = if self.client.capabilities().local { Duration::ZERO } else { ttl };
-        self.outlives(ttl) + more + Duration::from_secs(2)
-    }
-
-    /// For how long the lock of a dead process may stay.
-    fn outlives(&self, ttl: Duration) -> Duration {
-        match self.url.split_once("://") {
-            // Its leases end up to 1 s late. A new leader is there after 2 s, and gives them their whole time again and
-            // the 1 s after which it would have been elected.
-            Some(("etcd" | "etcds", _)) => ttl * 2 + Duration::from_secs(4),
-            _ => ttl,
-        }
+        self.backend.outlives(ttl) + more + Duration::from_secs(2)
     }
 
     /// Counters without which a run shows nothing. `plain`: workers only take and give back.
@@ -104,7 +82,8 @@ impl Place {
         if faults >= 4 * (kinds.len() as u64 + 2) {
             required.extend(["fault stop", "fault kill"].map(str::to_owned));
             required.extend(kinds.iter().map(|kind| format!("fault {}", kind.name())));
-            required.extend(self.server.iter().flat_map(|_| ["unknown outcomes", "reconnects"].map(str::to_owned)));
+            let remote = self.server.iter().filter(|server| server.is_remote());
+            required.extend(remote.flat_map(|_| ["unknown outcomes", "reconnects"].map(str::to_owned)));
         }
         required
     }
@@ -143,7 +122,7 @@ impl Place {
 
     /// The keys that somebody still has when all have gone and a ttl has passed.
     pub(crate) fn leftovers(&self, ttl: Duration) -> Result<Vec<String>, String> {
-        let end = Instant::now() + self.outlives(ttl) + Duration::from_secs(1);
+        let end = Instant::now() + self.backend.outlives(ttl) + Duration::from_secs(1);
         loop {
             let mut left = Vec::new();
             for key in &self.keys {

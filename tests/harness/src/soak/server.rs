@@ -1,69 +1,63 @@
-//! A server, or several, each with a proxy before it for each worker, and what is done to them.
+//! What the run has started for its locks, with a proxy for each worker before each server, and what is done to them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dlock_harness::backends::{BACKENDS, Deployed, Deployment, ServerFault};
 use dlock_harness::proxy::{Direction, Mode, Proxy};
-use dlock_harness::server::{Cluster, Etcd, EtcdOptions, Redis, RedisOptions};
 
-use crate::cluster;
 use crate::fleet::Fleet;
-use crate::nemesis::{Nemesis, locked};
+use crate::nemesis::Nemesis;
 
 /// Does or undoes a fault.
-type Act<T> = fn(&T);
-
-/// The servers there are, by the word that starts them.
-pub(crate) enum Tested {
-    Redis(Redis),
-    Etcd(Etcd),
-    Cluster(Mutex<Cluster>),
-}
+type Act = fn(&Proxy);
 
 #[derive(Clone)]
 pub(crate) struct Server {
-    tested: Arc<Tested>,
+    deployed: Arc<dyn Deployed>,
     /// For each worker's slot one before each server.
     pub(crate) proxies: Arc<Vec<Vec<Proxy>>>,
 }
 
+/// Returns what words of `--url` start something.
+pub(crate) fn words() -> impl Iterator<Item = &'static Deployment> {
+    BACKENDS.iter().flat_map(|backend| backend.deployments())
+}
+
 impl Server {
-    /// `None` for a word that starts none.
+    /// `None` for a word that starts nothing.
     pub(crate) fn start(word: &str, processes: usize) -> Result<Option<Self>, String> {
-        let tested = match word {
-            "redis" => Tested::Redis(Redis::start(&RedisOptions::new())?),
-            "etcd" => Tested::Etcd(Etcd::start(&EtcdOptions::new())?),
-            "etcd3" => Tested::Cluster(Mutex::new(Cluster::start(3, &EtcdOptions::new())?)),
-            _ => return Ok(None),
-        };
-        if let Some(version) = tested.version() {
-            println!("etcd {version}");
+        let Some(deployment) = words().find(|deployment| deployment.word == word) else { return Ok(None) };
+        let deployed = (deployment.start)()?;
+        if let Some(version) = deployed.version() {
+            println!("{version}");
         }
-        let addrs = tested.addrs();
+        let addrs = deployed.addrs();
         let slot = |_| addrs.iter().map(|addr| Proxy::new(*addr)).collect();
         let proxies = (0..processes).map(slot).collect::<Result<_, _>>();
         let proxies = Arc::new(proxies.map_err(|error| error.to_string())?);
-        Ok(Some(Self { tested: Arc::new(tested), proxies }))
+        Ok(Some(Self { deployed, proxies }))
+    }
+
+    /// Returns true if a network leads to it.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.proxies.iter().any(|slot| !slot.is_empty())
     }
 
     /// Where it is without a proxy, and for each worker.
     pub(crate) fn urls(&self) -> (String, Vec<String>) {
-        let at = |addrs: Vec<SocketAddr>| {
-            let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
-            format!("{}://{}", self.tested.scheme(), addrs.join(","))
-        };
         // Each begins with another server.
         let of_slot = |(slot, proxies): (usize, &Vec<Proxy>)| {
-            let mut addrs: Vec<_> = proxies.iter().map(Proxy::addr).collect();
-            addrs.rotate_left(slot % proxies.len());
-            at(addrs)
+            let mut addrs: Vec<SocketAddr> = proxies.iter().map(Proxy::addr).collect();
+            addrs.rotate_left(slot % proxies.len().max(1));
+            self.deployed.url(&addrs)
         };
-        (at(self.tested.addrs()), self.proxies.iter().enumerate().map(of_slot).collect())
+        (self.deployed.url(&self.deployed.addrs()), self.proxies.iter().enumerate().map(of_slot).collect())
     }
 
     pub(crate) fn faults(&self) -> Vec<Box<dyn Nemesis>> {
-        let of_proxies: [(_, Act<Proxy>, Act<Proxy>); 7] = [
+        let of_proxies: [(_, Act, Act); 7] = [
             ("cut", cut, |_| {}),
             ("refuse", |proxy| proxy.refuse(true), |proxy| proxy.refuse(false)),
             ("drop-requests", |proxy| proxy.set(Direction::ToServer, Mode::Drop), heal),
@@ -72,94 +66,12 @@ impl Server {
             ("hold-replies", |proxy| proxy.set(Direction::ToClient, Mode::Hold), |proxy| proxy.both(Mode::Pass)),
             ("delay", |proxy| proxy.both(Mode::Delay(Duration::from_millis(30))), |proxy| proxy.both(Mode::Pass)),
         ];
-        let pause: (_, Act<Tested>, Act<Tested>) = ("server-pause", Tested::pause, Tested::resume);
-        let of_servers = match &*self.tested {
-            Tested::Redis(_) => {
-                vec![pause, ("script-flush", Tested::flush, |_| {}), ("client-kill", Tested::kill_clients, |_| {})]
-            }
-            Tested::Etcd(_) => {
-                vec![pause, ("compaction", Tested::compact, |_| {}), (cluster::REMOVAL, Tested::remove_waiter, |_| {})]
-            }
-            Tested::Cluster(_) => vec![],
-        };
         let mut all: Vec<Box<dyn Nemesis>> = Vec::new();
-        for (name, begin, end) in of_proxies {
+        for (name, begin, end) in of_proxies.into_iter().filter(|_| self.is_remote()) {
             all.push(Box::new(OfProxy { name, begin, end, server: self.clone(), at: 0, one: None }));
         }
-        for (name, begin, end) in of_servers {
-            all.push(Box::new(OfServer { name, begin, end, server: self.clone() }));
-        }
-        if let Tested::Cluster(_) = &*self.tested {
-            all.extend(cluster::faults(&self.tested));
-        }
+        all.extend(self.deployed.clone().faults().into_iter().map(|fault| Box::new(OfServers(fault)) as _));
         all
-    }
-}
-
-impl Tested {
-    fn addrs(&self) -> Vec<SocketAddr> {
-        match self {
-            Self::Redis(redis) => vec![redis.addr()],
-            Self::Etcd(etcd) => vec![etcd.addr()],
-            Self::Cluster(cluster) => locked(cluster).members.iter().map(Etcd::addr).collect(),
-        }
-    }
-
-    fn scheme(&self) -> &'static str {
-        match self {
-            Self::Redis(_) => "redis",
-            Self::Etcd(_) | Self::Cluster(_) => "etcd",
-        }
-    }
-
-    fn version(&self) -> Option<String> {
-        match self {
-            Self::Redis(_) => None,
-            Self::Etcd(etcd) => Some(etcd.version()),
-            Self::Cluster(cluster) => Some(locked(cluster).members[0].version()),
-        }
-    }
-
-    fn pause(&self) {
-        match self {
-            Self::Redis(redis) => redis.pause(),
-            Self::Etcd(etcd) => etcd.pause(),
-            Self::Cluster(_) => {}
-        }
-    }
-
-    fn resume(&self) {
-        match self {
-            Self::Redis(redis) => redis.resume(),
-            Self::Etcd(etcd) => etcd.resume(),
-            Self::Cluster(_) => {}
-        }
-    }
-
-    fn command(&self, words: &[&str]) {
-        if let Self::Redis(redis) = self {
-            redis.command(words);
-        }
-    }
-
-    fn flush(&self) {
-        self.command(&["SCRIPT", "FLUSH"]);
-    }
-
-    fn kill_clients(&self) {
-        self.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    }
-
-    fn remove_waiter(&self) {
-        if let Self::Etcd(etcd) = self {
-            cluster::remove_waiter(etcd).expect("etcdctl works");
-        }
-    }
-
-    fn compact(&self) {
-        if let Self::Etcd(etcd) = self {
-            etcd.compact();
-        }
     }
 }
 
@@ -176,15 +88,15 @@ fn heal(proxy: &Proxy) {
 /// Something done to one worker's connections: to all servers, or to one of several.
 struct OfProxy {
     name: &'static str,
-    begin: Act<Proxy>,
-    end: Act<Proxy>,
+    begin: Act,
+    end: Act,
     server: Server,
     at: usize,
     one: Option<usize>,
 }
 
 impl OfProxy {
-    fn each(&self, act: Act<Proxy>) {
+    fn each(&self, act: Act) {
         let proxies = self.server.proxies[self.at].iter().enumerate();
         proxies.filter(|(n, _)| self.one.is_none_or(|one| one == *n)).for_each(|(_, proxy)| act(proxy));
     }
@@ -217,34 +129,27 @@ impl Nemesis for OfProxy {
     }
 }
 
-/// Something done to the server, and so to all.
-struct OfServer {
-    name: &'static str,
-    begin: Act<Tested>,
-    end: Act<Tested>,
-    server: Server,
-}
+/// Something done to the servers, and so to all.
+struct OfServers(Box<dyn ServerFault>);
 
-impl Nemesis for OfServer {
+impl Nemesis for OfServers {
     fn name(&self) -> &'static str {
-        self.name
+        self.0.name()
     }
 
-    fn choose(&mut self, _: &Fleet, _: &mut fastrand::Rng) -> Result<String, String> {
-        Ok("server".to_owned())
+    fn choose(&mut self, _: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String> {
+        self.0.choose(rng)
     }
 
     fn begin(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
-        (self.begin)(&self.server.tested);
-        Ok(())
+        self.0.begin()
     }
 
     fn end(&mut self, _: &Mutex<Fleet>) -> Result<(), String> {
-        (self.end)(&self.server.tested);
-        Ok(())
+        self.0.end()
     }
 
     fn is_short(&self) -> bool {
-        self.name != "server-pause"
+        self.0.is_short()
     }
 }

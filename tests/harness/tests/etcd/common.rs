@@ -2,16 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
 
 use dlock::Client;
+use dlock_harness::backends::TestServer;
+use dlock_harness::backends::etcd::{Etcd, EtcdOptions};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::scenario::answered;
-pub(crate) use dlock_harness::scenario::{LONG, acquired, begin, lock, ms, next, released, until};
-use dlock_harness::server::{Etcd, EtcdOptions};
-
-/// The ttl of a lock whose end is to come soon: the least there is.
-pub(crate) const SHORT: Duration = Duration::from_secs(2);
+pub(crate) use dlock_harness::scenario::{LONG, acquired, begin, lock, ms, next, released, until, until_contenders};
 
 pub(crate) fn server() -> Etcd {
     Etcd::start(&EtcdOptions::new()).unwrap()
@@ -42,17 +39,12 @@ pub(crate) fn again(test: &str) -> Command {
 
 /// The keys of holder and queue, in their order.
 pub(crate) fn contenders(server: &Etcd, name: &str) -> Vec<String> {
-    server.keys(&format!("{name}/"))
-}
-
-/// Waits until so many hold and wait.
-pub(crate) fn until_contenders(server: &Etcd, name: &str, n: usize) {
-    until(&format!("{n} contenders of {name}"), LONG, || contenders(server, name).len() == n);
+    TestServer::queue(server, name)
 }
 
 /// How many requests about keys there were.
 pub(crate) fn requests(server: &Etcd) -> u64 {
-    asked(server, "KV", "Txn") + asked(server, "KV", "Range")
+    TestServer::requests(server)
 }
 
 /// The same, when there have been no more for a while.
@@ -72,14 +64,5 @@ pub(crate) fn lease_of(key: &str) -> &str {
 
 /// How often this was asked of the server.
 pub(crate) fn asked(server: &Etcd, service: &str, method: &str) -> u64 {
-    let name = |kind: &str| {
-        format!(
-            "grpc_server_started_total{{grpc_method=\"{method}\",grpc_service=\"etcdserverpb.{service}\",\
-             grpc_type=\"{kind}\"}}"
-        )
-    };
-    let kind = if service == "KV" || method == "LeaseGrant" { "unary" } else { "bidi_stream" };
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let count = server.figure(&name(kind)) as u64;
-    count
+    server.asked(service, method)
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use dlock_harness::server::Etcd;
+use dlock_harness::backends::etcd::Etcd;
 
 use crate::common::{LONG, acquired, begin, client, contenders, lock, ms, released, server, until, until_contenders};
 

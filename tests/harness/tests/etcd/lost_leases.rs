@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use crate::common::{
-    LONG, SHORT, acquired, begin, client, contenders, lease_of, lock, ms, released, server, until_contenders,
-};
+use crate::common::{acquired, begin, client, contenders, lease_of, lock, ms, released, server, until_contenders};
 
 #[test]
 fn a_revoked_lease_is_a_loss_at_the_next_renewal() {
@@ -34,29 +32,6 @@ fn a_deleted_key_is_told_at_once_to_a_holder_that_has_waited() {
 }
 
 #[test]
-fn a_deleted_key_is_a_loss_at_the_next_renewal() {
-    let server = server();
-    let client = client(server.addr());
-    let (gone, kept) = (lock(&client, "gone", ms(3000)).acquire(), lock(&client, "kept", ms(3000)).acquire());
-    let (gone, kept) = (gone.wait().unwrap(), kept.wait().unwrap());
-    server.ctl(&["del", "--prefix", "gone/"]);
-    assert!(gone.lost_within(Some(ms(2500))).wait().unwrap());
-    assert!(kept.is_held());
-    released(&kept);
-}
-
-#[test]
-fn one_of_many_deleted_keys_is_found() {
-    let server = server();
-    let client = client(server.addr());
-    let all: Vec<_> = (0..200).map(|n| lock(&client, &format!("k{n}"), ms(6000)).acquire().wait().unwrap()).collect();
-    server.ctl(&["del", "--prefix", "k77/"]);
-    assert!(all[77].lost_within(Some(LONG)).wait().unwrap());
-    assert_eq!(all.iter().filter(|lease| lease.is_held()).count(), 199);
-    all.iter().for_each(drop);
-}
-
-#[test]
 fn a_longer_ttl_is_granted_though_its_lease_had_ended() {
     let server = server();
     let client = client(server.addr());
@@ -68,18 +43,5 @@ fn a_longer_ttl_is_granted_though_its_lease_had_ended() {
     lease.renew(Some(ms(9000))).wait().unwrap();
     assert_eq!(lease.ttl(), ms(9000));
     assert!(lease.is_held() && lease.valid_for() > ms(8000));
-    released(&lease);
-}
-
-#[test]
-fn a_frozen_holder_is_followed_by_another_and_changes_nothing() {
-    let server = server();
-    let (a, b) = (client(server.addr()), client(server.addr()));
-    let stale = lock(&a, "k", SHORT).auto_renew(false).acquire().wait().unwrap();
-    let lease = lock(&b, "k", ms(30_000)).acquire().wait().unwrap();
-    assert!(!stale.is_held() && lease.fence() > stale.fence());
-    assert_eq!(stale.release().wait().unwrap(), dlock::ReleaseOutcome::Lost);
-    assert!(stale.renew(None).wait().is_err());
-    assert_eq!(contenders(&server, "k").len(), 1);
     released(&lease);
 }

@@ -1,11 +1,10 @@
-//! What the etcd backend promises when replies are lost, members stop, leases end and other clients take part: each test
-//! is a scenario against servers and proxies of its own.
+//! What only the etcd backend shows when members stop, leases end and other clients take part: each test is a scenario
+//! against servers and proxies of its own. What other backends show too is in `tests/faults`.
 
 #![allow(clippy::print_stdout, reason = "measurements")]
 
 mod access;
 mod common;
-mod exit;
 mod foreign;
 mod late;
 mod lost_leases;

@@ -1,18 +1,14 @@
 //! What grows at the server: keys of longer names beside a lock, keys of one lease, contenders of one lock.
 
 use dlock::{Client, Kind, Lease, ReleaseOutcome};
-use dlock_harness::server::Etcd;
+use dlock_harness::backends::etcd::Etcd;
 use etcd_client::{DeleteOptions, Txn, TxnOp};
 
 use crate::common::{LONG, acquired, begin, client, cold, lock, ms, next, released, requests, server, until};
 
 /// What another client of etcd does, all of it.
 fn raw<T>(server: &Etcd, work: impl AsyncFnOnce(etcd_client::Client) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = etcd_client::Client::connect([server.addr().to_string()], None).await.unwrap();
-        work(client).await
-    })
+    server.raw(async |client| Ok(work(client).await)).unwrap()
 }
 
 /// Puts these keys there, each with this value.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use dlock::{Client, Lease, Lock};
-use dlock_harness::server::Etcd;
+use dlock_harness::backends::etcd::Etcd;
 
 use crate::common::{LONG, again, client, cold, lock, ms, released, requests, server, settled, until};
 

@@ -4,12 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use dlock::{Client, Kind};
-use dlock_harness::server::{Cluster, Etcd, EtcdOptions};
+use dlock_harness::backends::etcd::{Cluster, Etcd, EtcdOptions};
 
-use crate::common::{
-    LONG, acquired, begin, client, cold, contenders, lock, ms, released, server, until, until_contenders,
-};
+use crate::common::{LONG, acquired, begin, cold, contenders, lock, ms, released, server, until, until_contenders};
 
 fn cluster() -> Vec<Etcd> {
     Etcd::several(3, &EtcdOptions::new()).unwrap()
@@ -17,48 +14,6 @@ fn cluster() -> Vec<Etcd> {
 
 fn endpoints<'a>(members: impl IntoIterator<Item = &'a Etcd>) -> String {
     members.into_iter().map(|member| member.addr().to_string()).collect::<Vec<_>>().join(",")
-}
-
-#[test]
-fn a_server_that_is_started_again_still_has_the_lock() {
-    let mut server = server();
-    let (a, b) = (client(server.addr()), client(server.addr()));
-    let lease = acquired(&a, "k");
-    let waiter = begin(&b.lock("k").wait(LONG * 3));
-    until_contenders(&server, "k", 2);
-    server.restart().unwrap();
-    assert!(lease.is_held());
-    lease.renew(None).wait().unwrap();
-    until_contenders(&server, "k", 2);
-    released(&lease);
-    released(&waiter.join().unwrap().unwrap());
-}
-
-#[test]
-fn all_who_wait_in_a_process_are_told_of_a_dead_server_at_once() {
-    let timeout = ms(1500);
-    let mut server = server();
-    let a = client(server.addr());
-    let b = Client::connect(&format!("etcd://{}?connect_timeout=1.5", server.addr())).unwrap();
-    let keys = ["same", "same", "same", "same", "same", "one", "two", "three"];
-    let leases: Vec<_> = keys[4..].iter().map(|key| acquired(&a, key)).collect();
-    let (tell, told) = std::sync::mpsc::channel();
-    for key in keys {
-        let tell = tell.clone();
-        let op = b.lock(key).acquire();
-        let _ = op.on_done(move |result| drop(tell.send((key, result.map(drop), Instant::now()))));
-    }
-    keys[4..].iter().for_each(|key| until_contenders(&server, key, 2));
-    server.kill();
-    let killed = Instant::now();
-    for _ in keys {
-        let (key, result, at) = told.recv_timeout(LONG).expect("all are told");
-        let error = result.unwrap_err();
-        println!("a waiter for {key}: {:?}, {error}", at - killed);
-        assert!(error.kind() == Kind::Backend && error.is_temporary(), "{error:?}");
-        assert!(at - killed < timeout + ms(1000), "a waiter for {key} was told after {:?}", at - killed);
-    }
-    drop(leases);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 use dlock::Client;
-use dlock_harness::server::Etcd;
+use dlock_harness::backends::etcd::Etcd;
 use tempfile::TempDir;
 
 use crate::common::{LONG, acquired, again, client, contenders, released, server, until_contenders};

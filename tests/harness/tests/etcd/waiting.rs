@@ -5,7 +5,7 @@ use std::time::Instant;
 use dlock_harness::proxy::{Direction, Mode};
 
 use crate::common::{
-    LONG, SHORT, acquired, begin, client, cold, contenders, lease_of, lock, ms, proxy, released, server, until,
+    LONG, acquired, begin, client, cold, contenders, lease_of, lock, ms, proxy, released, server, until,
     until_contenders,
 };
 
@@ -44,23 +44,6 @@ fn a_waiter_is_woken_after_a_compaction() {
 }
 
 #[test]
-fn a_waiter_is_woken_after_its_connection_was_cut() {
-    let server = server();
-    let (a, proxy) = (client(server.addr()), proxy(&server));
-    let b = client(proxy.addr());
-    for round in 0..5 {
-        let key = format!("k{round}");
-        let holder = acquired(&a, &key);
-        let waiter = begin(&lock(&b, &key, ms(60_000)));
-        until_contenders(&server, &key, 2);
-        std::thread::sleep(ms(20 * round));
-        assert!(proxy.cut() > 0);
-        released(&holder);
-        released(&waiter.join().unwrap().expect("it listens again, and looks"));
-    }
-}
-
-#[test]
 fn a_waiter_whose_connection_is_silent_looks_elsewhere() {
     let server = server();
     let (a, silent) = (client(server.addr()), proxy(&server));
@@ -73,29 +56,6 @@ fn a_waiter_whose_connection_is_silent_looks_elsewhere() {
     silent.both(Mode::Drop);
     released(&holder);
     released(&waiter.join().unwrap().expect("it looks every 2 s"));
-}
-
-#[test]
-fn a_waiter_that_is_cut_off_holds_up_nobody_for_longer_than_its_ttl() {
-    let server = server();
-    let (a, proxy, c) = (client(server.addr()), proxy(&server), client(server.addr()));
-    let b = client(proxy.addr());
-    let holder = acquired(&a, "k");
-    let cut_off = begin(&lock(&b, "k", SHORT).wait(LONG * 2));
-    until_contenders(&server, "k", 2);
-    let third = begin(&lock(&c, "k", ms(30_000)));
-    until_contenders(&server, "k", 3);
-    proxy.both(Mode::Drop);
-    released(&holder);
-    let lease = third.join().unwrap().expect("the lease of the second ends");
-    assert!(!cut_off.is_finished(), "it was granted what it can't have");
-    proxy.cut();
-    proxy.both(Mode::Pass);
-    until_contenders(&server, "k", 2);
-    released(&lease);
-    let last = cut_off.join().unwrap().unwrap();
-    assert!(last.fence() > lease.fence());
-    released(&last);
 }
 
 #[test]
@@ -156,20 +116,4 @@ fn a_waiter_whose_lease_has_ended_begins_anew() {
     });
     released(&holder);
     released(&waiter.join().unwrap().unwrap());
-}
-
-#[test]
-fn a_waiter_keeps_its_place_for_longer_than_its_ttl() {
-    let server = server();
-    let (a, b) = (client(server.addr()), client(server.addr()));
-    let holder = acquired(&a, "k");
-    let waiter = begin(&lock(&b, "k", SHORT));
-    until_contenders(&server, "k", 2);
-    let keys = contenders(&server, "k");
-    std::thread::sleep(SHORT * 3);
-    assert_eq!(contenders(&server, "k"), keys);
-    released(&holder);
-    let lease = waiter.join().unwrap().unwrap();
-    assert!(lease.valid_for() > SHORT / 2);
-    released(&lease);
 }

@@ -146,21 +146,3 @@ fn an_acquire_dropped_after_any_number_of_polls_leaves_nothing() {
         released(&lock(&other, "k", LONG).acquire().wait().unwrap());
     }
 }
-
-#[test]
-fn a_lease_that_is_dropped_is_given_back() {
-    let server = server();
-    let client = client(server.addr());
-    drop(lock(&client, "k", ms(30_000)).acquire().wait().unwrap());
-    until("it is free", ms(2000), || owner(&server, "k").is_none());
-}
-
-#[test]
-fn a_waiter_whose_time_is_up_leaves_the_queue() {
-    let server = server();
-    let (client, other) = (client(server.addr()), client(server.addr()));
-    let holder = lock(&client, "k", LONG * 3).acquire().wait().unwrap();
-    assert_eq!(lock(&other, "k", LONG * 3).wait(ms(100)).acquire().wait().unwrap_err().kind(), Kind::Timeout);
-    until("the queue is empty", SLACK, || queued(&server, "k") == 0);
-    released(&holder);
-}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlock::ReleaseOutcome;
-use dlock_harness::server::{Redis, RedisOptions};
+use dlock_harness::backends::redis::{Redis, RedisOptions};
 
 use crate::common::{LONG, SLACK, client, lock, ms, owner, proxy, released, until_clean, until_queued};
 

@@ -1,18 +1,14 @@
 //! What the scenarios share: servers, clients that are contenders of their own, and what a server can tell.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dlock::Client;
+use dlock_harness::backends::TestServer;
+use dlock_harness::backends::redis::{Redis, RedisOptions};
 use dlock_harness::proxy::Proxy;
-pub(crate) use dlock_harness::scenario::{LONG, lock, ms, released, until};
+pub(crate) use dlock_harness::scenario::{LATE, LONG, SLACK, lock, ms, released, until, until_clean};
 use dlock_harness::scenario::{answered, next};
-use dlock_harness::server::{Redis, RedisOptions};
-
-/// What a loaded machine may add to a bound.
-pub(crate) const SLACK: Duration = Duration::from_millis(700);
-/// How long after its deadline a call may return.
-pub(crate) const LATE: Duration = Duration::from_millis(100);
 
 pub(crate) fn server() -> Redis {
     Redis::start(&RedisOptions::new()).unwrap()
@@ -41,7 +37,7 @@ pub(crate) fn cold(addr: SocketAddr, timeout: Duration) -> Client {
 
 /// The value of the key itself: the token of its owner.
 pub(crate) fn owner(server: &Redis, key: &str) -> Option<String> {
-    server.get(&["GET", key])
+    TestServer::owner(server, key)
 }
 
 /// How many contenders stand in the queue.
@@ -51,8 +47,7 @@ pub(crate) fn queued(server: &Redis, key: &str) -> u64 {
 
 /// The last fence that the server gave for it.
 pub(crate) fn fence_at(server: &Redis, key: &str) -> Option<u64> {
-    let last: Option<String> = server.get(&["GET", &format!("dlock:f:{{{key}}}")]);
-    last.and_then(|last| last.split(' ').next()?.parse().ok())
+    TestServer::fence(server, key)
 }
 
 /// Waits until the queue has so many contenders.
@@ -62,37 +57,17 @@ pub(crate) fn until_queued(server: &Redis, key: &str, n: u64) {
 
 /// What is there but fences, and details of queues that are about to expire.
 pub(crate) fn left_over(server: &Redis) -> Vec<String> {
-    let mut keys = server.keys("*");
-    keys.retain(|key| {
-        let expires = || server.get::<i64>(&["PTTL", key]) != -1;
-        !(key.starts_with("dlock:f:") || key.starts_with("dlock:d:") && expires())
-    });
-    keys
-}
-
-/// Waits until nothing is left but fences.
-pub(crate) fn until_clean(server: &Redis, limit: Duration) {
-    let end = Instant::now() + limit;
-    loop {
-        let left = left_over(server);
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < end, "left after {limit:?}: {left:?}");
-        std::thread::sleep(ms(5));
-    }
+    TestServer::left_over(server)
 }
 
 /// How many scripts the server has run or refused.
 pub(crate) fn scripts_run(server: &Redis) -> u64 {
-    let stats: String = server.get(&["INFO", "commandstats"]);
-    let of = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok();
-    stats.lines().filter(|line| line.starts_with("cmdstat_eval")).filter_map(of).sum()
+    TestServer::requests(server)
 }
 
 /// How many connections the server has.
 pub(crate) fn connected(server: &Redis) -> usize {
-    server.get::<String>(&["CLIENT", "LIST"]).lines().count()
+    TestServer::connections(server).expect("it counts them")
 }
 
 /// The median of some times.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dlock::Kind;
+use dlock_harness::backends::redis::Redis;
 use dlock_harness::proxy::{Mode, Proxy};
-use dlock_harness::server::Redis;
 
 use crate::common::{LONG, alone, client, connected, ms, proxy, released, server, until, until_clean};
 

@@ -3,9 +3,9 @@
 use std::sync::mpsc::channel;
 
 use dlock::{Client, Lock};
+use dlock_harness::backends::redis::Redis;
 use dlock_harness::proxy::{Mode, Proxy};
 use dlock_harness::scenario::warnings;
-use dlock_harness::server::Redis;
 
 use crate::common::{LONG, client, lock, ms, queued, released, server, until_queued};
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use dlock_harness::server::Redis;
+use dlock_harness::backends::redis::Redis;
 use redis::Connection;
 
 use crate::common::{LONG, client, lock, median, ms, queued, released, server, until};

@@ -1,7 +1,7 @@
 //! Messages that the server didn't send: anybody who knows a channel may write to it.
 
 use dlock::clock::Instant;
-use dlock_harness::server::Redis;
+use dlock_harness::backends::redis::Redis;
 
 use crate::common::{LONG, client, lock, ms, owner, queued, released, scripts_run, server, until, until_queued};
 

@@ -7,7 +7,7 @@ use crate::common::{LONG, client, lock, ms, owner, proxy, queued, released, serv
 use crate::wire_patterns::HANDED;
 
 /// What the queue's details say of the only contender: its stamp, and until when it counts, in ms of the server's clock.
-fn entry(server: &dlock_harness::server::Redis, key: &str) -> Option<(Instant, u64)> {
+fn entry(server: &dlock_harness::backends::redis::Redis, key: &str) -> Option<(Instant, u64)> {
     let details: Vec<String> = server.get(&["HVALS", &format!("dlock:d:{{{key}}}")]);
     let mut words = details.iter().find(|detail| detail.starts_with("dlock:"))?.split(' ').skip(2);
     let mut number = || words.next()?.parse().ok();

@@ -72,23 +72,6 @@ fn two_hundred_late_acquires_leave_nothing() {
 }
 
 #[test]
-fn a_request_overtaken_by_its_repetition_locks_nobody_out() {
-    let server = server();
-    let (proxy, other) = (proxy(&server), client(server.addr()));
-    let client = client_with(proxy.addr(), ms(4000));
-    let rule = proxy.rule(Direction::ToServer, TAKE, 1..=1, Action::HoldRequest);
-    // Asked again on another connection after a second; the one that is held may be accepted for four.
-    let lease = lock(&client, "k", ms(20_000)).acquire().wait().unwrap();
-    assert_eq!(rule.fired(), 1);
-    released(&lease);
-    let run = scripts_run(&server);
-    proxy.release_held();
-    until("the late request is done", LONG, || scripts_run(&server) > run);
-    let lease = lock(&other, "k", ms(1000)).wait(ms(1500)).acquire().wait();
-    released(&lease.expect("what a late request took is given back at once"));
-}
-
-#[test]
 fn a_request_is_refused_after_its_time() {
     let server = server();
     let proxy = proxy(&server);

@@ -1,6 +1,6 @@
 //! An address that leads to another server, while the one before lives on as its replica.
 
-use dlock_harness::server::Redis;
+use dlock_harness::backends::redis::Redis;
 
 use crate::common::{LONG, client, cold, lock, ms, owner, proxy, released, server, until, until_queued};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dlock::Kind;
-use dlock_harness::server::Canned;
+use dlock_harness::backends::redis::Canned;
 
 use crate::common::{LATE, LONG, SLACK, client, cold, lock, ms, released, server};
 

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use dlock::clock::Instant;
-use dlock::{Kind, ReleaseOutcome};
-use dlock_harness::proxy::{Action, Direction, Mode};
+use dlock::{Kind, Lock};
+use dlock_harness::backends::redis::Redis;
+use dlock_harness::proxy::{Action, Direction, Mode, Proxy, Rule};
 
-use crate::common::{LONG, SLACK, client, lock, ms, owner, proxy, released, server, until};
+use crate::common::{LONG, SLACK, client, lock, ms, owner, proxy, released, server, until, until_clean};
 use crate::wire_patterns::{GIVE, RENEW, TAKE};
 
 #[test]
@@ -121,23 +122,6 @@ fn late_replies_to_renewals_are_no_loss_while_it_counts() {
 }
 
 #[test]
-fn a_deleted_key_is_a_loss_at_the_next_renewal() {
-    let server = server();
-    let client = client(server.addr());
-    let (by_hand, by_itself) = (
-        lock(&client, "hand", LONG).acquire().wait().unwrap(),
-        lock(&client, "self", ms(900)).acquire().wait().unwrap(),
-    );
-    server.command(&["DEL", "hand", "self"]);
-    assert_eq!(by_hand.renew(None).wait().unwrap_err().kind(), Kind::Lost);
-    assert_eq!(by_hand.check().unwrap_err().kind(), Kind::Lost);
-    assert!(by_itself.lost_within(Some(ms(300) + SLACK)).wait().unwrap());
-    assert!(by_itself.check().unwrap_err().message().contains("no longer ours"), "{}", by_itself.loss());
-    assert_eq!(by_itself.release().wait().unwrap(), ReleaseOutcome::Lost);
-    released(&lock(&client, "self", LONG).acquire().wait().unwrap());
-}
-
-#[test]
 fn nothing_is_renewed_that_is_being_given_back() {
     // It would be due for a renewal after a third of that.
     let ttl = ms(1500);
@@ -190,4 +174,72 @@ fn a_loss_is_told_before_the_lease_ends() {
     let end = lease.valid_until();
     until("the loss is told", end.left() + SLACK, || told.load(Ordering::SeqCst));
     println!("told {:?} before the end", end.left());
+}
+
+const WORKERS: usize = 20;
+const ROUNDS: usize = 10;
+
+/// How long a request may be without an answer before it is asked on another connection: a quarter of this.
+const TTL: std::time::Duration = std::time::Duration::from_millis(800);
+
+/// Plays it 200 times, on clients, connections and keys of their own.
+fn play(server: &Redis, round: impl Fn(&Proxy, &Lock) + Sync) {
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let round = &round;
+            scope.spawn(move || {
+                let proxy = proxy(server);
+                let client = client(proxy.addr());
+                for n in 0..ROUNDS {
+                    let lock = client.lock(&format!("k{worker}-{n}")).ttl(TTL).wait(ms(700)).auto_renew(false);
+                    round(&proxy, &lock);
+                    proxy.clear_rules();
+                }
+            });
+        }
+    });
+}
+
+/// The next request of this form meets this.
+fn next(proxy: &Proxy, pattern: &str, action: Action) -> Rule {
+    proxy.rule(Direction::ToServer, pattern, 1..=1, action)
+}
+
+#[test]
+fn a_renewal_without_an_answer_is_no_loss() {
+    let server = server();
+    play(&server, |proxy, lock| {
+        let lease = lock.clone().ttl(TTL * 4).acquire().wait().unwrap();
+        for action in [Action::CutAfterForward, Action::CutBefore] {
+            let rule = next(proxy, RENEW, action);
+            let before = lease.valid_until();
+            match lease.renew(None).wait() {
+                Ok(()) => assert!(lease.valid_until() > before),
+                Err(error) => {
+                    assert!(error.kind() == Kind::Backend && error.is_temporary(), "{error:?}");
+                    assert_eq!(lease.valid_until(), before, "no answer, no longer validity");
+                }
+            }
+            assert_eq!(rule.fired(), 1, "the fault was not injected");
+            lease.check().unwrap();
+            lease.renew(None).wait().unwrap();
+            assert!(lease.valid_until() > before);
+        }
+        released(&lease);
+    });
+    until_clean(&server, ms(1000));
+}
+
+#[test]
+fn a_renewal_in_silence_is_asked_on_another_connection() {
+    let server = server();
+    play(&server, |proxy, lock| {
+        let lease = lock.clone().ttl(TTL * 2).acquire().wait().unwrap();
+        let rule = next(proxy, RENEW, Action::DropReplyAfterForward);
+        let before = lease.valid_until();
+        lease.renew(None).wait().unwrap();
+        assert!(rule.fired() == 1 && lease.valid_until() > before);
+        released(&lease);
+    });
+    until_clean(&server, ms(1000));
 }

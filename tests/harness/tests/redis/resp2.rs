@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use dlock_harness::server::{Redis, RedisOptions};
+use dlock_harness::backends::redis::{Redis, RedisOptions};
 
 use crate::common::{client, connected, lock, ms, owner, released, until_clean, until_queued};
 

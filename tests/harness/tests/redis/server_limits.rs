@@ -1,8 +1,8 @@
 //! Limits of a server: connections killed, idle or too many, no memory, keys evicted.
 
 use dlock::{Kind, ReleaseOutcome};
+use dlock_harness::backends::redis::{Redis, RedisOptions};
 use dlock_harness::scenario::warnings;
-use dlock_harness::server::{Redis, RedisOptions};
 
 use crate::common::{
     LONG, client, cold, connected, lock, ms, owner, released, server, until, until_clean, until_queued,
@@ -86,27 +86,4 @@ fn a_server_that_evicts_is_warned_of_and_an_evicted_lock_is_lost() {
     assert_eq!(lease.renew(None).wait().unwrap_err().kind(), Kind::Lost);
     assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Lost);
     drop(held);
-}
-
-#[test]
-fn a_server_without_memory_says_so_and_still_releases() {
-    let server = Redis::start(&RedisOptions::new().args(&["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]));
-    let server = server.unwrap();
-    let (a, b) = (client(server.addr()), client(server.addr()));
-    let lease = lock(&a, "k", LONG).acquire().wait().unwrap();
-    fill(&server, || false);
-    server.command(&["CONFIG", "SET", "maxmemory", "2mb"]);
-    for error in [
-        lock(&b, "other", LONG).try_acquire().wait().unwrap_err(),
-        lock(&b, "other", LONG).wait(ms(200)).acquire().wait().unwrap_err(),
-    ] {
-        println!("full: {error:?}");
-        assert!(error.kind() == Kind::Backend && error.is_temporary(), "{error:?}");
-        assert!(error.message().contains("maxmemory"), "{error}");
-    }
-    lease.renew(None).wait().unwrap();
-    released(&lease);
-    assert_eq!(owner(&server, "k"), None);
-    server.command(&["CONFIG", "SET", "maxmemory", "0"]);
-    released(&lock(&b, "other", LONG).acquire().wait().unwrap());
 }

@@ -1,7 +1,7 @@
 //! What others do to the data: all of it, the key or the scripts are deleted, overwritten, of another type.
 
 use dlock::{Kind, ReleaseOutcome};
-use dlock_harness::server::Redis;
+use dlock_harness::backends::redis::Redis;
 
 use crate::common::{
     LONG, SLACK, client, left_over, lock, ms, owner, queued, released, server, until, until_clean, until_queued,

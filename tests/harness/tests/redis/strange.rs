@@ -1,7 +1,7 @@
 //! Keys of another program's where a lock, or what dlock keeps beside it, is to be.
 
 use dlock::{Error, Kind};
-use dlock_harness::server::Redis;
+use dlock_harness::backends::redis::Redis;
 
 use crate::common::{LONG, client, lock, ms, owner, queued, released, server, until_queued};
 

@@ -5,10 +5,16 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use dlock::{Lease, ReleaseOutcome};
-use dlock_harness::server::Redis;
+use dlock_harness::backends::TestServer;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{LONG, SLACK, client, lock, ms, owner, queued, released, server, until, until_queued};
+use crate::common::{LONG, On, SLACK, begin, lock, ms, released, until, until_contenders};
+
+scenarios! {
+    a_lock_whose_holder_is_killed_goes_on_within_its_ttl;
+    a_waiter_that_is_killed_is_passed_over;
+    a_holder_that_was_frozen_does_not_believe_it;
+}
 
 const URL: &str = "DLOCK_TEST_HOLDER";
 
@@ -20,7 +26,7 @@ struct Other {
 }
 
 impl Other {
-    fn start(server: &Redis) -> Self {
+    fn start(server: &dyn TestServer) -> Self {
         let mut line = Command::new(std::env::current_exe().unwrap());
         line.args(["--exact", "process::the_other_process", "--nocapture"]);
         line.env(URL, server.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -30,12 +36,8 @@ impl Other {
     }
 
     fn ask(&mut self, line: &str) -> Vec<String> {
-        self.tell(line);
-        self.answer()
-    }
-
-    fn tell(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap();
+        self.answer()
     }
 
     fn answer(&mut self) -> Vec<String> {
@@ -104,50 +106,48 @@ fn look(lease: &Lease) -> String {
     }
 }
 
-#[test]
-fn a_lock_whose_holder_is_killed_goes_on_within_its_ttl() {
-    let server = server();
-    let client = client(server.addr());
-    let mut other = Other::start(&server);
-    let fence: u64 = other.ask("acquire 1000")[0].parse().unwrap();
-    let waiting = lock(&client, "k", ms(900)).wait(ms(2500)).acquire();
+fn a_lock_whose_holder_is_killed_goes_on_within_its_ttl(on: On) {
+    let (server, ttl) = (on.server(), on.ttl(ms(1000)));
+    let client = on.client(server.addr());
+    let mut other = Other::start(&*server);
+    let fence: u64 = other.ask(&format!("acquire {}", ttl.as_millis()))[0].parse().unwrap();
+    let waiting = lock(&client, "k", on.ttl(ms(900))).wait(on.end(ttl) + ms(1500)).acquire();
     let waiter = std::thread::spawn(move || waiting.wait().map(|lease| (Instant::now(), lease)));
-    until_queued(&server, "k", 1);
+    until_contenders(&*server, "k", 2);
     other.signal(Signal::KILL);
     let killed = Instant::now();
     let (entered, lease) = waiter.join().unwrap().expect("a waiter comes in");
-    println!("a holder of a ttl of 1 s was killed: the waiter came in after {:?}", entered - killed);
-    assert!(entered - killed < ms(1500) + SLACK);
+    println!("a holder of a ttl of {ttl:?} was killed: the waiter came in after {:?}", entered - killed);
+    assert!(entered - killed < on.end(ttl) + ms(500) + SLACK);
     assert!(lease.fence() > Some(fence));
     released(&lease);
 }
 
-#[test]
-fn a_waiter_that_is_killed_is_passed_over() {
-    let server = server();
-    let (a, b) = (client(server.addr()), client(server.addr()));
+fn a_waiter_that_is_killed_is_passed_over(on: On) {
+    let server = on.server();
+    let (a, b) = (on.client(server.addr()), on.client(server.addr()));
     let holder = lock(&a, "k", LONG).acquire().wait().unwrap();
-    let mut other = Other::start(&server);
-    other.ask("wait 30000");
-    until_queued(&server, "k", 1);
-    let waiting = lock(&b, "k", LONG).acquire();
-    let waiter = std::thread::spawn(move || waiting.wait().unwrap());
-    until_queued(&server, "k", 2);
-    let connections = crate::common::connected(&server);
+    let mut other = Other::start(&*server);
+    // A place that goes with its ttl is to go soon.
+    let ttl = if server.connections().is_some() { LONG * 3 } else { on.ttl(ms(1000)) };
+    other.ask(&format!("wait {}", ttl.as_millis()));
+    until_contenders(&*server, "k", 2);
+    let waiter = begin(&lock(&b, "k", LONG));
+    until_contenders(&*server, "k", 3);
+    let connections = server.connections();
     other.signal(Signal::KILL);
-    until("the server knows", LONG, || crate::common::connected(&server) < connections);
+    until("the server knows", LONG, || connections.is_none() || server.connections() < connections);
     released(&holder);
-    let lease = waiter.join().unwrap();
-    assert_eq!((owner(&server, "k"), queued(&server, "k")), (Some(lease.token()), 0));
+    let lease = waiter.join().unwrap().unwrap();
+    assert_eq!((server.owner("k"), server.contenders("k")), (Some(lease.token()), 1));
     released(&lease);
 }
 
-#[test]
-fn a_holder_that_was_frozen_does_not_believe_it() {
-    let server = server();
-    let client = client(server.addr());
-    let mut other = Other::start(&server);
-    let fence: u64 = other.ask("acquire 500")[0].parse().unwrap();
+fn a_holder_that_was_frozen_does_not_believe_it(on: On) {
+    let server = on.server();
+    let client = on.client(server.addr());
+    let mut other = Other::start(&*server);
+    let fence: u64 = other.ask(&format!("acquire {}", on.ttl(ms(500)).as_millis()))[0].parse().unwrap();
     assert_eq!(other.ask("look -"), ["looks"]);
     other.signal(Signal::STOP);
     let lease = lock(&client, "k", LONG).acquire().wait().unwrap();
@@ -156,7 +156,7 @@ fn a_holder_that_was_frozen_does_not_believe_it() {
     let [believed, valid, kind] = <[String; 3]>::try_from(other.answer()).unwrap();
     assert_eq!((&*believed, &*valid, &*kind), ("0", "0ns", "Lost"), "believed after its end, valid for, kind");
     assert_eq!(other.ask("release -"), ["Lost"]);
-    assert_eq!(owner(&server, "k"), Some(lease.token()));
-    until("nothing is left of it in the queue", LONG, || queued(&server, "k") == 0);
+    assert_eq!(server.owner("k"), Some(lease.token()));
+    until_contenders(&*server, "k", 1);
     assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released);
 }

@@ -9,14 +9,40 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::process::{self, Process};
-use super::{Certs, EtcdOptions};
+use crate::server::Certs;
+use crate::server::process::{self, Process};
 
 /// By this variable the folder of etcd and etcdctl is given. Without it they are those of PATH.
 const BIN: &str = "ETCD_BIN";
 /// How long a server may take to start, and to answer one command.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(5);
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
+
+/// How an [`Etcd`] is to be started.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdOptions {
+    args: Vec<String>,
+    tls: bool,
+}
+
+impl EtcdOptions {
+    /// 127.0.0.1 on a free port, no login.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// More arguments of etcd, which win over all others.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Serves clients by TLS only, see [`Etcd::certs`].
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+}
 
 /// A running member. Dropped, its process and its folder are gone.
 #[derive(Debug)]

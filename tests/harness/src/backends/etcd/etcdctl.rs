@@ -3,8 +3,21 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use super::etcd::{Etcd, PATIENCE};
+use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue, SortOrder, SortTarget};
+
+use super::server::{Etcd, PATIENCE, PAUSE};
+
+/// A key and what it has.
+#[derive(Debug)]
+pub struct Pair {
+    pub key: String,
+    pub value: String,
+    /// The revision that made it.
+    pub created: i64,
+    pub lease: i64,
+}
 
 /// The figure that is 1 at a leader.
 pub(super) const LEADS: &str = "etcd_server_is_leader";
@@ -79,13 +92,77 @@ impl Etcd {
         said.split_whitespace().nth(1).expect("lease … granted").to_owned()
     }
 
-    /// The keys that begin with this.
+    /// Does this as a client of its own, without etcdctl.
+    ///
+    /// # Errors
+    /// When it doesn't answer.
     ///
     /// # Panics
-    /// As for [`ctl`](Self::ctl).
+    /// When there is no runtime to be had.
+    pub fn raw<T>(
+        &self,
+        work: impl AsyncFnOnce(Client) -> Result<T, etcd_client::Error>,
+    ) -> Result<T, etcd_client::Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let options = ConnectOptions::new().with_connect_timeout(PATIENCE).with_timeout(PATIENCE);
+            work(Client::connect([self.addr().to_string()], Some(options)).await?).await
+        })
+    }
+
+    /// The keys that begin with this, in the order in which they were made.
+    ///
+    /// # Panics
+    /// When it doesn't answer.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
-        let said = self.ctl(&["get", prefix, "--prefix", "--keys-only", "--sort-by", "CREATE"]);
-        said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        self.pairs(prefix).into_iter().map(|pair| pair.key).collect()
+    }
+
+    /// The same, with what is there.
+    ///
+    /// # Panics
+    /// When it doesn't answer.
+    pub fn pairs(&self, prefix: &str) -> Vec<Pair> {
+        self.try_pairs(prefix).unwrap_or_else(|error| panic!("the keys of {prefix:?}: {error}"))
+    }
+
+    /// The same. It is asked again while its cluster has no leader.
+    ///
+    /// # Errors
+    /// When it doesn't answer.
+    pub fn try_pairs(&self, prefix: &str) -> Result<Vec<Pair>, String> {
+        let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+        let end = Instant::now() + PATIENCE;
+        let answer = loop {
+            match self.raw(async |mut client| client.get(prefix, Some(options.clone())).await) {
+                Ok(answer) => break answer,
+                Err(error) if Instant::now() > end => return Err(error.to_string()),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let pair = |pair: &KeyValue| Pair {
+            key: text(pair.key()),
+            value: text(pair.value()),
+            created: pair.create_revision(),
+            lease: pair.lease(),
+        };
+        Ok(answer.kvs().iter().map(pair).collect())
+    }
+
+    /// Returns how often this was asked of it.
+    ///
+    /// # Panics
+    /// As for [`figure`](Self::figure).
+    pub fn asked(&self, service: &str, method: &str) -> u64 {
+        let kind = if service == "KV" || method == "LeaseGrant" { "unary" } else { "bidi_stream" };
+        let name = format!(
+            "grpc_server_started_total{{grpc_method=\"{method}\",grpc_service=\"etcdserverpb.{service}\",\
+             grpc_type=\"{kind}\"}}"
+        );
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let count = self.figure(&name) as u64;
+        count
     }
 
     /// Forgets the past of all keys.

@@ -10,14 +10,75 @@ use redis::{Connection, FromRedisValue, RedisResult, Value};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::server::Certs;
 #[cfg(target_os = "linux")]
-use super::clock::Clock;
-use super::process::{self, Process};
-use super::{Certs, RedisOptions};
+use crate::server::Clock;
+use crate::server::process::{self, Process};
 
 /// How long a server may take to start, and to answer one command.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How a [`Redis`] is to be started. Without options: no password, no persistence, 127.0.0.1 on a free port.
+#[derive(Clone, Debug, Default)]
+pub struct RedisOptions {
+    port: Option<u16>,
+    fsync: Option<String>,
+    password: Option<String>,
+    args: Vec<String>,
+    tls: bool,
+    unix: bool,
+    clock: bool,
+}
+
+impl RedisOptions {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This port.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Keeps a log of all changes, written out `always`, `everysec` or `no`.
+    pub fn appendonly(mut self, fsync: &str) -> Self {
+        self.fsync = Some(fsync.to_owned());
+        self
+    }
+
+    /// Asks for this password.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    /// Listens with TLS as well, see [`Redis::tls`]; a client's certificate is looked at if it has one.
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Listens on a socket file as well, see [`Redis::unix_path`].
+    pub fn unix(mut self) -> Self {
+        self.unix = true;
+        self
+    }
+
+    /// Gives it a wall clock of its own, see [`Redis::step_clock`]. Linux only.
+    pub fn clock(mut self) -> Self {
+        self.clock = true;
+        self
+    }
+
+    /// More arguments of redis-server, which win over all others.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+}
 
 /// A running server. Dropped, its process and its folder are gone.
 pub struct Redis {
@@ -161,6 +222,11 @@ impl Redis {
 
     fn user(&self) -> String {
         self.options.password.as_ref().map_or(String::new(), |password| format!(":{password}@"))
+    }
+
+    /// Returns its port for TLS, if it was started with one.
+    pub fn tls_port(&self) -> Option<u16> {
+        self.tls.as_ref().map(|(port, _)| *port)
     }
 
     /// Its port for TLS, its URL there and the certificates.

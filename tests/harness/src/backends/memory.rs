@@ -1,0 +1,44 @@
+//! The memory backend: all of it is in the process.
+
+use std::path::Path;
+
+use super::{Cases, Fault, TestBackend, flat};
+
+/// The locks of a process.
+#[derive(Debug)]
+pub struct Backend;
+
+/// The names of this cell, which no other cell uses.
+struct Names(String);
+
+impl TestBackend for Backend {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn outside(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn cases(&self, folder: &Path) -> Result<Box<dyn Cases>, String> {
+        Ok(Box::new(Names(folder.file_name().unwrap_or_default().to_string_lossy().into_owned())))
+    }
+
+    fn faults(&self) -> &'static [Fault] {
+        &[]
+    }
+}
+
+impl Cases for Names {
+    fn url(&self, case: &str) -> Result<String, String> {
+        Ok(format!("memory://{}-{}", self.0, flat(case)))
+    }
+
+    fn act(&self, _: &str, words: &[&str]) -> Result<(), String> {
+        Err(format!("nothing outside can do {words:?} to memory"))
+    }
+}
