@@ -68,7 +68,7 @@ demo: $(BUILT) ## Run the demo: four processes increment one counter, without an
 ##  It needs no server. 2 min, then 5 s.
 	@$(PY) examples/demo.py
 
-test: needs-test $$(PARTS) ## Run every test: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
+test: needs-test $$(PARTS) ## Run the tests: Rust, simulator, behaviours in every language, Python, Node, C, soak, packages, examples.
 ##  It starts the servers it needs. 35 min, then 25 min. It ends with the total of passed and failed tests.
 	@FULL=$(FULL) $(PY) .ci/steps.py $(TESTS)
 

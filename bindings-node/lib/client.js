@@ -127,7 +127,7 @@ class Client {
     const given = options === undefined ? NONE : read(options, REQUEST)
     combined(name, given)
     if (given.mode === 'shared') {
-      const why = `${this.backend} can't do mode 'shared': only exclusive locks are built; leave mode out`
+      const why = `${this.backend} can't do mode 'shared': this package has exclusive locks only; leave mode out`
       throw failure('unsupported', why, false, name, this.backend)
     }
     if (given.steal) await this.breakLock(name)

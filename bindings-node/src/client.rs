@@ -239,7 +239,7 @@ pub fn url(caller: Caller, client: i64) -> Result<String> {
 
 #[napi(catch_unwind)]
 pub fn capabilities(caller: Caller, client: i64) -> Result<Capabilities> {
-    with(&caller, client, |client| Ok(client.capabilities().into()))
+    with(&caller, client, |client| Ok(client.capabilities().in_bindings().into()))
 }
 
 /// The error of a lease that was released.

@@ -139,7 +139,7 @@ impl Client {
 
     #[getter]
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities().into()
+        self.0.capabilities().in_bindings().into()
     }
 
     fn __repr__(&self) -> String {

@@ -176,7 +176,7 @@ pub unsafe extern "C-unwind" fn dlock_capabilities(
         // SAFETY: not NULL, so it points to at least the first member, and to as many bytes as that says.
         let size = unsafe { capabilities.cast::<usize>().read() };
         known_size("dlock_capability_set", size, SIZES)?;
-        let can = get(client)?.0.capabilities();
+        let can = get(client)?.0.capabilities().in_bindings();
         let all = CapabilitySet {
             size,
             fence: can.fence.into(),

@@ -166,7 +166,7 @@ class Lease:
         """The loss of the lease, as an event."""
 
     def valid_for(self) -> float:
-        """_Seconds that it still counts with no further renewal: 0.0 when not held, inf for no limit."""
+        """Seconds that it still counts with no further renewal: 0.0 when not held, inf for no limit."""
 
     def check(self) -> None:
         """Raise LockLost unless the lock is still ours (NotHeld if it was released)."""

@@ -29,3 +29,12 @@ pub struct Capabilities {
     /// What exclusion rests on, in one sentence for the guarantee table.
     pub guarantee: &'static str,
 }
+
+impl Capabilities {
+    /// The part that the other languages can use. They have no call for shared locks and permits yet.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_bindings(self) -> Self {
+        Self { shared: false, permits: false, ..self }
+    }
+}

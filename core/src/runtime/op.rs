@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 /// It belongs to the process that made it. In a child of fork it settles as `NotHeld`, whatever became of it; cancelling
 /// or dropping it there does nothing.
 ///
-/// # CancelToken safety
+/// # Cancel safety
 /// Dropping it cancels the call; what the call had obtained is given back in the background.
 #[must_use = "dropping an Op cancels the call"]
 pub struct Op<T: Send + 'static> {

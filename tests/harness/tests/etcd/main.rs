@@ -7,6 +7,7 @@ mod access;
 mod common;
 mod foreign;
 mod late;
+mod listing;
 mod lost_leases;
 mod many;
 mod many_contenders;

@@ -80,6 +80,7 @@ fn a_server_that_evicts_is_warned_of_and_an_evicted_lock_is_lost() {
     let client = client(server.addr());
     let note = told.recv_timeout(LONG).expect("a warning");
     assert!(note.contains("allkeys-lru") && note.contains("noeviction"), "{note}");
+    assert_eq!(client.diagnose().wait().unwrap(), [note]);
     let lease = lock(&client, "k", ms(20_000)).acquire().wait().unwrap();
     let held = lock(&client, "renewed", ms(600)).acquire().wait().unwrap();
     fill(&server, || owner(&server, "k").is_none());
