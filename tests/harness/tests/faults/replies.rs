@@ -1,6 +1,7 @@
 //! Replies and requests that are lost, again and again: the outcome is right, and nothing is left behind.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dlock::{Kind, Lock, ReleaseOutcome};
@@ -39,6 +40,9 @@ enum Loss {
 
 /// Plays it so often, on clients, connections and keys of their own.
 fn play(on: On, server: &dyn TestServer, round: impl Fn(&Proxy, &Lock) + Sync) {
+    // So many workers are a load of their own: one scenario of this file at a time.
+    static PLAYING: Mutex<()> = Mutex::new(());
+    let _alone = PLAYING.lock().unwrap_or_else(PoisonError::into_inner);
     let (workers, rounds) = if on.remote.is_followed_by_proxies() { MANY } else { FEW };
     std::thread::scope(|scope| {
         for worker in 0..workers {
