@@ -13,7 +13,7 @@ fn names_with_contenders_are_listed_and_other_keys_are_not() {
         server.ctl(&["put", key, "1f"]);
     }
     assert_eq!(one.list("").wait().unwrap(), [""; 0]);
-    let leases = ["a", "a/b", "b"].map(|key| acquired(&lock(&one, key, LONG)));
+    let leases = ["a", "a/b", "b"].map(|key| acquired(&one, key));
     let waiting = begin(&lock(&two, "a", LONG));
     until_contenders(&server, "a", 2);
     for (prefix, names) in [("", vec!["a", "a/b", "b"]), ("a", vec!["a", "a/b"]), ("a/", vec!["a/b"]), ("c", vec![])] {
