@@ -18,11 +18,10 @@ use crate::runtime::cancel::CancelToken;
 use crate::runtime::exit::{self, Contending, Entry as Entrance};
 use crate::runtime::op::Op;
 use crate::runtime::{lock, spawn_tracked};
+use crate::timing::limits::WITHDRAWAL;
 
 /// How long after its deadline an acquire may still clean up before its caller gets its answer.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
-/// How long after a cancel an acquire may still clean up before its caller gets its answer.
-const WITHDRAWAL: Duration = Duration::from_millis(250);
 
 /// One acquisition under way.
 pub(super) struct Acquisition {

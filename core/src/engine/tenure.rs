@@ -148,7 +148,7 @@ impl Tenure {
                 "the lease was made before a fork and belongs to the parent; acquire the lock here",
             )
         } else if self.state() == State::Released {
-            Error::new(Kind::NotHeld, "the lease was released before")
+            Error::released()
         } else {
             return self.loss();
         };
