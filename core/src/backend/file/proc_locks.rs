@@ -44,7 +44,7 @@ pub(super) fn keys(dir: &Path, prefix: &str) -> Result<Vec<String>> {
     let keys = files.filter_map(|file| {
         let file = file.ok()?;
         let key = file.file_name().to_str().and_then(super::keys::key).filter(|key| key.starts_with(prefix))?;
-        let stat = rustix::fs::lstat(&file.path()).ok()?;
+        let stat = rustix::fs::lstat(file.path()).ok()?;
         locked.contains(&(device(&stat), stat.st_ino)).then_some(key)
     });
     Ok(keys.collect())
