@@ -62,7 +62,9 @@ pub(super) async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> 
 
 /// Returns the names of this prefix that have contenders.
 pub(super) async fn names(link: &Arc<Link>, prefix: &str, limits: Limits) -> Result<Vec<String>, Refusal> {
-    let (mut from, mut names, mut at) = (prefix.as_bytes().to_vec(), BTreeSet::new(), 0);
+    // A request needs a key. None is smaller than one zero.
+    let first = if prefix.is_empty() { "\0" } else { prefix };
+    let (mut from, mut names, mut at) = (first.as_bytes().to_vec(), BTreeSet::new(), 0);
     let to = GetOptions::new().with_keys_only().with_limit(NAMES);
     loop {
         // The first key of a page is the prefix itself, or the one after the last key of the page before.
