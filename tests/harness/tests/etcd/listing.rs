@@ -9,7 +9,7 @@ fn names_with_contenders_are_listed_and_other_keys_are_not() {
     let server = server();
     let (one, two) = (client(server.addr()), client(server.addr()));
     // Keys that only look like those of contenders.
-    for key in ["a/1f", "a", "a/b/c", "z/7"] {
+    for key in ["y/1f", "y", "y/b/c", "z/7"] {
         server.ctl(&["put", key, "1f"]);
     }
     assert_eq!(one.list("").wait().unwrap(), [""; 0]);
