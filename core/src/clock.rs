@@ -29,7 +29,7 @@ impl Instant {
         Self(boot_time())
     }
 
-    /// What [`now`](Self::now) says, where this is what [`real`](Self::real) has just said.
+    /// Returns what [`now`](Self::now) says, where this is what [`real`](Self::real) has just said.
     #[cfg(unix)]
     pub(crate) fn as_now(self) -> Self {
         #[cfg(feature = "testing")]
@@ -44,7 +44,7 @@ impl Instant {
         if self == Self::NEVER { Duration::MAX } else { self - Self::now() }
     }
 
-    /// Whether it has come.
+    /// Returns true if it has come.
     pub fn passed(self) -> bool {
         self != Self::NEVER && Self::now() >= self
     }

@@ -81,12 +81,13 @@ impl Config {
     /// Takes typed options for a backend by its name.
     ///
     /// # Errors
-    /// `Invalid` for an unknown backend or option (the nearest is named), one given twice, or a value of the wrong kind.
+    /// `Invalid` for an unknown backend or option (the nearest is named), one given twice, or a value of the wrong
+    /// kind.
     pub fn new(backend: &str, options: impl IntoIterator<Item = (String, Value)>) -> Result<Self> {
         Self::typed(SCHEMAS, backend, options)
     }
 
-    /// What a value of this option must be; `None` where there is no such backend or option.
+    /// Returns the kind of this option's value; `None` where there is no such backend or option.
     pub fn value_kind(backend: &str, name: &str) -> Option<ValueKind> {
         option(schema(SCHEMAS, backend).ok()?, name).map(|option| option.kind)
     }
@@ -110,8 +111,8 @@ impl Settings {
     }
 
     /// Reads what this process was started with: its variables and its directory. A program that has rights its caller
-    /// doesn't have (it is setuid or setgid, or has file capabilities) takes neither from its caller: of a file it reads
-    /// only `explicit`.
+    /// doesn't have (it is setuid or setgid, or has file capabilities) takes neither from its caller: of a file it
+    /// reads only `explicit`.
     ///
     /// # Errors
     /// As [`load`](Self::load).

@@ -63,7 +63,7 @@ impl Kind {
     }
 }
 
-/// What went wrong. Cheap to clone, so that one loss can be told to many.
+/// An error. Cheap to clone, so that one loss can be told to many.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -149,7 +149,7 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether trying again can help.
+    /// Returns true if trying again can help.
     pub fn is_temporary(&self) -> bool {
         self.0.temporary
     }
@@ -197,7 +197,7 @@ impl StdError for Error {
     }
 }
 
-/// What a panic said, by what `catch_unwind` gave.
+/// Returns the text of a panic, from what `catch_unwind` gave.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
     text.unwrap_or("a panic without a text")

@@ -1,7 +1,7 @@
 //! Deliberate defects, chosen by name, that the safety tests must catch. They exist only under the feature `mutants`:
 //! elsewhere `mutant!` is the constant `false`.
 
-/// Whether the deliberate defect of this name is switched on.
+/// Returns true if the deliberate defect of this name is switched on.
 macro_rules! mutant {
     ($name:literal) => {{
         #[cfg(feature = "mutants")]
@@ -124,7 +124,7 @@ pub(crate) fn choose(name: Option<&'static str>) {
     SIMULATED.set(name);
 }
 
-/// What the processes of a test are started with.
+/// The defect that the processes of a test are started with.
 #[cfg(feature = "mutants")]
 pub(crate) fn is(name: &str) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();

@@ -1,4 +1,5 @@
-//! What tests replace: the runtime, the clock, and, by name, one piece of correct behaviour with a deliberate defect.
+//! The parts that tests replace: the runtime, the clock, and, by name, one piece of correct behaviour with a deliberate
+//! defect.
 
 use std::sync::Arc;
 
@@ -37,14 +38,15 @@ pub fn remote_capabilities() -> Capabilities {
     Capabilities { local: false, ..(memory.capabilities)(&Values::new(memory.schema)) }
 }
 
-/// Whether somebody in the client's process contends for this key or holds it, or what is left of that isn't settled.
+/// Returns true if somebody in the client's process contends for this key or holds it, or what is left of that isn't
+/// settled.
 pub fn has_turn(client: &Client, key: &str) -> bool {
     let name = client.lock(key).backend_name().to_owned();
     let queue = client.engine().ok().and_then(|engine| engine.find(&name));
     queue.is_some_and(|queue| queue.is_taken())
 }
 
-/// How many leases the client's watchdog has looked at so far.
+/// Returns how many leases the client's watchdog has looked at so far.
 pub fn watchdog_looks(client: &Client) -> u64 {
     client.engine().map_or(0, |engine| engine.shared().timer.seen.load(std::sync::atomic::Ordering::Relaxed))
 }

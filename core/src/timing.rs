@@ -6,11 +6,12 @@ use std::time::Duration;
 pub mod limits {
     use std::time::Duration;
 
-    /// How long the close of a client waits for the release of its leases, in a language that gives it no limit.
+    /// The time for which the close of a client waits for the release of its leases, in a language that gives it no
+    /// limit.
     pub const CLOSE: Duration = Duration::from_secs(5);
-    /// How long a cancelled acquire waits for its withdrawal.
+    /// The time for which a cancelled acquire waits for its withdrawal.
     pub const WITHDRAWAL: Duration = Duration::from_millis(250);
-    /// How long an orderly exit waits for releases and withdrawals.
+    /// The time for which an orderly exit waits for releases and withdrawals.
     pub const EXIT: Duration = Duration::from_secs(1);
 }
 
@@ -24,7 +25,7 @@ pub(crate) fn renewal_interval(ttl: Duration) -> Duration {
     ttl / 3
 }
 
-/// How much earlier than due a lease may be renewed, to share a request with others.
+/// Returns how much earlier than due a lease may be renewed, to share a request with others.
 pub(crate) fn renewal_slack(ttl: Duration) -> Duration {
     ttl / 30
 }
@@ -35,7 +36,8 @@ pub(crate) fn renewal_retry(ttl: Duration) -> Duration {
     pause + pause.mul_f64(fastrand::f64() / 4.0)
 }
 
-/// How long before its end a loss is reported, so that the holder learns of it before another can be granted the lock.
+/// Returns how long before its end a loss is reported, so that the holder learns of it before another can be granted
+/// the lock.
 pub(crate) fn warn_margin(ttl: Duration) -> Duration {
     if mutant!("loss-told-late") { Duration::ZERO } else { (ttl / 4).min(Duration::from_millis(50)) }
 }

@@ -72,9 +72,9 @@ impl Client {
         self.call(key, |engine, name| async move { engine.contenders(&name).await })
     }
 
-    /// Takes the lock away from its holder. True: there was one. A holder in this process learns of it at once, whichever
-    /// client it is of. Another one learns of it at its next exchange with the backend at the latest, so only its fencing
-    /// token guards what it does until then.
+    /// Takes the lock away from its holder. True: there was one. A holder in this process learns of it at once,
+    /// whichever client it is of. Another one learns of it at its next exchange with the backend at the latest, so only
+    /// its fencing token guards what it does until then.
     pub fn break_lock(&self, key: &str) -> Op<bool> {
         self.call(key, |engine, name| async move {
             let broken = engine.shared().backend.break_lock(&name).await?;
@@ -93,8 +93,8 @@ impl Client {
         }
     }
 
-    /// Checks that the backend answers, and returns what keeps its locks from what they promise: one text for each finding,
-    /// with the remedy. Empty: nothing was found.
+    /// Checks that the backend answers, and returns what keeps its locks from what they promise: one text for each
+    /// finding, with the remedy. Empty: nothing was found.
     ///
     /// # Errors
     /// As [`ping`](Self::ping).
@@ -105,8 +105,8 @@ impl Client {
         }
     }
 
-    /// The keys that begin with this prefix and are held or waited for by any process, in their order. The prefix of the
-    /// configuration stands before it and isn't part of the keys.
+    /// The keys that begin with this prefix and are held or waited for by any process, in their order. The prefix of
+    /// the configuration stands before it and isn't part of the keys.
     ///
     /// # Errors
     /// `Unsupported` where the backend can't find them; `Backend`, `Invalid` for a closed client.
@@ -154,7 +154,7 @@ impl Client {
         })
     }
 
-    /// Whether this handle was closed: every call by it fails.
+    /// Returns true if this handle was closed: every call by it fails.
     pub fn is_closed(&self) -> bool {
         self.0.handle.closed.is_cancelled()
     }
@@ -164,7 +164,7 @@ impl Client {
         self.0.config.schema().name
     }
 
-    /// What the backend can do and promises.
+    /// Returns what the backend can do and promises.
     pub fn capabilities(&self) -> Capabilities {
         self.0.engine.load().shared().capabilities.clone()
     }
@@ -174,8 +174,8 @@ impl Client {
         &self.0.config
     }
 
-    /// What this process's clients of the same configuration are called in the backend's queue and at the beginning of
-    /// their tokens: `dlock:<host>:<pid>:<128 random bits>:<number>`. Another one in a child of fork.
+    /// Returns the name of this process's clients of the same configuration in the backend's queue and at the beginning
+    /// of their tokens: `dlock:<host>:<pid>:<128 random bits>:<number>`. Another one in a child of fork.
     ///
     /// # Errors
     /// `Invalid` when the client was closed.
@@ -183,7 +183,7 @@ impl Client {
         Ok(owner::contender(self.engine()?.shared().number))
     }
 
-    /// Which keys this process holds (true) and waits for (false).
+    /// Returns the keys that this process holds (true) and waits for (false).
     ///
     /// # Errors
     /// `Invalid` when the client was closed.
@@ -200,7 +200,7 @@ impl Client {
         if self.is_closed() { Ok(self.clone()) } else { Ok(Self::of(Engine::clone(&*self.engine()?))) }
     }
 
-    /// What is shared in this process: made anew in a child of fork.
+    /// Returns what is shared in this process: made anew in a child of fork.
     ///
     /// # Errors
     /// `Invalid` when the client was closed; `Unsupported` for a backend that no child of fork can use.

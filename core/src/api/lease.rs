@@ -1,4 +1,4 @@
-//! What users do with a lease.
+//! The calls of a lease.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -30,13 +30,13 @@ impl Lease {
         self.0.fence()
     }
 
-    /// How it is held: exclusive, shared, or by permits.
+    /// Returns how it is held: exclusive, shared, or by permits.
     pub fn mode(&self) -> Mode {
         self.0.claim.options.mode
     }
 
-    /// The slot of a lease of one permit: a number below the semaphore's limit that no other holder has at the same time.
-    /// `None` for a lock of another mode, and for more permits than one.
+    /// The slot of a lease of one permit: a number below the semaphore's limit that no other holder has at the same
+    /// time. `None` for a lock of another mode, and for more permits than one.
     pub fn slot(&self) -> Option<u32> {
         match self.slots() {
             [slot] => Some(*slot),
@@ -54,7 +54,7 @@ impl Lease {
         self.0.ttl()
     }
 
-    /// Whether it counts: computed from the clock at the call. Always false in a child of fork.
+    /// Returns true if it counts: computed from the clock at the call. Always false in a child of fork.
     pub fn is_held(&self) -> bool {
         self.0.is_held()
     }
@@ -69,7 +69,7 @@ impl Lease {
         self.0.validity.until()
     }
 
-    /// How long it still counts with no further renewal: zero when not held, [`Duration::MAX`] for no limit.
+    /// Returns how long it still counts with no further renewal: zero when not held, [`Duration::MAX`] for no limit.
     pub fn valid_for(&self) -> Duration {
         if self.is_held() { self.valid_until().left() } else { Duration::ZERO }
     }
@@ -77,7 +77,8 @@ impl Lease {
     /// Makes sure that the lock is still ours.
     ///
     /// # Errors
-    /// `Lost` when it isn't or can't be proven to be; `NotHeld` when it was released or belongs to the parent of a fork.
+    /// `Lost` when it isn't or can't be proven to be; `NotHeld` when it was released or belongs to the parent of a
+    /// fork.
     pub fn check(&self) -> Result<()> {
         if self.is_held() { Ok(()) } else { Err(self.0.not_held_error()) }
     }
@@ -112,7 +113,7 @@ impl Lease {
         })
     }
 
-    /// Has `f` called once when the lease is lost, at once if it was: on a thread of [`callbacks::pool`], where it may take
+    /// Calls `f` once when the lease is lost, at once if it was: on a thread of [`callbacks::pool`], where it may take
     /// its time and wait for calls. A panic is caught, and told as an event. Not called when the lease is released.
     pub fn on_lost(&self, f: impl FnOnce() + Send + 'static) {
         if mutant!("process-hooks-where-they-are") {
@@ -122,8 +123,8 @@ impl Lease {
         self.on_lost_here(move || callbacks::pool_for(backend, key, f));
     }
 
-    /// As [`on_lost`](Self::on_lost), on the thread that finds it lost, which may be one that renews other leases, or this
-    /// one: `f` hands the news over and returns. For bindings.
+    /// As [`on_lost`](Self::on_lost), on the thread that finds it lost, which may be one that renews other leases, or
+    /// this one: `f` hands the news over and returns. For bindings.
     pub fn on_lost_here(&self, f: impl FnOnce() + Send + 'static) {
         self.0.on_lost(f);
     }

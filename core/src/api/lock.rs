@@ -19,7 +19,7 @@ pub struct Lock {
     client: Client,
     options: Arc<AcquireOptions>,
     fault: Option<Error>,
-    /// Where it was when it was used first. In a child of fork of no use, and leaked with what it leads to.
+    /// The key in this process, since its first use. In a child of fork of no use, and leaked with what it leads to.
     resource: OnceLock<Arc<Resource>>,
 }
 
@@ -67,7 +67,7 @@ impl Lock {
         &self.client
     }
 
-    /// Whether key and options can be used with this backend.
+    /// Checks that key and options can be used with this backend.
     ///
     /// # Errors
     /// `Invalid` and `Unsupported`, as the first acquire would give.
@@ -101,8 +101,8 @@ impl Lock {
         self.here(|resource| acquire::acquire_within(resource, self.client.handle(), &self.options, wait))
     }
 
-    /// Tries once. `None`: busy. If only a withdrawal or a release of this process is in the way, or a claim of this process that it may
-    /// hold beside is just being granted, waits for that, for at most 250 ms.
+    /// Tries once. `None`: busy. If only a withdrawal or a release of this process is in the way, or a claim of this
+    /// process that it may hold beside is just being granted, waits for that, for at most 250 ms.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire), but for `Timeout`.

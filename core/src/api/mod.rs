@@ -1,4 +1,4 @@
-//! What users call: clients, locks and leases.
+//! The calls of users: clients, locks and leases.
 
 pub(crate) mod client;
 mod lease;

@@ -1,5 +1,5 @@
-//! The options of an acquire: one table of them, by which the bindings read them, and what of them can be refused without
-//! asking a backend.
+//! The options of an acquire: one table of them, by which the bindings read them, and what of them can be refused
+//! without asking a backend. Table, limits and their error texts share this file, so that a new option is one row in it.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result, show};
 pub struct AcquireOption {
     /// The name. Node writes it in camelCase, see [`Camel`].
     pub name: &'static str,
-    /// What the option does, in a line.
+    /// The effect of the option, in a line.
     pub doc: &'static str,
     /// The kind of its value.
     pub kind: OptionKind,
@@ -65,7 +65,7 @@ pub enum OptionValue<'a> {
     Retry((u32, Duration)),
 }
 
-/// What a complaint calls the two values of [`OptionKind::Retry`].
+/// The names, in a complaint, of the two values of [`OptionKind::Retry`].
 pub const RETRY: [&str; 2] = ["retry: tries", "retry: delay"];
 
 impl AcquireOption {
@@ -136,13 +136,13 @@ macro_rules! options {
 }
 
 options! {
-    /// How long the backend keeps the lock with no renewal. Default 30 s.
+    /// The time for which the backend keeps the lock with no renewal. Default 30 s.
     ttl: Time(Duration) = ttl, limit_ttl;
-    /// How long to wait for the lock in all; zero: try once. Default: for ever.
+    /// The time to wait for the lock in all; zero: try once. Default: for ever.
     wait: Time(Duration) = Some(wait), limit_wait;
     /// Instead of waiting: at most so many attempts, so far apart.
     retry: Retry((u32, Duration)) = Some(retry), limit_retry;
-    /// Whether the watchdog renews the lease, every ttl/3. Default true.
+    /// True: the watchdog renews the lease, every ttl/3. Default true.
     auto_renew: Flag(bool) = auto_renew, no_limit;
     /// After this long the lease is lost and deleted at the backend. Default: no limit.
     max_hold: Time(Duration) = Some(max_hold), limit_hold;
@@ -152,11 +152,11 @@ options! {
     label: Text(&str) = Some(label.into()), limit_label;
     /// First come, first served across processes. Default: as the backend does.
     fair: Flag(bool) = Some(fair), limit_fair;
-    /// How many times in a row the lock may be passed on inside this process. Default 0.
+    /// The number of times in a row that the lock may be passed on inside this process. Default 0.
     handoff: Count(u32) = handoff, limit_handoff;
 }
 
-/// What users type who know other locks or an earlier release, and the option that does it here.
+/// The words of other locks and of earlier releases, each with the option that does it here.
 const ALIASES: [(&str, &str); 11] = [
     ("renew", "auto_renew"),
     ("renewal", "auto_renew"),
@@ -171,8 +171,8 @@ const ALIASES: [(&str, &str); 11] = [
     ("retries", "retry"),
 ];
 
-/// The error of an option that doesn't exist: it names the one that was probably meant, and those that `known`, the options
-/// of the caller's language, lists.
+/// The error of an option that doesn't exist: it names the one that was probably meant, and those that `known`, the
+/// options of the caller's language, lists.
 pub fn unknown(name: &str, known: &[&str]) -> Error {
     let (shown, hint, known) = (show(name), did_you_mean(name, known), known.join(", "));
     Error::invalid(format!("the option {shown} doesn't exist{hint}; there are: {known}"))
@@ -287,7 +287,7 @@ pub(crate) const TEXT_LIMIT: usize = 1024;
 /// The most permits that a lock can have.
 pub(crate) const PERMITS_LIMIT: u32 = 1_000_000;
 
-/// How every token begins that isn't the user's.
+/// The beginning of every token that isn't the user's.
 const OURS: &str = "dlock:";
 
 /// The backend that is to keep the options.

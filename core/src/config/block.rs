@@ -1,4 +1,5 @@
-//! What environment or YAML says of one service, and the reading of it from a YAML file that was named.
+//! The settings of one service from the environment or from YAML, and the reading of it from a YAML file that was
+//! named.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -13,9 +14,9 @@ use crate::error::{Error, Result, show};
 /// The key, and the end of the variable, that switches a service on.
 pub(super) const ENABLED: &str = "enabled";
 
-/// What one source says of one service.
+/// The settings of one service from one source.
 pub(super) struct Block {
-    /// Where it stands, for messages: `file:line`, or the name of a variable.
+    /// Its place, for messages: `file:line`, or the name of a variable.
     pub(super) place: String,
     pub(super) enabled: Option<bool>,
     pub(super) values: Values,

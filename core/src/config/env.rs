@@ -14,7 +14,7 @@ pub(super) const URL: &str = "DLOCK_URL";
 pub(super) const DEFAULT: &str = "DLOCK_DEFAULT";
 pub(super) const CONFIG: &str = "DLOCK_CONFIG";
 
-/// What the environment says. A variable that is set to nothing counts as not set.
+/// The settings from the environment. A variable that is set to nothing counts as not set.
 #[derive(Default)]
 pub(super) struct Environment {
     pub(super) url: Option<String>,
@@ -24,12 +24,12 @@ pub(super) struct Environment {
     pub(super) blocks: BTreeMap<&'static str, Block>,
     /// The services that are switched on or off here, also those that this build doesn't have.
     switches: BTreeMap<&'static str, bool>,
-    /// Why the first variable of a service that this build doesn't have can't be used.
+    /// The reason that the first variable of a service that this build doesn't have can't be used.
     pub(super) absent: Option<Error>,
 }
 
 impl Environment {
-    /// Whether a service is switched on or off here.
+    /// Returns true if a service is switched on or off here.
     pub(super) fn enabled(&self, name: &str) -> Option<bool> {
         self.switches.get(name).copied()
     }
@@ -39,8 +39,8 @@ impl Environment {
     }
 }
 
-/// Reads the variables that are ours. Others that begin with `DLOCK_` are left alone, unless they are an unknown one of a
-/// service or nearly one of ours.
+/// Reads the variables that are ours. Others that begin with `DLOCK_` are left alone, unless they are an unknown one of
+/// a service or nearly one of ours.
 pub(super) fn read(
     schemas: Schemas,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -76,8 +76,8 @@ pub(super) fn read(
     Ok(found)
 }
 
-/// Whether Kubernetes has made this variable, as it does for every service of a namespace: for one that is called
-/// `dlock-redis`, `DLOCK_REDIS_SERVICE_HOST`, `_SERVICE_PORT`, `_PORT=tcp://…`, `_PORT_6379_TCP_ADDR` and more.
+/// Returns true if Kubernetes has made this variable, as it does for every service of a namespace: for one that is
+/// called `dlock-redis`, `DLOCK_REDIS_SERVICE_HOST`, `_SERVICE_PORT`, `_PORT=tcp://…`, `_PORT_6379_TCP_ADDR` and more.
 fn of_kubernetes(name: &str, value: &OsStr) -> bool {
     const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
     let protocol = |text: &str| PROTOCOLS.iter().any(|known| text.eq_ignore_ascii_case(known));

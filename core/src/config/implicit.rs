@@ -1,5 +1,5 @@
-//! Reads a YAML file that nobody named: it may be the application's own, and what in it was meant for us is never passed
-//! over.
+//! Reads a YAML file that nobody named: it may be the application's own, and what in it was meant for us is never
+//! passed over.
 
 use std::path::Path;
 
@@ -97,7 +97,7 @@ fn unparsable(
     )))
 }
 
-/// What a file consists of, or from which line on nothing can be known of it, and why.
+/// The parts of a file, or from which line on nothing can be known of it, and why.
 fn documents(bytes: &[u8]) -> Result<Vec<Node>, (usize, String)> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let lines = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
@@ -106,7 +106,7 @@ fn documents(bytes: &[u8]) -> Result<Vec<Node>, (usize, String)> {
     parse(text).map_err(|YamlError { line, why }| (line, format!("this isn't YAML: {why}")))
 }
 
-/// What a block in a file that may be the application's own says of itself.
+/// The kind of a block in a file that may be the application's own.
 #[derive(Clone, Copy, PartialEq)]
 enum Switch {
     /// `enabled: true`.

@@ -3,15 +3,15 @@
 /// One URL scheme of a backend and what it says by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
-    /// What stands before `://`, in lower case.
+    /// The text before `://`, in lower case.
     pub name: &'static str,
-    /// Whether it sets the option `tls`. A schema with such a scheme has the TLS options.
+    /// True if it sets the option `tls`. A schema with such a scheme has the TLS options.
     pub tls: bool,
-    /// What it sets the option `mode` to. The mode of a backend's first scheme is its default.
+    /// The value that it sets the option `mode` to. The mode of a backend's first scheme is its default.
     pub mode: Option<&'static str>,
 }
 
-/// What a value of an option must be.
+/// The kind of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueKind {
     /// Any text without NUL.
@@ -36,15 +36,15 @@ pub enum ValueKind {
 pub struct OptionSpec {
     /// Its name: of the typed argument, the YAML key, the URL parameter; in capitals the end of the variable.
     pub name: &'static str,
-    /// What a value must be.
+    /// The kind of its value.
     pub kind: ValueKind,
-    /// Whether a value is never shown.
+    /// True if a value is never shown.
     pub secret: bool,
-    /// Whether there is a variable `DLOCK_<DRIVER>_<NAME>`.
+    /// True if there is a variable `DLOCK_<DRIVER>_<NAME>`.
     pub env: bool,
-    /// Whether it may stand in the backend's YAML block.
+    /// True if it may stand in the backend's YAML block.
     pub yaml: bool,
-    /// Whether it may stand as `?name=` in a URL.
+    /// True if it may stand as `?name=` in a URL.
     pub url: bool,
 }
 

@@ -46,7 +46,7 @@ fn parameter(schemas: Schemas, pair: &str) -> String {
     }
 }
 
-/// Whether some backend has an option of this name that may stand in a URL, and none has it as a secret.
+/// Returns true if some backend has an option of this name that may stand in a URL, and none has it as a secret.
 fn is_harmless(schemas: Schemas, name: &str) -> bool {
     let mut found = schemas.iter().flat_map(|schema| options(schema)).filter(|opt| opt.name == name).peekable();
     found.peek().is_some() && found.all(|opt| opt.url && !opt.secret)

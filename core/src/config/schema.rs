@@ -15,7 +15,7 @@ use crate::error::{Error, Result, show};
 /// doesn't have is refused, or else it would lock on files of this host.
 pub(crate) const SERVICES: &[&str] = &["redis", "etcd", "mysql", "zookeeper"];
 
-/// How a backend is named and configured.
+/// The names and the options of a backend.
 #[derive(Debug)]
 pub struct Schema {
     /// The backend's name: `client.backend`, the YAML block, the middle of `DLOCK_<NAME>_…`.
@@ -24,7 +24,7 @@ pub struct Schema {
     pub schemes: &'static [Scheme],
     /// Its options beyond the common ones.
     pub options: &'static [OptionSpec],
-    /// Whether it is one of the services that configuration switches on by `enabled`.
+    /// True if it is one of the services that configuration switches on by `enabled`.
     pub service: bool,
     /// Turns the parts of a URL (hosts, user, path) into options.
     pub parts: fn(&UrlParts, &mut Values) -> Result<()>,
@@ -56,7 +56,7 @@ impl Values {
         self.map.insert(name, value);
     }
 
-    /// Whether an option is set.
+    /// Returns true if an option is set.
     pub fn contains(&self, name: &str) -> bool {
         self.map.contains_key(name)
     }

@@ -1,8 +1,8 @@
-//! Whether this process has rights that whoever started it doesn't have.
+//! The check for rights that this process has and its caller doesn't have.
 #![allow(unsafe_code)]
 
-/// Whether it is setuid or setgid, or got capabilities from its file: then variables and directory are its caller's, who
-/// must not decide by them what is written where only this process may write.
+/// Returns true if it is setuid or setgid, or got capabilities from its file: then variables and directory are its
+/// caller's, who must not decide by them what is written where only this process may write.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: reads what the kernel has given the process at its start; takes any number.

@@ -1,4 +1,4 @@
-//! What the URLs of all backends with servers have: hosts, and before them a user and a password.
+//! The common parts of the URLs of all backends with servers: hosts, and before them a user and a password.
 
 use super::schema::Values;
 use super::to_url::{encode, write_hosts};

@@ -12,7 +12,7 @@ use super::url;
 use super::value::{self, Value};
 use crate::error::{Error, Result, show};
 
-/// What an empty argument means, most of the time.
+/// The usual meaning of an empty argument.
 pub(super) const UNSET: &str =
     "perhaps a variable isn't set. Give a value, or leave the argument out to have the default client";
 
@@ -131,12 +131,12 @@ impl Config {
         &self.values
     }
 
-    /// What stands before every key at the backend, if something was said about it (it may be empty).
+    /// Returns what stands before every key at the backend, if something was said about it (it may be empty).
     pub fn prefix(&self) -> Option<&str> {
         self.values.text("prefix")
     }
 
-    /// How long an acquire goes on without a successful exchange with the backend; 5 s if nothing was said.
+    /// Returns how long an acquire goes on without a successful exchange with the backend; 5 s if nothing was said.
     pub fn connect_timeout(&self) -> Duration {
         self.values.time("connect_timeout").unwrap_or(CONNECT_TIMEOUT)
     }
@@ -147,7 +147,7 @@ impl Config {
         to_url::url(&self.values)
     }
 
-    /// Whether a secret option is set.
+    /// Returns true if a secret option is set.
     pub fn has_secrets(&self) -> bool {
         self.values.has_secrets()
     }

@@ -1,4 +1,4 @@
-//! What environment and YAML say together: services by name and which is the default.
+//! The settings from environment and YAML together: services by name and which is the default.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use super::service::{Config, UNSET};
 use super::{implicit, secure, source};
 use crate::error::{Error, Result, show};
 
-/// Where an implicit file is looked for; the first with a block of ours is taken.
+/// The places where an implicit file is looked for; the first with a block of ours is taken.
 const FILES: [&str; 2] = ["config.yaml", "config/config.yaml"];
 
 /// The services that environment variables and a YAML file describe. A variable is stronger than the same key in YAML.
@@ -192,7 +192,7 @@ impl Settings {
         self.enabled.keys().copied().chain(url).map(str::to_owned).collect()
     }
 
-    /// What was ignored and why, for the debug log.
+    /// Returns what was ignored and why, for the debug log.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }

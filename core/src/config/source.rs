@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Nobody's configuration is larger: 1 MiB.
 const LIMIT: u64 = 1 << 20;
 
-/// What to do about a file that nobody named, beside mending it.
+/// The remedies for a file that nobody named, beside mending it.
 pub(super) const ELSEWHERE: &str =
     "or name the configuration that is meant by DLOCK_CONFIG, or the client by DLOCK_URL";
 
@@ -27,7 +27,7 @@ pub(super) fn explicit(path: &Path) -> Result<String> {
 /// A file that nobody named.
 pub(super) struct Found {
     pub(super) bytes: Vec<u8>,
-    /// Why nothing in it may be used, and what to do.
+    /// The reason that nothing in it may be used, and the remedy.
     pub(super) distrust: Option<&'static str>,
 }
 

@@ -1,4 +1,4 @@
-//! How environment, YAML and URL go together, with made-up schemas.
+//! Tests of environment, YAML and URL together, with made-up schemas.
 
 use std::ffi::OsString;
 use std::fs;

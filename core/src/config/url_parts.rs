@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What stands between the scheme and the parameters of a URL, percent-decoded.
+/// The parts between the scheme and the parameters of a URL, percent-decoded.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct UrlParts {
     /// The hosts with their ports. An IPv6 address is without its brackets.

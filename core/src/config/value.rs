@@ -7,7 +7,8 @@ use super::names::{hint, list};
 use super::option_spec::{OptionSpec, ValueKind};
 use crate::error::show;
 
-/// What an option is set to. It shows its text in `Debug`; [`Values`](super::schema::Values) doesn't where that is a secret.
+/// The value of an option. It shows its text in `Debug`; [`Values`](super::schema::Values) doesn't where that is a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// Text, or one word of a choice.
@@ -78,7 +79,7 @@ pub(crate) fn flag(text: &str) -> Option<bool> {
     }
 }
 
-/// What YAML has beside: `yes`, `no`, `on`, `off`, in any case.
+/// The words that YAML has beside: `yes`, `no`, `on`, `off`, in any case.
 pub(crate) fn yaml_flag(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "yes" | "on" => Some(true),
@@ -114,7 +115,7 @@ fn contains_nul(value: &Value) -> bool {
     }
 }
 
-/// Whether a value is of the kind that is wanted.
+/// Returns true if a value is of the kind that is wanted.
 pub(crate) fn is_kind(kind: ValueKind, value: &Value) -> bool {
     matches!(
         (kind, value),

@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
-/// How deep a document may nest; ours need three.
+/// The depth to which a document may nest; ours need three.
 const DEPTH: usize = 64;
-/// How many nodes aliases may copy.
+/// The number of nodes that aliases may copy.
 const COPIES: usize = 100_000;
 
 /// One value of a document.
@@ -18,9 +18,9 @@ const COPIES: usize = 100_000;
 pub(super) struct Node {
     /// From 1.
     pub(super) line: usize,
-    /// Whether it has a tag that YAML itself doesn't know.
+    /// True if it has a tag that YAML itself doesn't know.
     pub(super) tagged: bool,
-    /// Whether it is a `<<` without quotes: as a key, it brings in the keys of a map.
+    /// True if it is a `<<` without quotes: as a key, it brings in the keys of a map.
     merge: bool,
     pub(super) what: Yaml,
 }
@@ -33,7 +33,7 @@ pub(super) enum Yaml {
     Map(Vec<(Node, Node)>),
 }
 
-/// Why and where a text isn't YAML.
+/// The reason and the place where a text isn't YAML.
 #[derive(Debug, PartialEq)]
 pub(super) struct YamlError {
     pub(super) line: usize,

@@ -1,13 +1,13 @@
 //! The rule of admission: whether a claim may hold a lock beside the claims that are before it.
 //!
-//! One pure function, for all modes of a lock. All claims of a key stand in one queue, in the order in which they came. A
-//! claim is admitted when the rule lets it hold beside every holder *and* beside every claim that waits before it. So no
-//! claim overtakes another that it can't hold beside, and writers don't starve.
+//! One pure function, for all modes of a lock. All claims of a key stand in one queue, in the order in which they came.
+//! A claim is admitted when the rule lets it hold beside every holder *and* beside every claim that waits before it. So
+//! no claim overtakes another that it can't hold beside, and writers don't starve.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// How a claim holds a lock.
+/// The mode in which a claim holds a lock.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -18,9 +18,9 @@ pub enum Mode {
     Shared,
     /// Holders that have at most `limit` permits together.
     Permits {
-        /// How many permits this claim takes, all of them or none.
+        /// The number of permits that this claim takes, all of them or none.
         count: u32,
-        /// How many there are, as this claim sees it.
+        /// The number of permits that there are, as this claim sees it.
         limit: u32,
     },
 }

@@ -26,7 +26,7 @@ pub trait Backend: Send + Sync + Debug + 'static {
         None
     }
 
-    /// Whether its leases have to be renewed, or looked after, to stay ours.
+    /// Returns true if its leases have to be renewed, or looked after, to stay ours.
     fn renews(&self) -> bool {
         true
     }
@@ -34,7 +34,7 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// A new contender. No I/O.
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender>;
 
-    /// How many leases one renewal takes at the most.
+    /// Returns the most leases that one renewal takes.
     fn renew_limit(&self) -> usize {
         500
     }
@@ -43,7 +43,7 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// as the backend allows. One answer for each entry, in the same order; "don't know" is a temporary error.
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>>;
 
-    /// Who holds and who waits for a name, holder first.
+    /// Returns the holders of a name, and then the waiters.
     fn contenders<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ContenderInfo>>>;
 
     /// Takes the lock away from whoever holds it. False: nobody did. A holder of this process is told by the core.
@@ -58,7 +58,8 @@ pub trait Backend: Send + Sync + Debug + 'static {
         Box::pin(async move { self.ping().await.map(|()| Vec::new()) })
     }
 
-    /// Lists the keys of this prefix whose locks are held or waited for, each as [`name_of`](Self::name_of) was given it.
+    /// Lists the keys of this prefix whose locks are held or waited for, each as [`name_of`](Self::name_of) was given
+    /// it.
     ///
     /// # Errors
     /// `Unsupported` where the backend can't find them.
@@ -90,17 +91,17 @@ pub enum Attempt {
     Granted {
         /// The proof, to renew and release with.
         grant: Arc<dyn Grant>,
-        /// When the request was *sent* from which the backend's own countdown is known to run. Only the backend knows
-        /// it: for a grant from a queue it is the refresh that the server had executed before the grant.
+        /// The time at which the request was *sent* from which the backend's own countdown is known to run. Only the
+        /// backend knows it: for a grant from a queue it is the refresh that the server had executed before the grant.
         since: Instant,
-        /// What was granted, which may be other than asked.
+        /// The ttl that was granted, which may be other than asked.
         ttl: Duration,
     },
     /// Somebody else's; what to wait for before the next try.
     Busy(RetryHint),
 }
 
-/// When to try again.
+/// The time of the next try.
 pub struct RetryHint {
     /// At the latest after this: the core's safety net, jitter included by the backend where it wants some.
     pub after: Duration,
@@ -134,7 +135,7 @@ pub trait Grant: Any + Send + Sync + Debug {
 
 /// One lease that is due for renewal.
 pub struct DueLease {
-    /// What to renew.
+    /// The grant to renew.
     pub grant: Arc<dyn Grant>,
     /// For how long.
     pub ttl: Duration,
@@ -159,7 +160,7 @@ impl DueLease {
     }
 }
 
-/// What a release found.
+/// The answer to a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
     /// It was ours, and is free.
@@ -168,14 +169,14 @@ pub enum Released {
     NotOurs,
 }
 
-/// What a renewal found.
+/// The answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// Ours until `since + ttl`.
     Kept {
-        /// When the request was sent.
+        /// The time at which the request was sent.
         since: Instant,
-        /// What was granted.
+        /// The ttl that was granted.
         ttl: Duration,
     },
     /// No longer ours.

@@ -1,8 +1,8 @@
-//! What a backend can do and promises.
+//! The capabilities of a backend.
 
 use std::time::Duration;
 
-/// What a backend can do and promises; the documented answer to "can this one …".
+/// The capabilities and promises of a backend; the documented answer to "can this one …".
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capabilities {
@@ -26,7 +26,7 @@ pub struct Capabilities {
     pub local: bool,
     /// The smallest ttl it can keep.
     pub min_ttl: Duration,
-    /// What exclusion rests on, in one sentence for the guarantee table.
+    /// The basis of exclusion, in one sentence for the guarantee table.
     pub guarantee: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What is asked of a backend: the options a lock is held on, and one claim under them.
+//! The questions to a backend: the options a lock is held on, and one claim under them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +17,13 @@ pub struct AcquireOptions {
     pub name: Arc<str>,
     /// One holder, or several.
     pub mode: Mode,
-    /// How long the backend keeps the lock with no renewal.
+    /// The time for which the backend keeps the lock with no renewal.
     pub ttl: Duration,
-    /// How long to wait for the lock; `None`: for ever; zero: try once.
+    /// The time to wait for the lock; `None`: for ever; zero: try once.
     pub wait: Option<Duration>,
     /// Instead of waiting: at most so many attempts, so far apart.
     pub retry: Option<(u32, Duration)>,
-    /// Whether the watchdog renews the lease.
+    /// True if the watchdog renews the lease.
     pub auto_renew: bool,
     /// After this long the lease is lost and deleted at the backend.
     pub max_hold: Option<Duration>,
@@ -33,7 +33,7 @@ pub struct AcquireOptions {
     pub label: Option<Arc<str>>,
     /// First come, first served across processes: asked for, refused, or as the backend does.
     pub fair: Option<bool>,
-    /// How many times in a row the lock may be passed on inside this process.
+    /// The number of times in a row that the lock may be passed on inside this process.
     pub handoff: u32,
 }
 
@@ -61,11 +61,11 @@ impl AcquireOptions {
 pub struct Claim {
     /// The options.
     pub options: Arc<AcquireOptions>,
-    /// Which client of this process asks.
+    /// The client of this process that asks.
     pub client: u32,
-    /// What tells this claim from every other of this process, also under one token.
+    /// The number that tells this claim from every other of this process, also under one token.
     pub nonce: u64,
-    /// Whether to stand in the backend's queue, or only to try.
+    /// True: to stand in the backend's queue; false: only to try.
     pub wait: bool,
 }
 

@@ -8,7 +8,7 @@ use super::admission::Mode;
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContenderInfo {
-    /// Whether this one holds the lock; else it waits.
+    /// True if this one holds the lock; otherwise it waits.
     pub held: bool,
     /// The owner's token.
     pub token: Option<String>,
@@ -20,11 +20,11 @@ pub struct ContenderInfo {
     pub pid: Option<u32>,
     /// The fencing token.
     pub fence: Option<u64>,
-    /// How long it has held, or waited.
+    /// The time for which it has held, or waited.
     pub age: Option<Duration>,
-    /// How long the backend still keeps the lock with no renewal.
+    /// The time for which the backend still keeps the lock with no renewal.
     pub ttl: Option<Duration>,
-    /// How it holds the lock, or is to hold it.
+    /// The mode in which it holds the lock, or is to hold it.
     pub mode: Mode,
     /// The slots of its permits.
     pub slots: Vec<u32>,

@@ -1,4 +1,4 @@
-//! How a backend is named, configured and reached.
+//! The entry of a backend in the list of drivers.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use super::context::Context;
 use crate::config::{Config, Schema, Values};
 use crate::error::Result;
 
-/// How a backend is configured and made.
+/// The configuration and the making of a backend.
 #[derive(Debug)]
 pub struct Driver {
-    /// How it is named and configured.
+    /// Its names and options.
     pub schema: &'static Schema,
-    /// What a backend with these options can do and promises: its mode may decide.
+    /// Returns what a backend with these options can do and promises: its mode may decide.
     pub capabilities: fn(&Values) -> Capabilities,
     /// Makes the backend. No I/O: that begins with the first request.
     pub connect: fn(&Config, Context) -> Result<Arc<dyn Backend>>,

@@ -1,8 +1,8 @@
-//! How the owners of locks are called: this process, its clients, and what their names tell.
+//! The names of the owners of locks: this process, its clients, and what their names tell.
 
 use crate::runtime::PerProcess;
 
-/// What a client of this process is called in a backend's queue: `dlock:<host>:<pid>:<128 random bits>:<client>`.
+/// Returns the name of a client of this process in a backend's queue: `dlock:<host>:<pid>:<128 random bits>:<client>`.
 pub(crate) fn contender(client: u32) -> String {
     format!("{}:{client}", identity())
 }

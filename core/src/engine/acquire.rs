@@ -20,7 +20,7 @@ use crate::runtime::op::Op;
 use crate::runtime::{lock, spawn_tracked};
 use crate::timing::limits::WITHDRAWAL;
 
-/// How long after its deadline an acquire may still clean up before its caller gets its answer.
+/// The time after its deadline in which an acquire may still clean up before its caller gets its answer.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 /// One acquisition under way.
@@ -36,16 +36,16 @@ pub(super) struct Acquisition {
     pub(super) late: bool,
 }
 
-/// What an acquisition shows of itself while it runs.
+/// The progress of an acquisition, as far as others need it.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Fires when the backend keeps an attempt for longer than it was given.
     pub(super) silent: Notify,
-    /// Whether the backend, or this process, has found the lock busy.
+    /// True if the backend, or this process, has found the lock busy.
     pub(super) busy: AtomicBool,
-    /// Why the last attempt failed that is being repeated.
+    /// The error of the last attempt, which is being repeated.
     pub(super) last_error: Mutex<Option<Error>>,
-    /// Why the acquisition failed, when only the withdrawal is left to do.
+    /// The error of the acquisition, when only the withdrawal is left to do.
     failure: OnceLock<Error>,
     failed: Notify,
 }
@@ -200,8 +200,8 @@ impl Acquisition {
         result
     }
 
-    /// Runs the acquisition, and answers its caller in time whatever the acquisition is doing: what is unfinished continues
-    /// in the background and keeps the turn until it has ended.
+    /// Runs the acquisition, and answers its caller in time whatever the acquisition is doing: what is unfinished
+    /// continues in the background and keeps the turn until it has ended.
     async fn answer(self) -> Result<Lease> {
         let overdue = self.overdue();
         let mut work = Box::pin(self.run());
@@ -299,8 +299,8 @@ impl Acquisition {
         self.handle.check_open(self.late).map_err(|error| self.resource.in_context(error, &self.claim))
     }
 
-    /// Waits for the turn in the gate. A claim that only tries waits for what its own process has ended, and for a limited
-    /// time.
+    /// Waits for the turn in the gate. A claim that only tries waits for what its own process has ended, and for a
+    /// limited time.
     async fn turn(&self, wait: LocalWait<Tenure>) -> Result<Turn<Tenure>> {
         let (resource, claim) = (&self.resource, &self.claim);
         let given_up = async {

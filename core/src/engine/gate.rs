@@ -62,18 +62,19 @@ pub(crate) type Inspection = watch::Receiver<Option<Option<ContenderInfo>>>;
 struct State<H: Holder> {
     /// The mode of the claim that contends at the backend.
     contending: Option<Mode>,
-    /// Whether the lock may have been taken away since that claim began to contend: from its lease, if it has one by then.
+    /// True if the lock may have been taken away since that claim began to contend: from its lease, if it has one by
+    /// then.
     suspected: bool,
     /// The user's key of that claim.
     contender: Option<Arc<str>>,
-    /// Whether that claim only withdraws.
+    /// True if that claim only withdraws.
     withdraws: bool,
     /// In the order in which they were granted.
     holders: Vec<Held<H>>,
     /// The sum of the holders.
     holding: Tally,
     queue: VecDeque<Waiting<H>>,
-    /// How long the queue may get before those who have left are taken out of it.
+    /// The length of the queue at which those who have left are taken out of it.
     sweep: usize,
     /// The number of the next holder.
     next: u64,
@@ -199,7 +200,7 @@ impl<H: Holder> Drop for LocalWait<H> {
     }
 }
 
-/// What a claim gets from the queue of its name.
+/// The answer of a name's queue to a claim.
 pub(crate) enum Entry<H: Holder> {
     Turn(Turn<H>),
     Wait(LocalWait<H>),
@@ -297,9 +298,9 @@ impl<H: Holder> KeyQueue<H> {
             && state.queue.iter().all(Waiting::has_left)
     }
 
-    /// The turn, or a place in the queue for it; a claim that only tries has a place only behind what ends soon. Dropping
-    /// the place leaves the queue, and passes on a turn that has come in the meantime; so does a wish to withdraw, at
-    /// once.
+    /// The turn, or a place in the queue for it; a claim that only tries has a place only behind what ends soon.
+    /// Dropping the place leaves the queue, and passes on a turn that has come in the meantime; so does a wish to
+    /// withdraw, at once.
     pub(crate) fn enter(self: &Arc<Self>, claim: &Claim, cancel: &CancelToken) -> Entry<H> {
         let mode = claim.options.mode;
         if let Some(turn) = self.try_turn(mode) {
@@ -354,7 +355,7 @@ impl<H: Holder> KeyQueue<H> {
         state.contending.is_some() || !state.holders.is_empty()
     }
 
-    /// Who waits here for the turn, and since when.
+    /// Returns the claims that wait here for the turn, and since when.
     pub(crate) fn waiting(&self) -> Vec<(Claim, Instant)> {
         let state = lock(&self.state);
         let open = state.queue.iter().filter(|waiting| !waiting.has_left());
@@ -444,8 +445,8 @@ impl<H: Holder> Turn<H> {
         lock(&self.queue.state).withdraws = true;
     }
 
-    /// Notes the lease that holds the name from here on. Claims behind it may contend, if they may hold beside it. Returns
-    /// true if the lock may have been taken away since it was asked for.
+    /// Notes the lease that holds the name from here on. Claims behind it may contend, if they may hold beside it.
+    /// Returns true if the lock may have been taken away since it was asked for.
     pub(crate) fn hold(&self, holder: &Arc<H>) -> bool {
         let mut state = lock(&self.queue.state);
         let number = state.next;

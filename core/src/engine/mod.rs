@@ -1,4 +1,4 @@
-//! How a lock is acquired, kept and given back, the same on every backend.
+//! The engine: it acquires, keeps and gives back locks, the same on every backend.
 //!
 //! [`Engine`] is what all clients of one configuration share in one process.
 
@@ -37,7 +37,8 @@ use crate::error::Result;
 use crate::observe::event;
 use crate::runtime::{self, PerProcess, exit, lock};
 
-/// What the clients of one configuration share in one process: the backend, the gate with its leases, and the watchdog.
+/// The part that the clients of one configuration share in one process: the backend, the gate with its leases, and the
+/// watchdog.
 ///
 /// It lives as long as a client, a call or a lease of it.
 #[derive(Clone)]
@@ -49,7 +50,7 @@ type Engines = Mutex<HashMap<Config, Weak<Gate<Tenure>>>>;
 
 static ENGINES: PerProcess<Engines> = PerProcess::new();
 
-/// What a backend reports to.
+/// The receiver of a backend's reports.
 struct Reports {
     backend: &'static str,
     /// Set once the backend is there.
@@ -122,8 +123,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Returns true if it was made before this process was forked. Then it is leaked: what it leads to may be locked for
-    /// ever.
+    /// Returns true if it was made before this process was forked. Then it is leaked: what it leads to may be locked
+    /// for ever.
     pub(crate) fn is_inherited(&self) -> bool {
         self.gate.shared.epoch != runtime::epoch()
     }
@@ -200,14 +201,14 @@ fn all() -> Vec<Engine> {
 /// have lost their locks and learn of it, everything is given back and nothing is locked any more. Waits until the
 /// backends have confirmed it, as long as the limit allows. False: not all was confirmed; those locks end by their ttl.
 ///
-/// `exit`, and the return of `main`, do this by themselves, within 1 s and with no report to anybody. A process that ends
-/// in another way (`_exit`, a signal) leaves its locks to their ttl.
+/// `exit`, and the return of `main`, do this by themselves, within 1 s and with no report to anybody. A process that
+/// ends in another way (`_exit`, a signal) leaves its locks to their ttl.
 pub fn shutdown(limit: Duration) -> bool {
     end(limit, false)
 }
 
-/// The same at the very end of the process: nothing is reported, and acquires of other threads stay where they are. Exit
-/// handlers of the calling thread may still lock; what they leave is given back in the same way.
+/// The same at the very end of the process: nothing is reported, and acquires of other threads stay where they are.
+/// Exit handlers of the calling thread may still lock; what they leave is given back in the same way.
 pub fn exit(limit: Duration) -> bool {
     end(limit, true)
 }

@@ -1,5 +1,5 @@
-//! Since when nobody of a client has had an answer from its backend. An outage is one fact for all who wait, at the backend
-//! or in the local queue, so all of them are told of it at once.
+//! Since when nobody of a client has had an answer from its backend. An outage is one fact for all who wait, at the
+//! backend or in the local queue, so all of them are told of it at once.
 //!
 //! Silence alone is no outage: it begins with a request that failed, and any answer to anybody ends it. While somebody
 //! waits and no contender asks, the backend is asked whether it is there.
@@ -14,14 +14,14 @@ use crate::clock::Instant;
 use crate::error::Error;
 use crate::runtime::lock;
 
-/// What the calls of one client know of its backend.
+/// The knowledge of one client's calls about its backend.
 #[derive(Debug)]
 pub(crate) struct Outage {
-    /// When it answered last; `START`: it never has.
+    /// The time of its last answer; `START`: it never has.
     answered: AtomicU64,
-    /// When the first request was sent that has failed since then; `NEVER`: there is none.
+    /// The time at which the first request was sent that has failed since then; `NEVER`: there is none.
     since: AtomicU64,
-    /// What the latest of those failed with.
+    /// The error of the latest of those.
     why: Mutex<Option<Error>>,
     pub(super) changed: Notify,
     /// Calls that are to be told.
@@ -60,7 +60,7 @@ impl Outage {
         }
     }
 
-    /// Whether the backend has ever answered.
+    /// Returns true if the backend has ever answered.
     pub(crate) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Acquire) != Instant::START.nanos()
     }
@@ -70,7 +70,7 @@ impl Outage {
         Counted::new(&self.asking)
     }
 
-    /// When a call that began then is to be told of the outage; `NEVER`: there is none.
+    /// Returns when a call that began then is to be told of the outage; `NEVER`: there is none.
     pub(crate) fn end(&self, begun: Instant, limit: Duration) -> Instant {
         let since = Instant::from_nanos(self.since.load(Ordering::SeqCst));
         // A request that failed meanwhile may have begun it before the latest answer.

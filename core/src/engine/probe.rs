@@ -1,4 +1,4 @@
-//! Whether the backend answers: what its answers and failures tell, and who asks it while somebody waits.
+//! The watch over the backend's answers: what answers and failures tell, and a probe while a call waits.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -44,7 +44,7 @@ impl Shared {
         }
     }
 
-    /// Has the backend asked whether it is there, as long as there are no answers and somebody waits for one.
+    /// Asks the backend whether it is there, as long as there are no answers and somebody waits for one.
     fn probe(self: &Arc<Self>) {
         if self.outage.is_waited_in() && !self.outage.probing.swap(true, Ordering::SeqCst) {
             runtime::spawn(probe(Arc::downgrade(self)));

@@ -14,12 +14,12 @@ use crate::observe::event::EventKind;
 use crate::runtime::op::Op;
 use crate::runtime::{self, BoxFuture, lock};
 
-/// How long a release may take before its caller learns that it isn't confirmed.
+/// The time that a release may take before its caller learns that it isn't confirmed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
-/// How many releases of one [`Ending`] are under way at a time.
+/// The number of releases of one [`Ending`] that are under way at a time.
 const LANES: usize = 128;
 
-/// How a lease ended.
+/// The end of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReleaseOutcome {
     /// It was ours until it was given back.
@@ -112,9 +112,9 @@ impl Tenure {
         }
     }
 
-    /// Begins to give the lock back at the backend, once: on this thread where the backend is local, else by whoever awaits
-    /// the release, or in the background when nobody does. The turn in the gate is kept until the backend has confirmed
-    /// the release or the ttl has passed.
+    /// Begins to give the lock back at the backend, once: on this thread where the backend is local, else by whoever
+    /// awaits the release, or in the background when nobody does. The turn in the gate is kept until the backend has
+    /// confirmed the release or the ttl has passed.
     fn begin_release(self: &Arc<Self>) -> Option<Release> {
         if self.status.begin_release() { self.start_release() } else { None }
     }
@@ -189,8 +189,8 @@ impl Drop for Release {
 pub(crate) struct Ending(Vec<Arc<Tenure>>);
 
 impl Ending {
-    /// Ends them, reports their loss if `notify`, and begins to give them back, which continues by itself. `None`: nothing
-    /// is left to be done.
+    /// Ends them, reports their loss if `notify`, and begins to give them back, which continues by itself. `None`:
+    /// nothing is left to be done.
     pub(crate) fn begin(tenures: Vec<Arc<Tenure>>, notify: bool) -> Option<Self> {
         for tenure in &tenures {
             if notify && !mutant!("client-closed-in-silence") {

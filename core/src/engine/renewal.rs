@@ -24,7 +24,7 @@ impl Tenure {
         }
     }
 
-    /// When a lost lease is given back at the backend: not before its time, which its holder was promised.
+    /// The time at which a lost lease is given back at the backend: not before its time, which its holder was promised.
     fn end_at(&self) -> Instant {
         if self.status.reason() == LossReason::Taken { Instant::START } else { self.validity.end() }
     }
@@ -43,7 +43,7 @@ impl Tenure {
         self.turn.queue().schedule(Instant::START);
     }
 
-    /// How much earlier than due this lease may be renewed, to share a request.
+    /// Returns how much earlier than due this lease may be renewed, to share a request.
     pub(crate) fn slack(&self) -> Duration {
         renewal_slack(self.ttl())
     }
@@ -62,8 +62,8 @@ impl Tenure {
             && self.validity.begin_renewal()
     }
 
-    /// What the backend is asked for. With no ttl, as the watchdog asks: for a lease that isn't renewed no more than what is
-    /// left of it.
+    /// Returns what the backend is asked for. With no ttl, as the watchdog asks: for a lease that isn't renewed no more
+    /// than what is left of it.
     pub(crate) fn due(&self, ttl: Option<Duration>) -> DueLease {
         let usual = || match self.claim.options.auto_renew {
             true => self.ttl(),

@@ -1,4 +1,4 @@
-//! What the clients of one configuration share in one process, below everything that holds a lock.
+//! The part that the clients of one configuration share in one process, below everything that holds a lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -71,8 +71,8 @@ impl Shared {
         options.auto_renew && self.renews
     }
 
-    /// The time from which a backend says that its countdown runs, of an answer that came at `now`. It can't be later: a
-    /// lease would be believed for longer than it lives.
+    /// The time from which a backend says that its countdown runs, of an answer that came at `now`. It can't be later:
+    /// a lease would be believed for longer than it lives.
     pub(crate) fn not_in_the_future(&self, since: Instant, now: Instant) -> Instant {
         if mutant!("validity-from-receipt") {
             return now;

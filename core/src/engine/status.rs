@@ -1,8 +1,8 @@
-//! What became of a lease, and how its release at the backend stands.
+//! The state of a lease, and the state of its release at the backend.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// What became of a lease. `Held` turns into one of the others, which are final.
+/// The state of a lease. `Held` turns into one of the others, which are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -26,7 +26,7 @@ pub(crate) enum LossReason {
     Closed,
 }
 
-/// How the release at the backend stands.
+/// The state of the release at the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum ReleaseState {

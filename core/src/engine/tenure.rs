@@ -33,14 +33,14 @@ struct Watchers {
     changed: Notify,
 }
 
-/// What a [`Lease`] is a view of.
+/// One successful acquisition, which a [`Lease`] is a view of.
 pub(crate) struct Tenure {
     pub(super) epoch: u32,
     /// The client's handle that made it.
     pub(crate) handle: u64,
     pub(crate) claim: Claim,
     pub(crate) grant: Arc<dyn Grant>,
-    /// When the core saw the grant: its age and its longest hold count from then.
+    /// The time at which the core saw the grant: its age and its longest hold count from then.
     granted: Instant,
     pub(crate) validity: Validity,
     pub(super) status: Status,
@@ -52,7 +52,7 @@ pub(crate) struct Tenure {
     pub(crate) user_data: AtomicU64,
 }
 
-/// What a backend granted.
+/// The grant of a backend.
 pub(crate) struct Granted {
     pub(crate) grant: Arc<dyn Grant>,
     pub(crate) since: Instant,
@@ -63,8 +63,8 @@ impl Tenure {
     /// Makes the lease, with the turn in the gate, from what the backend granted.
     pub(crate) fn lease(shared: &Arc<Shared>, handle: u64, claim: Claim, granted: Granted, turn: Turn<Self>) -> Lease {
         let Granted { grant, since, ttl } = granted;
-        // A local backend grants at once. Of another one `since` may lie long before the grant: the request is of a session,
-        // or of a place in a queue.
+        // A local backend grants at once. Of another one `since` may lie long before the grant: the request is of a
+        // session, or of a place in a queue.
         let granted = if shared.capabilities.local { since } else { Instant::now() };
         let since = shared.not_in_the_future(since, granted);
         let policy = Policy {

@@ -1,4 +1,4 @@
-//! When the watchdog has to look at which name.
+//! The times at which the watchdog has to look at a name.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ pub(crate) struct Timer {
     started: AtomicBool,
     start: OnceLock<Box<dyn Fn() + Send + Sync>>,
     changed: Notify,
-    /// How many leases the watchdog has looked at.
+    /// The number of leases the watchdog has looked at.
     #[cfg(feature = "testing")]
     pub(crate) seen: AtomicU64,
 }

@@ -1,4 +1,4 @@
-//! How long a lease is valid: until when it counts, when it is renewed, and when its end is reported. No I/O.
+//! The validity of a lease: until when it counts, when it is renewed, and when its end is reported. No I/O.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,23 +9,24 @@ use crate::timing::{drift, renewal_interval, warn_margin};
 /// The times of one lease.
 #[derive(Debug)]
 pub(crate) struct Validity {
-    /// When the backend's own countdown ends, and when the lease stops counting; `NEVER`: the process is the lease.
+    /// The end of the backend's own countdown, and the time at which the lease stops counting; `NEVER`: the process is
+    /// the lease.
     expires: AtomicU64,
     valid_until: AtomicU64,
-    /// When the watchdog renews it next. `START`: at once, since it is suspected to be lost.
+    /// The time of the next renewal. `START`: at once, since it is suspected to be lost.
     renew_at: AtomicU64,
-    /// Whether a renewal is under way.
+    /// True if a renewal is under way.
     renewing: AtomicBool,
     ttl: AtomicU64,
     max_hold: Option<Duration>,
-    /// When the longest hold ends; `NEVER`: there is none.
+    /// The end of the longest hold; `NEVER`: there is none.
     hold_end: Instant,
     unexpiring: bool,
-    /// Whether the watchdog renews it.
+    /// True if the watchdog renews it.
     renewed: bool,
 }
 
-/// What a lease needs to know of its options, to compute its times.
+/// The options of a lease that decide its times.
 pub(crate) struct Policy {
     /// The lease has no end of its own.
     pub(crate) unexpiring: bool,
@@ -88,7 +89,7 @@ impl Validity {
         Instant::from_nanos(self.valid_until.load(Ordering::Acquire)).min(self.hold_end)
     }
 
-    /// When the lock ends at the backend: by its ttl, or since the longest hold is over.
+    /// Returns when the lock ends at the backend: by its ttl, or since the longest hold is over.
     pub(crate) fn end(&self) -> Instant {
         self.expires().min(self.hold_end)
     }
@@ -98,13 +99,13 @@ impl Validity {
         self.hold_end.passed()
     }
 
-    /// When the end of the longest hold is reported: early too, and by a quarter of the hold at the most.
+    /// Returns when the end of the longest hold is reported: early too, and by a quarter of the hold at the most.
     pub(crate) fn warn_of_hold_at(&self) -> Instant {
         let hold = self.max_hold.unwrap_or(Duration::MAX);
         self.hold_end.minus(warn_margin(self.ttl()).min(hold / 4))
     }
 
-    /// When the end of the lease is reported.
+    /// Returns when the end of the lease is reported.
     pub(crate) fn warn_at(&self) -> Instant {
         if mutant!("never-lost") {
             return Instant::NEVER;
@@ -113,7 +114,7 @@ impl Validity {
         valid_until.minus(warn_margin(self.ttl())).min(self.warn_of_hold_at())
     }
 
-    /// When the watchdog renews it; `NEVER` while a renewal is under way.
+    /// Returns when the watchdog renews it; `NEVER` while a renewal is under way.
     pub(crate) fn renew_at(&self) -> Instant {
         if self.renewing.load(Ordering::Acquire) {
             return Instant::NEVER;

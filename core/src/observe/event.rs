@@ -1,4 +1,4 @@
-//! What happened, for logs and metrics: a stream to whoever subscribes, which costs nothing when nobody does.
+//! Events for logs and metrics: a stream to each subscriber. It costs nothing while there is none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::runtime::{PerProcess, lock, threads};
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// What happened.
+    /// The kind of the event.
     pub kind: EventKind,
     /// The backend's name.
     pub backend: &'static str,
@@ -21,7 +21,7 @@ pub struct Event {
     pub key: Arc<str>,
 }
 
-/// What can happen.
+/// The kinds of events.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
@@ -41,7 +41,7 @@ pub enum EventKind {
     Renewed,
     /// A renewal had no answer; the lease counts on until its end.
     RenewalFailed {
-        /// Why.
+        /// The reason.
         error: String,
     },
     /// Lost, after having been held so long.
@@ -54,18 +54,18 @@ pub enum EventKind {
     Unconfirmed,
     /// Something in the configuration that was not taken into account, and why. Concerns no key.
     Ignored {
-        /// What, and why.
+        /// The fact and the reason.
         note: String,
     },
     /// The backend is configured so that it can break what a lock promises. Concerns no key.
     Warning {
-        /// How, and what to do.
+        /// The problem and the remedy.
         note: String,
     },
     /// Code of the user's that was called, as the hook of a lost lease, panicked. The panic was caught. Concerns no key
     /// where it was called for none.
     Panicked {
-        /// What the panic said.
+        /// The text of the panic.
         text: String,
     },
     /// Released, after having been held so long.
@@ -91,16 +91,16 @@ impl EventKind {
     }
 }
 
-/// How many events may wait for a slow subscriber before further ones are dropped and counted.
+/// The number of events that may wait for a slow subscriber before further ones are dropped and counted.
 const BACKLOG: usize = 10_000;
 
 static ANY: AtomicBool = AtomicBool::new(false);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static SUBSCRIBERS: PerProcess<Mutex<Vec<SyncSender<Event>>>> = PerProcess::new();
 
-/// Has `f` called with every event from now on, in order, on a thread of its own. A subscriber that falls behind by
-/// more than 10,000 events misses some ([`dropped`]); no lock waits for it. One that panics misses that event. Ends with
-/// the process; a child of fork begins with none.
+/// Calls `f` with every event from now on, in order, on a thread of its own. A subscriber that falls behind by
+/// more than 10,000 events misses some ([`dropped`]); no lock waits for it. One that panics misses that event. Ends
+/// with the process; a child of fork begins with none.
 ///
 /// # Errors
 /// `Backend`, temporary, when there is no thread left for it.
@@ -114,7 +114,7 @@ pub fn subscribe(f: impl Fn(Event) + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// How many events were dropped since the start because a subscriber was too slow.
+/// Returns how many events were dropped since the start because a subscriber was too slow.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! What happened, for logs and metrics; and the code of users that is called.
+//! Events for logs and metrics, and the calls of users' callbacks.
 
 pub mod callbacks;
 pub mod event;

@@ -32,8 +32,8 @@ fn executor() -> Result<&'static Executor> {
 /// Starts the runtime and its one thread, unless that has been done.
 ///
 /// # Errors
-/// `Backend`, temporary, when there is no thread or descriptor left for it. Nothing of the attempt is left behind. `Backend`,
-/// for good, when the program has closed its descriptors.
+/// `Backend`, temporary, when there is no thread or descriptor left for it. Nothing of the attempt is left behind.
+/// `Backend`, for good, when the program has closed its descriptors.
 pub(crate) fn started() -> Result<()> {
     #[cfg(feature = "testing")]
     if simulated::runtime().is_some() {
@@ -54,7 +54,7 @@ pub fn handle() -> Result<Handle> {
     Ok(executor()?.runtime.handle().clone())
 }
 
-/// Whether this thread drives the runtime at this moment: what waits here waits for itself.
+/// Returns true if this thread drives the runtime at this moment: what waits here waits for itself.
 pub(crate) fn drives() -> bool {
     let Some(executor) = EXECUTOR.peek() else { return false };
     Handle::try_current().is_ok_and(|current| current.id() == executor.runtime.handle().id())
@@ -85,7 +85,7 @@ pub(crate) fn spawn_tracked(work: impl Future<Output = ()> + Send + 'static) {
     spawn_call(tracked(work));
 }
 
-/// Has [`drain`] wait for this, whoever runs it.
+/// Makes [`drain`] wait for this, whoever runs it.
 pub(crate) fn tracked<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     struct Tracked;
     impl Drop for Tracked {
@@ -134,7 +134,7 @@ pub fn drain(limit: Duration) -> bool {
     drain_until(Instant::now().plus(limit))
 }
 
-/// Whether anything was ever run in the background.
+/// Returns true if anything was ever run in the background.
 pub(crate) fn ran() -> bool {
     EXECUTOR.peek().is_some()
 }

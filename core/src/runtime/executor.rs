@@ -1,5 +1,5 @@
-//! Who drives the runtime: a thread that waits for a call drives it while it waits, and a background thread drives it
-//! when nobody waits.
+//! The threads that drive the runtime: a thread that waits for a call drives it while it waits, and a background thread
+//! drives it when nobody waits.
 //!
 //! Handing a call to another thread and being woken by it costs two wake-ups of a thread, which is more than a round
 //! trip to a server of the same host. The runtime is one of a single thread at a time: whoever enters it first drives
@@ -33,8 +33,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// For how long nobody may have driven before the background thread does. A thread that makes one call after the other
 /// finds the runtime free each time.
 const LINGER: Duration = Duration::from_millis(5);
-/// For how long the background thread drives at the least once it has come: callers that send it away at once, and drive
-/// nothing themselves, don't keep the runtime still.
+/// For how long the background thread drives at the least once it has come: callers that send it away at once, and
+/// drive nothing themselves, don't keep the runtime still.
 const STAY: Duration = Duration::from_millis(1);
 
 pub(super) struct Executor {
@@ -46,12 +46,12 @@ pub(super) struct Executor {
 
 #[derive(Default)]
 struct Shared {
-    /// Steps as the runtime's driver goes to sleep, and as it wakes: odd while somebody sleeps in it. That it moves, or is
-    /// odd, is how the background thread knows that somebody drives; that somebody calls doesn't mean it.
+    /// Steps as the runtime's driver goes to sleep, and as it wakes: odd while somebody sleeps in it. That it moves, or
+    /// is odd, is how the background thread knows that somebody drives; that somebody calls doesn't mean it.
     steps: AtomicUsize,
     /// Calls that nobody's thread waits for: with one under way the background thread doesn't linger.
     detached: AtomicUsize,
-    /// Whether the background thread drives, or is about to.
+    /// True if the background thread drives, or is about to.
     background: AtomicBool,
     /// Asks it to leave.
     leave: Notify,
@@ -103,7 +103,7 @@ impl Executor {
         Ok(executor)
     }
 
-    /// Whether its descriptors are there. Without them it neither waits nor wakes, and says so by panics.
+    /// Returns true if its descriptors are there. Without them it neither waits nor wakes, and says so by panics.
     ///
     /// # Errors
     /// `Backend`, for good, when the program has closed them.

@@ -13,18 +13,18 @@ use crate::timing::limits;
 
 /// The epoch of the process whose end has begun; 0: none yet. A child of fork begins with no end.
 static ENDING: AtomicU32 = AtomicU32::new(0);
-/// Whether calls that wait for a lock stay where they are: the process is about to stop them anyway.
+/// True if calls that wait for a lock stay where they are: the process is about to stop them anyway.
 static SILENT: AtomicBool = AtomicBool::new(false);
-/// Which thread ends the process: its exit handlers may still lock.
+/// The thread that ends the process: its exit handlers may still lock.
 static THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Ends what this process holds; set with the first client.
 static END: OnceLock<fn(Duration)> = OnceLock::new();
-/// Whether they have.
+/// True if they have.
 static LATE: AtomicBool = AtomicBool::new(false);
 /// Acquires that stand, or may stand, at a backend.
 static CONTENDING: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether an acquire may begin.
+/// The answer to a call that wants to begin an acquire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     Open,
@@ -36,7 +36,7 @@ pub(crate) enum Entry {
     Shut,
 }
 
-/// Whether the calling thread may begin an acquire. What a late one leaves behind is given back as well.
+/// Returns whether the calling thread may begin an acquire. What a late one leaves behind is given back as well.
 pub(crate) fn entry() -> Entry {
     if !is_ending() {
         return Entry::Open;
@@ -64,12 +64,12 @@ fn this_thread() -> usize {
     1
 }
 
-/// Whether the end of the process has begun: nothing is locked any more.
+/// Returns true if the end of the process has begun: nothing is locked any more.
 pub(crate) fn is_ending() -> bool {
     ENDING.load(Ordering::Acquire) == epoch() && !mutant!("client-exit-passes-turns-on")
 }
 
-/// Whether it has begun, and nobody is to hear of it.
+/// Returns true if it has begun, and nobody is to hear of it.
 pub(crate) fn ends_in_silence() -> bool {
     SILENT.load(Ordering::Acquire) && is_ending()
 }
@@ -82,7 +82,7 @@ pub(crate) fn begin(silent: bool) {
     ENDING.store(epoch(), Ordering::Release);
 }
 
-/// Has an exit wait for the end of an acquire that stands at a backend.
+/// Makes an exit wait for the end of an acquire that stands at a backend.
 pub(crate) struct Contending {
     epoch: u32,
 }
@@ -113,8 +113,8 @@ pub(super) fn start() {
     registered();
 }
 
-/// Where a program is loaded with the library, this is noted before all that the program itself notes for its end, and so
-/// comes after it: its exit handlers and the destructors of its static objects find their locks as they left them.
+/// Where a program is loaded with the library, this is noted before all that the program itself notes for its end, and
+/// so comes after it: its exit handlers and the destructors of its static objects find their locks as they left them.
 #[cfg(unix)]
 #[used]
 #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
@@ -126,7 +126,7 @@ extern "C" fn registered() {
     ONCE.call_once(register);
 }
 
-/// Has the end of the process come here. While it ends: next.
+/// Registers the end of the process here. While it ends: as the next step.
 fn register() {
     #[cfg(unix)]
     // SAFETY: an `extern "C"` function that never unwinds. The library is never unmapped before the process ends.
@@ -135,7 +135,7 @@ fn register() {
     };
 }
 
-/// What `exit`, and the return of `main`, do by themselves.
+/// Ends what this process holds: called by `exit` and by the return of `main`.
 #[cfg(unix)]
 extern "C" fn at_exit() {
     if (!is_ending() || LATE.load(Ordering::Acquire))

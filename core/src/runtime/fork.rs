@@ -1,4 +1,4 @@
-//! What belongs to one process.
+//! Values that belong to one process.
 //!
 //! A forked child has none of its parent's threads. Everything that belongs to one process therefore lives in a
 //! [`PerProcess`] slot. The child sees an empty slot and makes a value of its own. The parent's value is leaked, never
@@ -30,7 +30,7 @@ pub struct PerProcess<T: 'static> {
 struct Stamped<T> {
     epoch: u32,
     value: OnceLock<T>,
-    /// Who makes a value that may fail.
+    /// Held by the thread that makes a value, which may fail.
     making: Mutex<()>,
 }
 
@@ -46,7 +46,8 @@ impl<T> PerProcess<T> {
         self.stamped().value.get_or_init(make)
     }
 
-    /// This process's value, made now if there is none. What fails leaves the slot empty, for the next one to try again.
+    /// This process's value, made now if there is none. What fails leaves the slot empty, for the next one to try
+    /// again.
     ///
     /// # Errors
     /// Those of `make`.

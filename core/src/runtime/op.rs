@@ -21,8 +21,8 @@ use crate::error::{Error, Kind, Result};
 ///
 /// Await it in any executor, [`wait`](Self::wait) for it on a thread, or have [`on_done`](Self::on_done) called.
 ///
-/// It belongs to the process that made it. In a child of fork it settles as `NotHeld`, whatever became of it; cancelling
-/// or dropping it there does nothing.
+/// It belongs to the process that made it. In a child of fork it settles as `NotHeld`, whatever became of it;
+/// cancelling or dropping it there does nothing.
 ///
 /// # Cancel safety
 /// Dropping it cancels the call; what the call had obtained is given back in the background.
@@ -31,7 +31,8 @@ pub struct Op<T: Send + 'static> {
     state: Stage<T>,
     /// `None`: settled from the start, nothing to cancel.
     cancel: Option<CancelToken>,
-    /// Whether a call goes on to the end of its withdrawal when its caller leaves it. A mere wait has nothing to finish.
+    /// True if a call goes on to the end of its withdrawal when its caller leaves it. A mere wait has nothing to
+    /// finish.
     finishes: bool,
     epoch: u32,
 }
@@ -78,7 +79,8 @@ impl<T: Send + 'static> Op<T> {
         op
     }
 
-    /// A call that goes on by itself when its caller doesn't wait any longer, and whose caller is told within the limit.
+    /// A call that goes on by itself when its caller doesn't wait any longer, and whose caller is told within the
+    /// limit.
     pub(crate) fn detached(limit: Option<Duration>, work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         let cancel = CancelToken::default();
         let token = cancel.clone();
@@ -154,8 +156,8 @@ impl<T: Send + 'static> Op<T> {
                 "a wait on a thread that runs dlock's own work would never end: wait on another one, as by runtime::pool",
             )));
         }
-        // Inside somebody's asynchronous runtime. And at the end of a thread or of the process, in an atexit handler, when
-        // what tokio keeps of the thread is gone: then another thread drives.
+        // Inside somebody's asynchronous runtime. And at the end of a thread or of the process, in an atexit handler,
+        // when what tokio keeps of the thread is gone: then another thread drives.
         if tokio::runtime::Handle::try_current().map_or_else(|error| error.is_thread_local_destroyed(), |_| true) {
             return self.park(slice);
         }
@@ -198,7 +200,7 @@ impl<T: Send + 'static> Op<T> {
         }
     }
 
-    /// Has `f` called with the result, on a thread of the runtime, or on this one where it is settled: `f` hands the
+    /// Calls `f` with the result, on a thread of the runtime, or on this one where it is settled: `f` hands the
     /// result over and returns. Code of the user's belongs on [`callbacks::pool`](crate::callbacks::pool).
     pub fn on_done(mut self, f: impl FnOnce(Result<T>) + Send + 'static) -> Canceller {
         let canceller = self.canceller();
@@ -257,8 +259,8 @@ impl<T: Send + 'static> Op<T> {
         Canceller(self.cancel.clone().unwrap_or_default())
     }
 
-    /// In a child of fork: why there is nothing to be had from it. What it is made of leads to what may be locked for ever,
-    /// and to what the parent does: it is leaked.
+    /// In a child of fork: why there is nothing to be had from it. What it is made of leads to what may be locked for
+    /// ever, and to what the parent does: it is leaked.
     fn disown(&mut self) -> Option<Error> {
         if !elsewhere(self.epoch) {
             return None;

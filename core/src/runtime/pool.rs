@@ -1,5 +1,5 @@
-//! Threads for what may block for as long as it likes: code of the user's, and name resolution. Each kind has a pool of its
-//! own, so that one that is full of blocked work stops nothing else.
+//! Threads for what may block for as long as it likes: code of the user's, and name resolution. Each kind has a pool of
+//! its own, so that one that is full of blocked work stops nothing else.
 
 use std::collections::VecDeque;
 use std::io::Result;
@@ -11,7 +11,7 @@ use super::fork::PerProcess;
 use super::lock::lock;
 use super::threads;
 
-/// How many threads a pool has at the most. Further work waits for one of them.
+/// The most threads that a pool has. Further work waits for one of them.
 const THREADS: usize = 64;
 /// For how long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl Pool {
         Self { name, state: Mutex::default(), come: Condvar::new() }
     }
 
-    /// Has a thread of the pool run this, in the order of arrival.
+    /// Runs this on a thread of the pool, in the order of arrival.
     ///
     /// # Errors
     /// Those of the system, when the pool has no thread and none can be started. The work waits for one.

@@ -128,7 +128,7 @@ impl<T> Drop for Within<T> {
     }
 }
 
-/// Has this run in the process that puts it onto the runtime.
+/// Runs this in the process that puts it onto the runtime.
 pub(crate) fn within(work: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
     let process = PROCESS.try_with(|process| process.borrow().clone()).ok().flatten();
     async move {

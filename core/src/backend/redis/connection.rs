@@ -49,7 +49,7 @@ pub(super) struct Conn {
     pub(super) hashes: [Option<String>; COUNT],
     /// True if messages arrive.
     pub(super) messages: bool,
-    /// What keeps locks on this server from what they promise: problem and remedy.
+    /// The findings about this server: what keeps its locks from what they promise, and the remedy.
     pub(super) findings: Vec<String>,
     /// True if the server reports changes of keys.
     pub(super) tracking: bool,
