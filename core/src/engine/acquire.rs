@@ -100,6 +100,7 @@ fn begin(
     if let Err(error) = handle.check_open(late).and_then(|()| shared.ensure_runtime(options)) {
         return Op::ready(Err(resource.in_context(error, &claim)));
     }
+    let mut busy = false;
     if shared.capabilities.local
         && let Some(turn) = queue.try_turn(options.mode)
     {
@@ -117,6 +118,7 @@ fn begin(
             }
             _ if !claim.wait => return Op::ready(Err(busy_error(resource, &claim, Duration::ZERO, ""))),
             // A call that nobody has polled keeps nothing: the turn is taken when it is.
+            Some(Ok(Attempt::Busy(_))) => busy = true,
             _ => {}
         }
     } else if !claim.wait && !queue.is_ending() && queue.is_busy(options.mode) {
@@ -133,7 +135,7 @@ fn begin(
         cancel: cancel.clone(),
         begun,
         deadline,
-        progress: Arc::default(),
+        progress: Arc::new(Progress { busy: AtomicBool::new(busy), ..Progress::default() }),
         late,
     };
     Op::new(cancel, acquisition.silent_at_exit())

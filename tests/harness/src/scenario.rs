@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dlock::event::{Event, EventKind, subscribe};
-use dlock::{Client, Lease, Lock, Op, ReleaseOutcome};
+use dlock::{Client, Error, Lease, Lock, Op, ReleaseOutcome};
 
 use crate::backends::TestServer;
 use crate::proxy::{Mode, Proxy};
@@ -125,4 +125,28 @@ pub fn heal(proxy: &Proxy, lost: bool) {
         proxy.cut();
     }
     proxy.both(Mode::Pass);
+}
+
+/// Checks whether trying again can help, and that the message has these words.
+///
+/// # Panics
+/// If that isn't so.
+pub fn says(error: &Error, temporary: bool, words: &[&str]) {
+    assert_eq!(error.is_temporary(), temporary, "{error:?}");
+    for word in words {
+        assert!(error.message().contains(word), "no {word:?} in {error}");
+    }
+}
+
+/// Checks that a client of this URL can do all that a lock needs.
+///
+/// # Panics
+/// If it can't.
+pub fn works(url: &str) {
+    let client = Client::connect(url).unwrap();
+    let lease = lock(&client, "k", LONG).acquire().wait().unwrap();
+    lease.renew(None).wait().unwrap();
+    assert_eq!(client.contenders("k").wait().unwrap().len(), 1);
+    released(&lease);
+    client.ping().wait().unwrap();
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use dlock::{Client, Error, Kind};
 use dlock_harness::backends::Setup;
 use dlock_harness::proxy::Proxy;
+use dlock_harness::scenario::{says, works};
 use dlock_harness::server::Certs;
 
 use crate::common::{LATE, LONG, On, SLACK, acquired, begin, lock, ms, proxy, released};
@@ -36,22 +37,6 @@ fn refused(on: On, url: &str) -> Error {
     println!("{error:?}");
     assert_eq!(error.kind(), Kind::Backend);
     error
-}
-
-fn says(error: &Error, temporary: bool, words: &[&str]) {
-    assert_eq!(error.is_temporary(), temporary, "{error:?}");
-    for word in words {
-        assert!(error.message().contains(word), "no {word:?} in {error}");
-    }
-}
-
-fn works(url: &str) {
-    let client = Client::connect(url).unwrap();
-    let lease = lock(&client, "k", LONG).acquire().wait().unwrap();
-    lease.renew(None).wait().unwrap();
-    assert_eq!(client.contenders("k").wait().unwrap().len(), 1);
-    released(&lease);
-    client.ping().wait().unwrap();
 }
 
 /// A lock goes from one client to another.

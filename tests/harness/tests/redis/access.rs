@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use dlock::{Client, Error, Kind};
 use dlock_harness::backends::redis::{Redis, RedisOptions};
+use dlock_harness::scenario::{says, works};
 
-use crate::common::{LATE, LONG, SLACK, lock, released, server};
+use crate::common::{LATE, LONG, SLACK, lock, server};
 
 const TIMEOUT: Duration = Duration::from_millis(1500);
 const PASSWORD: &str = "swordfish-4711";
@@ -27,22 +28,6 @@ fn refused(url: &str) -> Error {
     println!("{error:?}");
     assert_eq!(error.kind(), Kind::Backend);
     error
-}
-
-fn says(error: &Error, temporary: bool, words: &[&str]) {
-    assert_eq!(error.is_temporary(), temporary, "{error:?}");
-    for word in words {
-        assert!(error.message().contains(word), "no {word:?} in {error}");
-    }
-}
-
-fn works(url: &str) {
-    let client = Client::connect(url).unwrap();
-    let lease = lock(&client, "k", LONG).acquire().wait().unwrap();
-    lease.renew(None).wait().unwrap();
-    assert_eq!(client.contenders("k").wait().unwrap().len(), 1);
-    released(&lease);
-    client.ping().wait().unwrap();
 }
 
 #[test]
