@@ -87,10 +87,7 @@ impl Client {
 
     /// Checks that the backend answers.
     pub fn ping(&self) -> Op<()> {
-        match self.engine() {
-            Ok(engine) => exchange(engine, |engine| async move { engine.shared().backend.ping().await }),
-            Err(error) => Op::ready(Err(error)),
-        }
+        self.ask(|engine| async move { engine.shared().backend.ping().await })
     }
 
     /// Checks that the backend answers, and returns what keeps its locks from what they promise: one text for each
@@ -99,10 +96,7 @@ impl Client {
     /// # Errors
     /// As [`ping`](Self::ping).
     pub fn diagnose(&self) -> Op<Vec<String>> {
-        match self.engine() {
-            Ok(engine) => exchange(engine, |engine| async move { engine.shared().backend.diagnose().await }),
-            Err(error) => Op::ready(Err(error)),
-        }
+        self.ask(|engine| async move { engine.shared().backend.diagnose().await })
     }
 
     /// The keys that begin with this prefix and are held or waited for by any process, in their order. The prefix of
@@ -111,13 +105,9 @@ impl Client {
     /// # Errors
     /// `Unsupported` where the backend can't find them; `Backend`, `Invalid` for a closed client.
     pub fn list(&self, prefix: &str) -> Op<Vec<String>> {
-        let engine = match self.engine() {
-            Ok(engine) => engine,
-            Err(error) => return Op::ready(Err(error)),
-        };
         let ours = self.0.config.prefix().unwrap_or_default().to_owned();
         let prefix = format!("{ours}{prefix}");
-        exchange(engine, move |engine| async move {
+        self.ask(move |engine| async move {
             let names = engine.shared().backend.list(&prefix).await;
             let names = names.map_err(|error| error.with_backend(engine.shared().name()))?;
             let mut keys: Vec<_> =
@@ -221,6 +211,18 @@ impl Client {
         std::mem::forget(self.0.engine.swap(fresh.clone()));
         std::mem::forget(engine);
         Ok(fresh)
+    }
+
+    /// Asks the backend of this process.
+    fn ask<T, F>(&self, work: impl FnOnce(Arc<Engine>) -> F) -> Op<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        match self.engine() {
+            Ok(engine) => exchange(engine, work),
+            Err(error) => Op::ready(Err(error)),
+        }
     }
 
     fn call<T, F>(&self, key: &str, work: impl FnOnce(Arc<Engine>, Arc<str>) -> F) -> Op<T>

@@ -37,10 +37,10 @@ pub enum Admission {
 /// A sum of claims: as much of them as the rule asks about, so that a claim more costs a fixed time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    exclusive: usize,
-    shared: usize,
+    exclusive: u32,
+    shared: u32,
     /// The claims for permits.
-    permits: usize,
+    permits: u32,
     /// Their permits.
     taken: u64,
 }
@@ -73,12 +73,12 @@ impl Tally {
     /// Returns true if a claim of this mode may hold the lock beside all of these.
     pub(crate) fn admits(&self, mine: Mode) -> bool {
         match mine {
-            Mode::Exclusive => self.exclusive + self.shared + self.permits == 0,
+            Mode::Exclusive => self.exclusive | self.shared | self.permits == 0,
             Mode::Shared if self.shared > 0 && mutant!("modes-reader-overtakes") => true,
-            Mode::Shared => self.exclusive + self.permits == 0,
+            Mode::Shared => self.exclusive | self.permits == 0,
             Mode::Permits { count, limit } => {
                 let one_more = u64::from(mutant!("modes-limit-off-by-one"));
-                self.exclusive + self.shared == 0 && self.taken + u64::from(count) <= u64::from(limit) + one_more
+                self.exclusive | self.shared == 0 && self.taken + u64::from(count) <= u64::from(limit) + one_more
             }
         }
     }

@@ -74,7 +74,7 @@ pub(crate) fn acquire(resource: &Arc<Resource>, handle: &Handle, options: &Arc<A
 }
 
 /// Acquires within this time; `None`: without limit; zero: tries once.
-#[inline]
+#[inline(always)]
 pub(crate) fn acquire_within(
     resource: &Arc<Resource>,
     handle: &Handle,

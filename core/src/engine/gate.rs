@@ -388,7 +388,7 @@ impl<H: Holder> KeyQueue<H> {
         if phase == CONTENDS {
             state.end_contention();
         } else if let Some(at) = state.holders.iter().position(|held| held.number == phase) {
-            // The last one moves no other.
+            // The common case, the last one, moves nothing.
             let last = at + 1 == state.holders.len();
             let left = if last { state.holders.pop() } else { Some(state.holders.remove(at)) };
             left.into_iter().for_each(|left| state.holding.remove(left.mode));

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dlock::event::{Event, EventKind, subscribe};
-use dlock::{Client, Error, Lease, Lock, Op, ReleaseOutcome};
+use dlock::{Client, Error, Kind, Lease, Lock, Op, ReleaseOutcome};
 
 use crate::backends::TestServer;
 use crate::proxy::{Mode, Proxy};
@@ -125,6 +125,27 @@ pub fn heal(proxy: &Proxy, lost: bool) {
         proxy.cut();
     }
     proxy.both(Mode::Pass);
+}
+
+/// Returns the error of a first contact with this URL, after checking that it comes in time and never shows the secret.
+///
+/// # Panics
+/// If that isn't so, or nothing is refused.
+pub fn refused(url: &str, secret: &str) -> Error {
+    const TIMEOUT: Duration = Duration::from_millis(1500);
+    let url = format!("{url}{}connect_timeout=1500ms", if url.contains('?') { '&' } else { '?' });
+    let client = Client::connect(&url).unwrap();
+    assert!(!format!("{client:?}").contains(secret), "{client:?}");
+    let begun = Instant::now();
+    let ping = client.ping().wait().unwrap_err();
+    let error = lock(&client, "k", LONG).acquire().wait().unwrap_err();
+    assert!(begun.elapsed() < (TIMEOUT + LATE) * 2 + SLACK, "{:?}", begun.elapsed());
+    assert_eq!((ping.kind(), ping.is_temporary()), (error.kind(), error.is_temporary()));
+    for text in [format!("{error}"), format!("{error:?}"), format!("{ping:?}"), format!("{client:?}")] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert_eq!(error.kind(), Kind::Backend);
+    error
 }
 
 /// Checks whether trying again can help, and that the message has these words.

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use dlock_harness::backends::TestServer;
 use dlock_harness::backends::redis::{Canned, Redis, RedisOptions};
 use dlock_harness::proxy::{Action, Direction, Proxy};
 

@@ -53,8 +53,8 @@ impl EtcdGrant {
         subscription: Option<Subscription>,
         in_doubt: Unanswered,
     ) -> Self {
-        if let Some(subscription) = &subscription {
-            subscription.listener.begin_hold(rev);
+        if subscription.as_ref().is_some_and(|subscription| subscription.listener.begin_hold(rev)) {
+            etcd.watches.suspect(&claim.options.name);
         }
         Self {
             etcd,

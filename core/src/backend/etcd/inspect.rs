@@ -90,12 +90,19 @@ fn end_of(prefix: &str) -> Vec<u8> {
     }
 }
 
-/// Returns what the members complain of. A user without the right to ask is told nothing.
+/// Returns what the members complain of. Where they don't tell, that is what is returned: the user may have no right to
+/// ask.
 pub(super) async fn alarms(link: &Arc<Link>, limits: Limits) -> Vec<String> {
     let asked = link.ask(limits, |conn| async move {
         conn.client.maintenance_client().alarm(AlarmAction::Get, AlarmType::None, None).await
     });
-    let Ok(answer) = asked.await else { return Vec::new() };
+    let answer = match asked.await {
+        Ok(answer) => answer,
+        Err(refusal) => {
+            let error = crate::error::Error::from(refusal);
+            return vec![format!("whether a member of etcd has raised an alarm is not known: {}", error.message())];
+        }
+    };
     let finding = |alarm: &AlarmMember| match alarm.alarm() {
         AlarmType::Nospace => format!(
             "member {:x} of etcd has no space left, so no lock can be acquired: compact, defragment and disarm it \

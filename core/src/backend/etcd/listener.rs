@@ -12,9 +12,10 @@ use crate::runtime::lock;
 pub(super) struct Listener {
     own: Vec<u8>,
     watch_state: Mutex<WatchState>,
-    /// A deletion of the key after this revision takes the lock away: 0 before the claim holds it, since its grant may be
-    /// on the way; `i64::MAX` once it is being released.
+    /// The revision of the key if the claim holds the lock; otherwise `i64::MAX`.
     held: AtomicI64,
+    /// The latest revision at which the key was deleted. The key may have been used by an earlier claim.
+    gone: AtomicI64,
     notify: Notify,
 }
 
@@ -35,11 +36,11 @@ enum WatchState {
 impl Listener {
     /// Returns the listener of the claim with this key.
     pub(super) fn new(own: &[u8]) -> Self {
-        let (watch_state, held) = (Mutex::new(WatchState::Idle), AtomicI64::new(0));
-        Self { own: own.to_vec(), watch_state, held, notify: Notify::new() }
+        let (watch_state, held) = (Mutex::new(WatchState::Idle), AtomicI64::new(i64::MAX));
+        Self { own: own.to_vec(), watch_state, held, gone: AtomicI64::new(0), notify: Notify::new() }
     }
 
-    /// Applies deletions, and wakes the claim if they concern it. Returns true if its lock was taken away.
+    /// Applies deletions, and wakes the claim if they concern it. Returns true if a lock that it holds was taken away.
     pub(super) fn on_delete(&self, gone: &[(&[u8], i64)]) -> bool {
         let mut watch_state = lock(&self.watch_state);
         let woken = gone.iter().filter(|(key, rev)| self.on_deleted_key(&mut watch_state, key, *rev)).count() > 0;
@@ -47,7 +48,12 @@ impl Listener {
         if woken {
             self.notify.notify_one();
         }
-        gone.iter().any(|(key, rev)| *key == self.own && *rev > self.held.load(Ordering::Acquire))
+        let Some(rev) = gone.iter().filter(|(key, _)| *key == self.own).map(|(_, rev)| *rev).max() else {
+            return false;
+        };
+        // Either this sees that the claim holds the lock, or `begin_hold` sees the deletion.
+        self.gone.fetch_max(rev, Ordering::SeqCst);
+        rev > self.held.load(Ordering::SeqCst)
     }
 
     /// Applies the deletion of one key. Returns true if the claim is to be woken.
@@ -123,14 +129,35 @@ impl Listener {
         *self.own == *own
     }
 
-    /// Notes that the claim holds the lock, since this revision.
-    pub(super) fn begin_hold(&self, rev: i64) {
+    /// Notes that the claim holds the lock, since this revision. Returns true if the lock was taken away already.
+    pub(super) fn begin_hold(&self, rev: i64) -> bool {
         *lock(&self.watch_state) = WatchState::Idle;
-        self.held.store(rev, Ordering::Release);
+        self.held.store(rev, Ordering::SeqCst);
+        self.gone.load(Ordering::SeqCst) > rev
     }
 
     /// Notes that the lock is being released: its end is no loss.
     pub(super) fn end_hold(&self) {
         self.held.store(i64::MAX, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Listener;
+
+    #[test]
+    fn a_deletion_between_grant_and_lease_is_not_forgotten() {
+        let listener = Listener::new(b"k/7");
+        listener.collect();
+        // That of an earlier claim with the same key, and that of another.
+        assert!(!listener.on_delete(&[(b"k/7", 5)]) && !listener.on_delete(&[(b"k/8", 9)]));
+        assert!(!listener.begin_hold(6));
+        assert!(listener.on_delete(&[(b"k/7", 8)]), "held");
+        let listener = Listener::new(b"k/7");
+        assert!(!listener.on_delete(&[(b"k/7", 8)]), "not known to be held");
+        assert!(listener.begin_hold(6), "its lease is to be checked");
+        listener.end_hold();
+        assert!(!listener.on_delete(&[(b"k/7", 12)]), "released");
     }
 }

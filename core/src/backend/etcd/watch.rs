@@ -138,8 +138,13 @@ impl Watches {
             (taken > 0).then(|| name.clone())
         });
         if let Some(name) = taken.flatten() {
-            self.context.suspect(&name);
+            self.suspect(&name);
         }
+    }
+
+    /// Reports that a lock may have been taken away.
+    pub(super) fn suspect(&self, name: &str) {
+        self.context.suspect(name);
     }
 
     /// Runs `work` on a watcher.

@@ -104,7 +104,7 @@ impl Table {
                 entry.queue.remove(place);
             }
             self.fence += 1;
-            entry.hold(Holder { claim: claim.clone(), fence: self.fence, since: now, expires, slots: Vec::new() });
+            entry.hold(claim, self.fence, now, expires);
             // Those behind may hold beside it.
             entry.call_next();
             return Taken::Granted(self.fence);
@@ -238,8 +238,11 @@ fn contender_info(claim: &Claim, age: Duration) -> ContenderInfo {
 impl Entry {
     /// Removes leases that have ended and contenders that are dead. The asking claim is not dead.
     fn clean(&mut self, now: Instant, asking: Option<u64>) {
-        while let Some(place) = self.holders.iter().position(|held| held.expires <= now) {
-            self.leave(place);
+        // From the end: where all have ended, none is moved.
+        for place in (0..self.holders.len()).rev() {
+            if self.holders[place].expires <= now {
+                self.leave(place);
+            }
         }
         if !self.queue.is_empty() {
             self.queue.retain(|queued| queued.stale > now || Some(queued.claim.nonce) == asking);
@@ -255,24 +258,29 @@ impl Entry {
         self.holders.iter_mut().find(|held| held.claim.nonce == nonce)
     }
 
-    /// Adds a holder, with the slots of its permits.
-    fn hold(&mut self, mut holder: Holder) {
-        let mode = holder.claim.options.mode;
-        if let Mode::Permits { count, .. } = mode {
-            holder.slots = self.slots.take(count);
-        }
+    /// Takes a claim in as a holder, with the slots of its permits.
+    fn hold(&mut self, claim: &Claim, fence: u64, since: Instant, expires: Instant) {
+        let mode = claim.options.mode;
+        let slots = match mode {
+            Mode::Permits { count, .. } => self.slots.take(count),
+            _ => Vec::new(),
+        };
         self.holding.add(mode);
-        self.holders.push(holder);
+        self.holders.push(Holder { claim: claim.clone(), fence, since, expires, slots });
     }
 
     /// Removes the holder at this place.
     fn leave(&mut self, place: usize) {
-        // The common case, the last one, moves nothing.
-        let last = place + 1 == self.holders.len();
-        let Some(left) = (if last { self.holders.pop() } else { Some(self.holders.remove(place)) }) else { return };
+        let left = &self.holders[place];
         self.holding.remove(left.claim.options.mode);
         if !left.slots.is_empty() {
             self.slots.give(&left.slots);
+        }
+        // The common case, the last one, moves nothing.
+        if place + 1 == self.holders.len() {
+            self.holders.truncate(place);
+        } else {
+            self.holders.remove(place);
         }
     }
 
@@ -285,7 +293,14 @@ impl Entry {
     }
 
     /// Wakes the first claim of the queue that may hold the name now. It wakes the next one.
+    #[inline]
     fn call_next(&self) {
+        if !self.queue.is_empty() {
+            self.wake_first();
+        }
+    }
+
+    fn wake_first(&self) {
         let mut ahead = self.holding;
         for queued in &self.queue {
             let mode = queued.claim.options.mode;

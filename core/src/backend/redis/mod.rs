@@ -176,11 +176,7 @@ impl Backend for Redis {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let limits = self.link.limits(PATIENCE);
-            let answer = self.link.ask(limits, |_, _, _| redis::cmd("PING")).await;
-            Ok(answer.map(drop)?)
-        })
+        Box::pin(async move { self.diagnose().await.map(drop) })
     }
 
     /// Returns what the connection that answers has found when it was made.

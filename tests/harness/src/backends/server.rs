@@ -4,7 +4,10 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::server::Certs;
+use crate::server::process::Process;
 
 /// A fault that some backends can't have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,11 +113,24 @@ pub trait TestServer: Debug + Send + Sync {
     /// Without TLS.
     fn certs(&self) -> Certs;
 
-    /// Stops its process: connections stay, and nothing answers.
-    fn pause(&self);
+    /// Returns its process, if it runs.
+    fn process(&self) -> Option<&Process>;
+
+    /// Stops it as a whole: connections stay, and nothing answers.
+    ///
+    /// # Panics
+    /// If it isn't running.
+    fn pause(&self) {
+        self.process().expect("the server runs").signal(Signal::STOP).expect("a process of ours takes signals");
+    }
 
     /// Lets it go on.
-    fn resume(&self);
+    ///
+    /// # Panics
+    /// If it isn't running.
+    fn resume(&self) {
+        self.process().expect("the server runs").signal(Signal::CONT).expect("a process of ours takes signals");
+    }
 
     /// Kills it. What it has written stays.
     fn kill(&mut self);

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 /// A process with a group of its own. Dropped, all of the group is killed.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     pid: Pid,
 }

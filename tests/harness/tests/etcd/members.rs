@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use dlock_harness::backends::TestServer;
 use dlock_harness::backends::etcd::{Cluster, Etcd, EtcdOptions};
 
 use crate::common::{LONG, acquired, begin, cold, contenders, lock, ms, released, server, until, until_contenders};

@@ -1,15 +1,14 @@
 //! Who is let in: logins, certificates, addresses that lead nowhere, and a server that takes nothing more.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use dlock::{Client, Error, Kind};
 use dlock_harness::backends::Setup;
 use dlock_harness::proxy::Proxy;
-use dlock_harness::scenario::{says, works};
+use dlock_harness::scenario::{self, says, works};
 use dlock_harness::server::Certs;
 
-use crate::common::{LATE, LONG, On, SLACK, acquired, begin, lock, ms, proxy, released};
+use crate::common::{LONG, On, acquired, begin, lock, ms, proxy, released};
 
 scenarios! {
     a_wrong_login_is_told_and_never_shown;
@@ -19,23 +18,10 @@ scenarios! {
     a_full_server_says_so_and_still_releases;
 }
 
-const TIMEOUT: Duration = Duration::from_millis(1500);
-
 /// Returns the error of a first contact, which comes in time.
 fn refused(on: On, url: &str) -> Error {
-    let login = on.remote.login();
-    let url = format!("{url}{}connect_timeout=1500ms", if url.contains('?') { '&' } else { '?' });
-    let client = Client::connect(&url).unwrap();
-    let begun = Instant::now();
-    let ping = client.ping().wait().unwrap_err();
-    let error = lock(&client, "k", LONG).acquire().wait().unwrap_err();
-    assert!(begun.elapsed() < (TIMEOUT + LATE) * 2 + SLACK, "{:?}", begun.elapsed());
-    assert_eq!((ping.kind(), ping.is_temporary()), (error.kind(), error.is_temporary()));
-    for text in [format!("{error}"), format!("{error:?}"), format!("{ping:?}"), format!("{client:?}")] {
-        assert!(!text.contains(login.secret), "{text}");
-    }
+    let error = scenario::refused(url, on.remote.login().secret);
     println!("{error:?}");
-    assert_eq!(error.kind(), Kind::Backend);
     error
 }
 

@@ -1,32 +1,19 @@
 //! Who is let in beside what every backend shows: passwords that nobody asks for, certificates that a server asks for.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use dlock::{Client, Error, Kind};
+use dlock::Error;
 use dlock_harness::backends::redis::{Redis, RedisOptions};
-use dlock_harness::scenario::{says, works};
+use dlock_harness::scenario::{self, says, works};
 
-use crate::common::{LATE, LONG, SLACK, lock, server};
+use crate::common::server;
 
-const TIMEOUT: Duration = Duration::from_millis(1500);
 const PASSWORD: &str = "swordfish-4711";
 
 /// The error of a first contact, which comes in time.
 fn refused(url: &str) -> Error {
-    let url = format!("{url}{}connect_timeout=1500ms", if url.contains('?') { '&' } else { '?' });
-    let client = Client::connect(&url).unwrap();
-    assert!(!format!("{client:?}").contains(PASSWORD), "{client:?}");
-    let begun = Instant::now();
-    let ping = client.ping().wait().unwrap_err();
-    let error = lock(&client, "k", LONG).acquire().wait().unwrap_err();
-    assert!(begun.elapsed() < (TIMEOUT + LATE) * 2 + SLACK, "{:?}", begun.elapsed());
-    assert_eq!((ping.kind(), ping.is_temporary()), (error.kind(), error.is_temporary()));
-    for text in [format!("{error}"), format!("{error:?}"), format!("{ping:?}"), format!("{client:?}")] {
-        assert!(!text.contains(PASSWORD), "{text}");
-    }
+    let error = scenario::refused(url, PASSWORD);
     println!("{error:?}");
-    assert_eq!(error.kind(), Kind::Backend);
     error
 }
 

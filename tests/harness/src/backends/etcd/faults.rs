@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Cluster, Etcd, EtcdOptions};
 use crate::backends::deployed::{Act, OfServer};
-use crate::backends::{Deployed, ServerFault};
+use crate::backends::{Deployed, ServerFault, TestServer};
 
 /// Does or undoes a fault of the n-th member.
 type ActOn = fn(&mut Cluster, usize) -> Result<(), String>;

@@ -16,6 +16,7 @@ pub use self::server::{Etcd, EtcdOptions};
 use super::server::Remote;
 use super::{Cases, Deployment, Fault, Login, Request, Setup, TestBackend, TestServer, flat};
 use crate::server::Certs;
+use crate::server::process::Process;
 
 /// A server of etcd.
 #[derive(Debug)]
@@ -186,12 +187,8 @@ impl TestServer for Etcd {
         self.certs().clone()
     }
 
-    fn pause(&self) {
-        self.pause();
-    }
-
-    fn resume(&self) {
-        self.resume();
+    fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     fn kill(&mut self) {

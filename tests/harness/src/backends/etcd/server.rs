@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::server::Certs;
@@ -61,7 +60,7 @@ pub struct Etcd {
     cluster: String,
     pub(super) certs: Option<Certs>,
     // Dropped in this order.
-    process: Option<Process>,
+    pub(super) process: Option<Process>,
     folder: TempDir,
 }
 
@@ -236,27 +235,6 @@ impl Etcd {
     /// Without [`EtcdOptions::tls`].
     pub fn certs(&self) -> &Certs {
         self.certs.as_ref().expect("it was started with TLS")
-    }
-
-    /// Stops it as a whole; connections stay, and nothing answers.
-    ///
-    /// # Panics
-    /// If it isn't running.
-    pub fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// Lets it go on.
-    ///
-    /// # Panics
-    /// If it isn't running.
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("the server runs");
-        process.signal(signal).expect("a process of ours takes signals");
     }
 
     /// Kills it with SIGKILL, if it runs. Its folder stays.

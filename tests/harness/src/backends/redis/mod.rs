@@ -14,6 +14,7 @@ use super::deployed::{Act, OfServer};
 use super::server::Remote;
 use super::{Cases, Deployed, Deployment, Fault, Login, Request, ServerFault, Setup, TestBackend, TestServer, flat};
 use crate::server::Certs;
+use crate::server::process::Process;
 
 /// A server of Redis.
 #[derive(Debug)]
@@ -188,12 +189,8 @@ impl TestServer for Redis {
         self.tls().2.clone()
     }
 
-    fn pause(&self) {
-        self.pause();
-    }
-
-    fn resume(&self) {
-        self.resume();
+    fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     fn kill(&mut self) {

@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, FromRedisValue, RedisResult, Value};
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::server::Certs;
@@ -89,7 +88,7 @@ pub struct Redis {
     clock: Option<Clock>,
     connection: Mutex<Option<Connection>>,
     // Dropped in this order.
-    process: Option<Process>,
+    pub(super) process: Option<Process>,
     folder: TempDir,
 }
 
@@ -307,27 +306,6 @@ impl Redis {
     pub fn info(&self, section: &str, field: &str) -> Option<String> {
         let info: String = self.get(&["INFO", section]);
         info.lines().find_map(|line| Some(line.split_once(':').filter(|(name, _)| *name == field)?.1.to_owned()))
-    }
-
-    /// Stops it as a whole; connections stay, and nothing answers.
-    ///
-    /// # Panics
-    /// If it isn't running.
-    pub fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// Lets it go on.
-    ///
-    /// # Panics
-    /// If it isn't running.
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("the server runs");
-        process.signal(signal).expect("a process of ours takes signals");
     }
 
     /// Kills it with SIGKILL, if it runs. Its folder stays.
