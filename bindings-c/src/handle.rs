@@ -1,7 +1,7 @@
-//! Handles: numbers that stand for values, never addresses, so that any number at all may be looked up.
+//! Handles: numbers that stand for values. A handle is never an address, so any number at all may be looked up.
 //!
-//! Nothing here locks: a fork at any moment in another thread leaves the tables usable in the child. What such a thread was
-//! using at that moment is never dropped there.
+//! Nothing in this file locks: a fork at any moment in another thread leaves the tables usable in the child. A value
+//! that such a thread used at that moment is never dropped in the child.
 
 #![allow(unsafe_code)]
 
@@ -9,18 +9,20 @@ use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Upper half: how often the slot was used. Lower half: the slot's index, what kind it is, and 1, so that it is odd.
+/// The number of bits in half a handle. The upper half counts the uses of the slot. The lower half has the slot's
+/// index, the kind, and a 1 that makes the handle odd.
 const HALF: u32 = usize::BITS / 2;
 const KIND_BITS: u32 = 3;
 const INDEX_SHIFT: u32 = KIND_BITS + 1;
 const LOWER: usize = (1 << HALF) - 1;
 const INDEX_LIMIT: usize = LOWER >> INDEX_SHIFT;
 
-/// In a slot's state: its value may be looked up. Below it: how many calls use the value; above: how often it was used.
+/// The bit in a slot's state that is set while the value may be looked up. The bits below it count the calls that use
+/// the value. The bits above it count the uses of the slot.
 const LIVE: u64 = 1 << 31;
 const CALLS: u64 = LIVE - 1;
 
-/// What handles stand for.
+/// The kinds of values that handles stand for.
 #[derive(Clone, Copy)]
 pub enum Kind {
     Client = 1,
@@ -34,7 +36,7 @@ pub enum Kind {
 pub struct Table<T: 'static> {
     kind: Kind,
     slots: boxcar::Vec<Slot<T>>,
-    /// Lower half: the first free slot's index plus 1; upper half: how often this has changed.
+    /// The free slots. Lower half: the first free slot's index plus 1. Upper half: the number of changes of this field.
     free: AtomicU64,
 }
 
@@ -45,10 +47,11 @@ struct Slot<T> {
     next: AtomicUsize,
 }
 
-// SAFETY: the value is written and dropped by who alone has the slot: it isn't live, and no call uses it.
+// SAFETY: only the one thread that owns the slot writes or drops the value. Then the slot isn't live, and no call uses
+// it.
 unsafe impl<T: Send + Sync> Sync for Slot<T> {}
 
-/// A value in use by a call. It is dropped with the last of them once its handle was removed.
+/// A value that a call uses. After the end of its handle the last such call drops it.
 pub struct Used<T: 'static> {
     table: &'static Table<T>,
     index: usize,
@@ -59,7 +62,8 @@ impl<T> Deref for Used<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: it was live when this was counted, so the value is there until this is no longer counted.
+        // SAFETY: the slot was live when this use was counted, so the value is there until this use is no longer
+        // counted.
         unsafe { (*self.slot.value.get()).as_ref() }.expect("a live slot has a value")
     }
 }
@@ -68,9 +72,9 @@ impl<T> Drop for Used<T> {
     fn drop(&mut self) {
         let before = self.slot.state.fetch_sub(1, Ordering::AcqRel);
         if before & (LIVE | CALLS) == 1 {
-            // SAFETY: the last one, and no other comes once it isn't live.
+            // SAFETY: this was the last use, and no other use begins once the slot isn't live.
             let value = unsafe { (*self.slot.value.get()).take() };
-            // One that has used up its numbers is not used again.
+            // A slot that has used up its numbers is not used again.
             if before >> 32 < LOWER as u64 {
                 self.table.push(self.index, self.slot);
             }
@@ -80,13 +84,13 @@ impl<T> Drop for Used<T> {
 }
 
 impl<T> Table<T> {
-    /// An empty table. The kind tells its handles from those of other tables.
+    /// Makes an empty table. The kind distinguishes its handles from those of other tables.
     pub const fn new(kind: Kind) -> Self {
         assert!((kind as usize) < 1 << KIND_BITS);
         Self { kind, slots: boxcar::Vec::new(), free: AtomicU64::new(0) }
     }
 
-    /// Keeps a value; gives its handle.
+    /// Keeps a value and returns its handle.
     pub fn insert(&'static self, value: T) -> usize {
         let index = self.pop().unwrap_or_else(|| {
             let (state, next) = (AtomicU64::new(0), AtomicUsize::new(0));
@@ -95,18 +99,18 @@ impl<T> Table<T> {
         assert!(index < INDEX_LIMIT, "{INDEX_LIMIT} handles of one kind are in use: free those that are done with");
         let slot = &self.slots[index];
         let uses = (slot.state.load(Ordering::Acquire) >> 32) + 1;
-        // SAFETY: it is in no list and not live, so nobody else has it.
+        // SAFETY: the slot is in no list and not live, so no other thread has it.
         unsafe { *slot.value.get() = Some(value) };
         slot.state.store(uses << 32 | LIVE, Ordering::Release);
         (uses as usize) << HALF | index << INDEX_SHIFT | (self.kind as usize) << 1 | 1
     }
 
-    /// The value behind this number, if there is one.
+    /// Returns the value of this handle, if there is one.
     pub fn get(&'static self, handle: usize) -> Option<Used<T>> {
         self.using(handle, |state| state + 1)
     }
 
-    /// As [`get`](Self::get), for the last time.
+    /// Returns the value of this handle for the last time, and ends the handle.
     pub fn remove(&'static self, handle: usize) -> Option<Used<T>> {
         self.using(handle, |state| (state & !LIVE) + 1)
     }

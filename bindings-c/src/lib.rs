@@ -1,4 +1,4 @@
-//! dlock for C: functions over the core's calls. What is decided is decided in the core.
+//! dlock for C: functions that call the core. The core makes all decisions.
 
 mod cancel;
 pub mod ffi;

@@ -1,4 +1,4 @@
-//! What JavaScript asks of a client.
+//! The calls of a client, for JavaScript.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,10 +11,10 @@ use crate::bridge::Caller;
 use crate::handles::Client;
 use crate::options::{self, Given, in_millis};
 
-/// How often `register` was called, so that what is remembered of services can be known to be old.
+/// The number of calls of `register`. When it changes, services that JavaScript remembers may be old.
 static REGISTERED: AtomicU32 = AtomicU32::new(0);
 
-/// Somebody who holds a key or waits for it; what isn't known is null.
+/// A contender: a holder of a key or a waiter for it. An unknown value is null.
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct Contender {
     pub held: bool,
@@ -27,7 +27,7 @@ pub struct Contender {
     pub ttl: Option<f64>,
 }
 
-/// What a backend can do and promises.
+/// The capabilities of a backend.
 #[napi(object, object_from_js = false)]
 pub struct Capabilities {
     pub fence: bool,
@@ -49,7 +49,7 @@ pub struct Entry {
     pub held: bool,
 }
 
-/// What this process's clients of one configuration are called, and what they hold and wait for.
+/// The name of this process's clients of one configuration, and the keys that they hold or wait for.
 #[napi(object, object_from_js = false)]
 pub struct Snapshot {
     pub client_id: String,
@@ -93,7 +93,7 @@ fn opened(caller: &Caller, client: dlock::Result<dlock::Client>) -> Result<i64> 
     Ok(caller.half().clients.borrow_mut().insert(client))
 }
 
-/// The client by which all lock who name none, or only a service.
+/// Returns the shared client of a service, or the shared default client. Calls that name no client use it.
 #[napi(catch_unwind)]
 pub fn service(caller: Caller, name: Option<String>) -> Result<i64> {
     opened(&caller, registry::shared(name.as_deref()))
@@ -132,7 +132,7 @@ pub fn registered() -> u32 {
     REGISTERED.load(Ordering::Acquire)
 }
 
-/// The object of the client is gone.
+/// Forgets a client whose object is gone.
 #[napi(catch_unwind)]
 pub fn forget(caller: Caller, client: i64) -> Result<()> {
     let client = caller.half().clients.borrow_mut().remove(client);
@@ -155,7 +155,7 @@ fn call<T: Send + 'static, V: ToNapiValue>(
     caller.settle(op, convert)
 }
 
-/// Does this with the lock on a key. The one without options is kept for the next time.
+/// Begins a call with the lock on a key. A lock without options is kept for the next call.
 fn locking<T: Send + 'static>(
     caller: &Caller,
     client: i64,
@@ -231,7 +231,7 @@ pub fn backend(caller: Caller, client: i64) -> Result<&'static str> {
     with(&caller, client, |client| Ok(client.backend()))
 }
 
-/// Without secrets.
+/// Returns the client's URL without secrets.
 #[napi(catch_unwind)]
 pub fn url(caller: Caller, client: i64) -> Result<String> {
     with(&caller, client, |client| Ok(client.config().url()))
@@ -242,7 +242,7 @@ pub fn capabilities(caller: Caller, client: i64) -> Result<Capabilities> {
     with(&caller, client, |client| Ok(client.capabilities().in_bindings().into()))
 }
 
-/// The error of a lease that was released.
+/// Returns the error of a lease that was released.
 #[napi(catch_unwind)]
 pub fn released(caller: Caller, client: i64, name: String) -> Result<Unknown<'static>> {
     let backend = with(&caller, client, |client| Ok(client.backend()))?;

@@ -1,8 +1,8 @@
-//! The core's kinds of error as JavaScript's: the class of each, and its code.
+//! The core's kinds of error in JavaScript: the class and the code of each kind.
 
 use dlock::Kind;
 
-/// The class of a kind, and its code.
+/// Returns the class name of a kind, and its code.
 fn class_of(kind: Kind) -> Option<(&'static str, &'static str)> {
     Some(match kind {
         Kind::Timeout => ("LockTimeoutError", "ERR_DLOCK_TIMEOUT"),
@@ -13,12 +13,12 @@ fn class_of(kind: Kind) -> Option<(&'static str, &'static str)> {
         Kind::Unsupported => ("UnsupportedError", "ERR_DLOCK_UNSUPPORTED"),
         Kind::Internal => ("InternalError", "ERR_DLOCK_INTERNAL"),
         Kind::Deadlock => ("DeadlockError", "ERR_DLOCK_DEADLOCK"),
-        // Whoever cancels has a reason of his own.
+        // A cancelled call throws the reason of its AbortSignal.
         _ => return None,
     })
 }
 
-/// The table of which the JavaScript half makes the classes: kind, name, code.
+/// Returns the table from which the JavaScript half makes the classes: kind, name, code.
 pub(crate) fn kinds() -> Vec<Vec<&'static str>> {
     let known = Kind::ALL.into_iter().filter_map(|kind| Some((kind, class_of(kind)?)));
     known.map(|(kind, (name, code))| vec![kind.name(), name, code]).collect()

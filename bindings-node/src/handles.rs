@@ -1,10 +1,10 @@
-//! What the numbers of JavaScript stand for, beside leases.
+//! The values that numbers of JavaScript stand for, besides leases.
 
 use std::cell::RefCell;
 
 use dlock::Lock;
 
-/// A client, with the lock it was asked for last: most callers ask for the same one again.
+/// A client, with the lock that it was asked for last. Most callers ask for the same lock again.
 pub(crate) struct Client {
     pub(crate) client: dlock::Client,
     pub(crate) last: RefCell<Option<Lock>>,

@@ -1,4 +1,4 @@
-//! What JavaScript asks of a lease.
+//! The calls of a lease, for JavaScript.
 
 use dlock::{Lease, Op, ReleaseOutcome, State};
 use napi::bindgen_prelude::{BigInt, Result, ToNapiValue, Unknown};
@@ -7,17 +7,17 @@ use napi_derive::napi;
 use crate::bridge::Caller;
 use crate::options::{in_millis, millis};
 
-/// What may still be asked of a lease that is over.
+/// The values of a lease that is over.
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct EndedLease {
-    /// The error that tells of its loss.
+    /// The error of the loss, if the lease was lost.
     pub loss: Option<Unknown<'static>>,
     pub token: String,
     pub ttl: f64,
     pub fence: Option<BigInt>,
 }
 
-/// Forgets the lease; its object keeps this.
+/// Forgets the lease. The lease's object keeps the result.
 fn over(caller: &Caller, lease: i64, lost: bool) -> Option<EndedLease> {
     let lease = caller.half().leases.borrow_mut().remove(lease)?;
     Some(EndedLease {
@@ -43,7 +43,7 @@ fn call<T: Send + 'static, V: ToNapiValue>(
     caller.settle(op, convert)
 }
 
-/// Gives it back, and then forgets it. Not when that fails: then `free` does.
+/// Releases the lease, and then forgets it. If the release fails, `free` has to forget it.
 #[napi(catch_unwind)]
 pub fn release(caller: Caller, lease: i64) -> Result<Unknown<'static>> {
     call(
@@ -85,27 +85,27 @@ pub fn ttl(caller: Caller, lease: i64) -> Result<f64> {
     with(&caller, lease, |lease| Ok(in_millis(lease.ttl())))
 }
 
-/// The error that tells of its loss.
+/// Returns the error of the loss of the lease.
 #[napi(catch_unwind)]
 pub fn loss(caller: Caller, lease: i64) -> Result<Unknown<'static>> {
     let loss = with(&caller, lease, |lease| Ok(lease.loss()))?;
     caller.error(&loss)
 }
 
-/// Has its loss told.
+/// Notifies JavaScript when the lease is lost.
 #[napi(catch_unwind)]
 pub fn watch(caller: Caller, lease: i64) -> Result<()> {
     caller.or_throw(caller.watch(lease))
 }
 
-/// Gives it back in the background; its key if it was held.
+/// Releases the lease in the background. Returns its key if it was held.
 #[napi(catch_unwind)]
 pub fn abandon(caller: Caller, lease: i64) -> Result<Option<String>> {
     let lease = caller.half().leases.borrow_mut().remove(lease);
     Ok(lease.filter(Lease::is_held).map(|lease| lease.key().to_owned()))
 }
 
-/// Forgets it. What is still held is given back in the background.
+/// Forgets the lease. A lease that is still held is released in the background.
 #[napi(catch_unwind)]
 pub fn free(caller: Caller, lease: i64) -> Result<Option<EndedLease>> {
     let lost = caller.half().leases.borrow().get(lease).is_ok_and(|lease| lease.state() == State::Lost);

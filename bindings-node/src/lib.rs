@@ -1,9 +1,9 @@
-//! dlock for Node: functions over the core's calls, of which the JavaScript half makes its classes. What is decided is
-//! decided in the core.
+//! dlock for Node: functions that call the core. The JavaScript half builds its classes on them. The core makes all
+//! decisions.
 
-// The macros of napi write unsafe code; what is written by hand is in `bridge`.
+// The macros of napi generate unsafe code. All unsafe code written by hand is in `bridge`.
 #![allow(unsafe_code, unreachable_pub)]
-// Without Node there is nobody to call the functions.
+// Tests run without Node, so no code calls these functions.
 #![cfg_attr(test, allow(dead_code))]
 
 mod bridge;
@@ -20,12 +20,12 @@ use napi_derive::napi;
 
 use crate::bridge::Caller;
 
-/// What the JavaScript half has to know.
+/// The facts that the JavaScript half needs.
 #[napi(object, object_from_js = false)]
 pub struct Known {
-    /// Of each kind of error its name, its class and its code.
+    /// The name, the class and the code of each kind of error.
     pub kinds: Vec<Vec<&'static str>>,
-    /// Of each option of an acquire its name, and the kind of its value.
+    /// The name of each option of an acquire, and the kind of its value.
     pub options: Vec<(String, &'static str)>,
     pub version: &'static str,
 }
@@ -35,20 +35,20 @@ pub fn known() -> Known {
     Known { kinds: error::kinds(), options: options::known(), version: env!("CARGO_PKG_VERSION") }
 }
 
-/// Makes a copy of the JavaScript half known by its functions `failure` and `lost`; gives what every other function takes
-/// first.
+/// Registers a copy of the JavaScript half by its functions `failure` and `lost`. Returns the first argument of the
+/// functions that take a caller.
 #[napi(catch_unwind)]
 pub fn join(env: Env, hooks: Object) -> Result<Unknown<'static>> {
     bridge::join(env, &hooks)
 }
 
-/// For the end of the process.
+/// Shuts the library down at the end of the process.
 #[napi(catch_unwind)]
 pub fn shutdown() {
     bridge::shutdown();
 }
 
-/// Keeps the event loop alive, until let go as often.
+/// Keeps the event loop alive until `let_go` was called as often.
 #[napi(catch_unwind)]
 pub fn hold(caller: Caller) {
     caller.hold();
@@ -59,13 +59,13 @@ pub fn let_go(caller: Caller) {
     caller.let_go();
 }
 
-/// Cancels a call under way, by the number it was given.
+/// Cancels a running call by its number.
 #[napi(catch_unwind)]
 pub fn cancel(caller: Caller, call: f64) {
     caller.cancel(call);
 }
 
-/// The number of the call that was begun last.
+/// Returns the number of the call that was begun last.
 #[napi(catch_unwind)]
 pub fn last_call(caller: Caller) -> f64 {
     caller.last_call()

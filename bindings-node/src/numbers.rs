@@ -1,4 +1,4 @@
-//! Values by number: what a JavaScript object stands for.
+//! Values by number. JavaScript objects have the numbers.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::IntoValues;
@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use dlock::{Error, Result};
 
-/// A number is given out once in the process: one of another copy, another thread or an earlier value finds nothing.
+/// Values by number. A number is given out once in the process. So a number of another copy, of another thread or of an
+/// earlier value finds nothing.
 pub(crate) struct Numbers<T>(BTreeMap<i64, T>);
 
 impl<T> Default for Numbers<T> {
@@ -24,6 +25,8 @@ impl<T> Numbers<T> {
         number
     }
 
+    /// Returns the value of this number.
+    ///
     /// # Errors
     /// `Invalid` for a number that isn't one of these.
     pub(crate) fn get(&self, number: i64) -> Result<&T> {

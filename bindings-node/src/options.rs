@@ -1,4 +1,4 @@
-//! JavaScript values as the core's: milliseconds, options of a lock, options of a connection.
+//! JavaScript values as values of the core: milliseconds, options of a lock, options of a connection.
 
 use std::ffi::CString;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ use napi_derive::napi;
 
 use crate::bridge::Caller;
 
-/// Milliseconds. Names the option in what it complains of.
+/// Reads milliseconds. The error of a bad value names the option.
 pub(crate) fn millis(what: impl Display, number: f64) -> Result<Duration> {
     Unit::Millis.duration(what, number)
 }
@@ -22,12 +22,12 @@ pub(crate) fn in_millis(duration: Duration) -> f64 {
     Unit::Millis.number(duration)
 }
 
-/// Of each option of an acquire its name, and the kind of its value.
+/// Returns the name of each option of an acquire, and the kind of its value.
 pub(crate) fn known() -> Vec<(String, &'static str)> {
     OPTIONS.iter().map(|option| (Camel(option.name).to_string(), option.kind.name())).collect()
 }
 
-/// The lock with the options that the object has; what isn't given stays as it is.
+/// Returns the lock with the options that the object has. Other options stay unchanged.
 pub(crate) fn apply(mut lock: Lock, given: &Object<'_>) -> Result<Lock> {
     static NAMES: LazyLock<Vec<CString>> =
         LazyLock::new(|| known().into_iter().map(|(name, _)| CString::new(name).unwrap_or_default()).collect());
@@ -40,7 +40,7 @@ pub(crate) fn apply(mut lock: Lock, given: &Object<'_>) -> Result<Lock> {
     Ok(lock)
 }
 
-/// The value of an option of an acquire. The JavaScript half has checked its type.
+/// Reads the value of an option of an acquire. The JavaScript half has checked its type.
 fn value_of<'a>(option: &AcquireOption, given: &'a Either4<bool, f64, String, Vec<f64>>) -> Result<OptionValue<'a>> {
     let name = Camel(option.name);
     Ok(match (option.kind, given) {
@@ -55,14 +55,14 @@ fn value_of<'a>(option: &AcquireOption, given: &'a Either4<bool, f64, String, Ve
     })
 }
 
-/// The error of an option that doesn't exist.
+/// Returns the error of an option that doesn't exist.
 #[napi(catch_unwind)]
 pub fn no_option(caller: Caller, name: String, known: Vec<String>) -> napi::Result<Unknown<'static>> {
     let known: Vec<_> = known.iter().map(String::as_str).collect();
     caller.error(&options::unknown(&name, &known))
 }
 
-/// The error of text that has no form in UTF-8.
+/// Returns the error of text that has no form in UTF-8.
 #[napi(catch_unwind)]
 pub fn no_unicode(caller: Caller, what: String, shown: String) -> napi::Result<Unknown<'static>> {
     caller.error(&options::no_unicode(what, shown))
@@ -75,7 +75,7 @@ pub struct Given {
     pub value: Either4<bool, f64, String, Vec<String>>,
 }
 
-/// The options of a connection.
+/// Reads the options of a connection.
 pub(crate) fn connection(backend: &str, given: Vec<Given>) -> Result<Vec<(String, Value)>> {
     let read = |Given { name, value }| {
         let value = match value {

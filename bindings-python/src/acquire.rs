@@ -1,4 +1,4 @@
-//! Acquires that give the lease itself, and how a thread waits for one.
+//! Acquires that return the lease itself, and the wait of a thread for a lease.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::options::{self, OnLoss};
 use crate::port::LoopPort;
 use crate::who;
 
-/// An acquire whose lease no `Lock` keeps: it is its caller's.
+/// An acquire whose lease belongs to its caller. No `Lock` keeps the lease.
 pub(crate) struct Acquire {
     lock: dlock::Lock,
     on_loss: OnLoss,
@@ -27,13 +27,13 @@ impl Acquire {
         Ok(Self { lock, on_loss })
     }
 
-    /// Waits as the options say.
+    /// Acquires the lock. The options limit the wait.
     pub(crate) fn now(&self, py: Python<'_>) -> PyResult<Py<Lease>> {
         let once = self.lock.options().wait == Some(Duration::ZERO);
         self.obtain(py, self.lock.acquire(), once)
     }
 
-    /// Tries once. None: busy.
+    /// Tries once to acquire the lock. Returns None if the lock is busy.
     pub(crate) fn try_now(&self, py: Python<'_>) -> PyResult<Option<Py<Lease>>> {
         match self.obtain(py, self.lock.acquire_for(Some(Duration::ZERO)), true) {
             Ok(lease) => Ok(Some(lease)),
@@ -49,19 +49,19 @@ impl Acquire {
         Lease::new(py, lease, self.on_loss)
     }
 
-    /// Waits as the options say, in asyncio.
+    /// Returns the coroutine of an acquire. The options limit the wait.
     pub(crate) fn later(self) -> Coroutine {
         self.coroutine(dlock::Lock::acquire, "settle", Err)
     }
 
-    /// Tries once, in asyncio. None: busy.
+    /// Returns the coroutine of an acquire that tries once. The coroutine returns None if the lock is busy.
     pub(crate) fn try_later(self) -> Coroutine {
         let busy = |error: dlock::Error| if error.kind() == Kind::Timeout { Ok(()) } else { Err(error) };
         self.coroutine(|lock| lock.acquire_for(Some(Duration::ZERO)), "settle_try", busy)
     }
 
-    /// The coroutine of an acquire: `waiting` is the one of the Python half that waits for it, and `busy` says which errors
-    /// are None.
+    /// Returns the coroutine of an acquire. `waiting` is the coroutine function of the Python half that waits for the
+    /// acquire. `busy` decides which errors become None.
     fn coroutine(
         self,
         begin: impl FnOnce(&dlock::Lock) -> Op<dlock::Lease> + Send + Sync + 'static,
@@ -70,7 +70,7 @@ impl Acquire {
     ) -> Coroutine {
         Coroutine::new(move |py| {
             let Self { lock, on_loss } = self;
-            // Before anything begins: without a loop there is nobody to have the lease.
+            // The port is made before the acquire begins: without a loop there is no task that could have the lease.
             let port = aio::port(py)?;
             let tag = port.number();
             let mut op = begin(&lock);
@@ -89,15 +89,17 @@ impl Acquire {
     }
 }
 
-/// An acquire that a task of this loop awaits.
+/// Begins an acquire that a task of this loop awaits.
 pub(crate) fn awaited(py: Python<'_>, port: LoopPort, op: Op<dlock::Lease>, on_loss: OnLoss) -> PyResult<Py<Pending>> {
     let tag = port.number();
-    // Seen by a thread that waits here, although its loop can't go on to see it.
+    // The core sets the tag as soon as the lease is granted. So a thread that waits here sees the tag, although its
+    // loop is blocked and can't set it.
     let note = move |lease: &dlock::Lease| lease.set_user_data(tag);
     aio::noted(py, port, op, note, move |py, lease| Ok(Lease::new(py, lease, on_loss)?.into_any()))
 }
 
-/// Waits for an acquire, unless this thread's event loop would have to end the wait. `once`: it doesn't wait for others.
+/// Waits for an acquire. Fails if only the event loop of this thread could end the wait. `once`: the acquire doesn't
+/// wait for other holders.
 #[inline]
 pub(crate) fn blocking(
     py: Python<'_>,
@@ -119,7 +121,8 @@ fn wait(py: Python<'_>, lock: &dlock::Lock, op: Op<dlock::Lease>, once: bool) ->
     bridge::wait_unless(py, op, |py| refuse_deadlock(py, lock, own))
 }
 
-/// A thread that waits for its own event loop waits for ever.
+/// Fails if the lock is held in the event loop of this thread. A thread that waits for its own event loop waits for
+/// ever.
 fn refuse_deadlock(py: Python<'_>, lock: &dlock::Lock, own: [u64; 2]) -> PyResult<()> {
     if !lock.holder_data().is_some_and(|tag| own.contains(&tag)) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Calls that asyncio awaits: coroutines that end at once where nothing has to be waited for, and else wait for a future
+//! Calls that asyncio awaits. A coroutine ends at once if there is nothing to wait for. Otherwise it waits for a future
 //! that the loop's own thread settles. Threads of the core never enter the interpreter for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +17,9 @@ use pyo3::types::PyType;
 use crate::error::raised;
 use crate::port::LoopPort;
 
-/// The running loop, if this thread has one.
+/// Returns the running loop, if this thread has one.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    // Without importing asyncio for those who don't use it.
+    // asyncio isn't imported for programs that don't use it.
     static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let modules = MODULES.get_or_try_init(py, || py.import("sys")?.getattr("modules").map(Bound::unbind))?;
     if !modules.bind(py).contains(intern!(py, "asyncio.events"))? {
@@ -32,17 +32,17 @@ pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>>
 
 static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The running task.
+/// Returns the running task.
 pub(crate) fn current_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     CURRENT_TASK.import(py, "asyncio.tasks", "current_task")?.call0()
 }
 
-/// The running task of the running loop.
+/// Returns the running task of the running loop.
 pub(crate) fn task_of<'py>(running: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     CURRENT_TASK.import(running.py(), "asyncio.tasks", "current_task")?.call1((running,))
 }
 
-/// What a call comes to: at once, or through the loop.
+/// The outcome of a call: its result at once, or a coroutine that waits for the loop.
 pub(crate) enum Outcome {
     Done(Py<PyAny>),
     Later(Py<PyAny>),
@@ -50,13 +50,13 @@ pub(crate) enum Outcome {
 
 type Begin = Box<dyn FnOnce(Python<'_>) -> PyResult<Outcome> + Send + Sync>;
 
-/// A coroutine: begins when it is awaited, ends at once where nothing has to be waited for.
+/// A coroutine of dlock. It begins when it is awaited, and ends at once if there is nothing to wait for.
 #[pyclass(frozen, module = "dlock._dlock", name = "coroutine")]
 pub(crate) struct Coroutine(Mutex<Stage>);
 
 enum Stage {
     Fresh(Begin),
-    /// The coroutine of the Python half that waits for it.
+    /// The coroutine of the Python half that waits for the result.
     Waiting(Py<PyAny>),
     Over,
 }
@@ -70,7 +70,7 @@ impl Coroutine {
         std::mem::replace(&mut *lock(&self.0), Stage::Over)
     }
 
-    /// Passes the result of one step of the waiting coroutine on; it goes on waiting if it yielded.
+    /// Passes on the result of one step of the waiting coroutine. The coroutine goes on waiting if it yielded.
     fn step(&self, waiting: Py<PyAny>, step: PyResult<Py<PyAny>>) -> PyResult<Py<PyAny>> {
         if step.is_ok() {
             *lock(&self.0) = Stage::Waiting(waiting);
@@ -122,7 +122,7 @@ impl Coroutine {
                 };
                 self.step(waiting, step)
             }
-            // Cancelled before its first step: nothing was begun.
+            // The coroutine was cancelled before its first step, so nothing was begun.
             _ => Err(match value {
                 Some(value) if !value.is_none(py) => PyErr::from_value(value.into_bound(py)),
                 _ if kind.is_instance_of::<PyType>() => PyErr::from_value(kind.call0()?),
@@ -152,18 +152,18 @@ impl Coroutine {
     }
 }
 
-/// One call under way, as the Python half sees it. Dropping it cancels the call.
+/// One running call, for the Python half. Dropping this object cancels the call.
 #[pyclass(frozen, module = "dlock._dlock")]
 pub(crate) struct Pending {
     port: LoopPort,
-    /// Its number there. The loop owns the future, so that the future goes with the loop.
+    /// The number of the call in the port. The loop owns the future, so that the future goes with the loop.
     number: u64,
     canceller: Canceller,
-    /// Nobody waits any more: the result is dropped where it comes up.
+    /// True if no task waits any more. Then the result is dropped on the thread where it arrives.
     dropped: Arc<AtomicBool>,
 }
 
-/// Begins a call that the loop is told of.
+/// Begins a call whose end is reported to the loop.
 pub(crate) fn pending<T: Send + 'static>(
     py: Python<'_>,
     op: Op<T>,
@@ -172,7 +172,7 @@ pub(crate) fn pending<T: Send + 'static>(
     noted(py, port(py)?, op, |_| (), convert)
 }
 
-/// The port of the running loop.
+/// Returns the port of the running loop.
 pub(crate) fn port(py: Python<'_>) -> PyResult<LoopPort> {
     LoopPort::of(&needed_loop(py)?)
 }
@@ -181,7 +181,7 @@ fn needed_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     running_loop(py)?.ok_or_else(|| PyRuntimeError::new_err("no running event loop"))
 }
 
-/// As [`pending`], with a look at the result where it comes up, on a thread of the core.
+/// Begins a call like [`pending`]. `note` gets the result first, on a thread of the core.
 pub(crate) fn noted<T: Send + 'static>(
     py: Python<'_>,
     port: LoopPort,
@@ -217,13 +217,13 @@ pub(crate) fn noted<T: Send + 'static>(
 
 #[pymethods]
 impl Pending {
-    /// The future that is settled when the call is.
+    /// Returns the future that is settled when the call is.
     #[getter]
     fn future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.port.future(py, self.number).ok_or_else(|| PyRuntimeError::new_err("the call was settled before"))
     }
 
-    /// The result was taken, or nobody wants it any more: then the call is cancelled.
+    /// Ends the wait. The result was taken, or is not wanted any more. If it wasn't taken, the call is cancelled.
     fn over(&self) {
         self.dropped.store(true, Ordering::Release);
         if !self.port.end(self.number) {
@@ -231,7 +231,8 @@ impl Pending {
         }
     }
 
-    /// Withdraws. None when that is done already, else a future that is settled when it is; a second call ends the wait.
+    /// Cancels the call. Returns None if the call is over already, and otherwise a future that is settled when the call
+    /// is over. A second cancellation ends the wait.
     fn cancel(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.canceller.cancel();
         let Some(event_loop) = running_loop(py)? else { return Ok(None) };
@@ -246,7 +247,7 @@ impl Drop for Pending {
     }
 }
 
-/// The coroutine of a plain call.
+/// Returns the coroutine of a plain call.
 pub(crate) fn call<T: Send + 'static>(
     begin: impl FnOnce(Python<'_>) -> PyResult<Op<T>> + Send + Sync + 'static,
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + Sync + 'static,

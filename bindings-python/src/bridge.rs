@@ -1,5 +1,5 @@
-//! How a running call meets the interpreter: a thread that waits without the GIL and minds signals, and code of the
-//! user's that runs on the core's pool, until the interpreter ends.
+//! The bridge from running calls to the interpreter: the wait of a thread, which releases the GIL and reacts to
+//! signals; and the user's code that runs on the core's pool, until the interpreter ends.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,15 +11,16 @@ use pyo3::prelude::*;
 use crate::error::raised;
 use crate::hub;
 
-/// How often a waiting main thread looks for signals.
+/// The time from one check for signals to the next, in a main thread that waits.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Waits for a call with the interpreter free for others. Ctrl-C, and whatever else a signal handler raises, ends it.
+/// Waits for a call while other threads may use the interpreter. Ctrl-C ends the wait, like any other exception of a
+/// signal handler.
 pub(crate) fn wait<T: Send + 'static>(py: Python<'_>, op: Op<T>) -> PyResult<T> {
     waited(py, op, Duration::MAX, |_| Ok(()))
 }
 
-/// As [`wait`], but gives up with the error of `refuse`, which is asked now and again.
+/// Waits like [`wait`], but gives up with the error of `refuse`, which is called again and again.
 pub(crate) fn wait_unless<T: Send + 'static>(
     py: Python<'_>,
     op: Op<T>,
@@ -41,7 +42,7 @@ fn waited<T: Send + 'static>(
     if let Some(hub) = hub::here(py)? {
         return hub::wait(&hub, op);
     }
-    // Python runs signal handlers on its main thread only; the others needn't wake up for them.
+    // Python runs signal handlers on its main thread only. So other threads needn't wake up for signals.
     let slice = if on_main_thread() { SLICE } else { slice };
     loop {
         if let Some(result) = py.detach(|| op.wait_for(slice)) {
@@ -64,7 +65,7 @@ fn waited<T: Send + 'static>(
 #[cfg(target_os = "linux")]
 fn on_main_thread() -> bool {
     thread_local! {
-        /// In which process the question was asked, and the answer: a fork makes the thread that forks the main one.
+        /// The process that was checked, and the result. A fork makes the thread that forks the main thread.
         static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
     }
     let epoch = runtime::epoch();
@@ -82,12 +83,14 @@ fn on_main_thread() -> bool {
     true
 }
 
-/// Set in `GATE` once no code of the user's may begin any more; below it, how many run.
+/// The bit in `GATE` that is set once no code of the user's may begin any more. The bits below it count the code that
+/// runs.
 const SHUT: usize = 1 << (usize::BITS - 1);
 static GATE: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs what may call code of the user's where Python doesn't expect it, unless the interpreter is ending. An exit waits
-/// for those inside: Python before 3.14 ends its other threads by unwinding their stacks, which aborts in our frames.
+/// Runs work that may call code of the user's where Python doesn't expect it, unless the interpreter is ending. An exit
+/// waits for such work. Python before 3.14 ends its other threads by unwinding their stacks, which aborts in frames of
+/// Rust.
 pub(crate) fn inside(work: impl FnOnce()) {
     struct Inside;
     impl Drop for Inside {
@@ -103,7 +106,8 @@ pub(crate) fn inside(work: impl FnOnce()) {
     drop(inside);
 }
 
-/// Runs what may call code of the user's while an object is collected: an error under way there stays as it is.
+/// Runs work that may call code of the user's while an object is collected. An exception that is set there stays as it
+/// is.
 pub(crate) fn aside(work: impl FnOnce(Python<'_>)) {
     inside(|| {
         Python::try_attach(|py| {
@@ -121,8 +125,8 @@ pub(crate) fn pool(work: impl FnOnce(Python<'_>) + Send + 'static) {
     dlock::callbacks::pool(|| inside(|| Python::attach(work)));
 }
 
-/// At exit: gives back what is held, and keeps our threads out of an interpreter that ends. Threads that wait for a lock
-/// stay where they are: to come back they would have to enter it.
+/// Releases what is held, at exit, and keeps dlock's threads out of an interpreter that ends. Threads that wait for a
+/// lock stay where they are: to return they would have to enter the interpreter.
 #[pyfunction]
 pub(crate) fn _shutdown(py: Python<'_>) {
     py.detach(|| {

@@ -1,4 +1,4 @@
-//! `Client`, and what it tells of a backend and of a key's contenders.
+//! `Client`, and the objects that describe a backend and a key's contenders.
 
 use dlock::options::Unit;
 use dlock::{Op, limits};
@@ -14,7 +14,7 @@ use crate::lock::Lock;
 use crate::options::text;
 use crate::origin::Origin;
 
-/// A handle on one backend. Clients of equal configuration share connection, local queue and watchdog.
+/// A client of one backend. Clients of equal configuration share the connection, the local queue and the watchdog.
 #[pyclass(frozen, weakref, module = "dlock", name = "Client")]
 pub(crate) struct Client(pub(crate) dlock::Client);
 
@@ -147,7 +147,7 @@ impl Client {
     }
 }
 
-/// A contender: it holds a key or waits for it. What the backend can't tell is None.
+/// A contender: a holder of a key or a waiter for it. A value that the backend doesn't know is None.
 #[pyclass(frozen, get_all, module = "dlock")]
 pub(crate) struct Contender {
     held: bool,
@@ -196,7 +196,7 @@ impl Contender {
     }
 }
 
-/// What a backend can do and promises.
+/// The capabilities of a backend.
 #[pyclass(frozen, get_all, module = "dlock")]
 pub(crate) struct Capabilities {
     fence: bool,

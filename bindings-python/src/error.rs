@@ -1,4 +1,4 @@
-//! The core's kinds of error as Python classes, made from the one table.
+//! The core's kinds of error as Python classes, made from one table.
 
 use dlock::{Error, Kind};
 use pyo3::exceptions::{
@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 static BASE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CLASSES: PyOnceLock<Vec<(Kind, Py<PyAny>)>> = PyOnceLock::new();
 
-/// The class of a kind: its name, what it is for, and the built-in class it also is.
+/// Returns the class of a kind: its name, its docstring, and the built-in class that it also is.
 fn class_of(py: Python<'_>, kind: Kind) -> Option<(&'static str, &'static str, Option<Bound<'_, PyType>>)> {
     Some(match kind {
         Kind::Timeout => {
@@ -44,12 +44,12 @@ fn class_of(py: Python<'_>, kind: Kind) -> Option<(&'static str, &'static str, O
             "The caller itself holds the key, so the wait could never end.",
             Some(py.get_type::<PyRuntimeError>()),
         ),
-        // Python has its own words for it: CancelledError, KeyboardInterrupt.
+        // Python has its own exceptions for a cancellation: CancelledError, KeyboardInterrupt.
         _ => return None,
     })
 }
 
-/// Puts the classes into the module.
+/// Adds the classes to the module.
 pub(crate) fn register<'py>(module: &Bound<'py, PyModule>) -> PyResult<()> {
     let py = module.py();
     let make = |name: &str, bases: Bound<'py, PyTuple>, doc: &str, kind: Option<Kind>| {
@@ -81,13 +81,13 @@ pub(crate) fn register<'py>(module: &Bound<'py, PyModule>) -> PyResult<()> {
         };
         classes.push((kind, make(name, bases, doc, Some(kind))?.unbind()));
     }
-    // A second interpreter of the process finds them made.
+    // If the classes were made before, the former ones stay.
     let _ = BASE.set(py, base.unbind());
     let _ = CLASSES.set(py, classes);
     Ok(())
 }
 
-/// The core's error as Python's.
+/// Returns the core's error as a Python exception.
 pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, error).unwrap_or_else(|failed| failed)
 }
@@ -105,12 +105,12 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     Ok(PyErr::from_value(value))
 }
 
-/// A wrong argument that needs no backend to be seen.
+/// Returns the exception of an argument that can be refused without a backend.
 pub(crate) fn invalid(py: Python<'_>, message: impl Into<String>) -> PyErr {
     raised(py, &Error::invalid(message))
 }
 
-/// Whether it is an error of this kind.
+/// Returns true if the exception is of this kind.
 pub(crate) fn is(py: Python<'_>, error: &PyErr, kind: Kind) -> bool {
     let mut classes = CLASSES.get(py).into_iter().flatten();
     classes.any(|(of, class)| *of == kind && error.matches(py, class.bind(py)).unwrap_or(false))

@@ -1,4 +1,5 @@
-//! What is held through a `Lock`: an entry for each lease, with who took it, and whose turn it is to go when somebody leaves.
+//! The entries of a `Lock`: one for each lease, with its owner, and the choice of the entry that ends when an owner
+//! leaves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,22 +16,22 @@ use crate::options::OnLoss;
 use crate::port::Place;
 use crate::who;
 
-/// How a `Lock` remembers a lease: with who took it, and which task is to be cancelled when it is lost.
+/// An entry: a lease, with its owner and the task that is cancelled when the lease is lost.
 pub(crate) struct Entry {
     pub(crate) lease: Py<Lease>,
     owner: usize,
-    /// Whether a block ends it.
+    /// True if a block ends the entry.
     scoped: bool,
     guard: Option<Arc<Guard>>,
-    /// Where the event loop of its task knows it.
+    /// The hold, as the event loop of its task knows it.
     place: Option<Place>,
 }
 
-/// A task that runs under a lease. The loop owns it: a lock that outlives the loop must not keep it.
+/// A task that runs under a lease. The loop owns the task: a lock that outlives the loop must not keep it alive.
 struct Guard {
-    /// How many had asked for its cancellation before.
+    /// The number of earlier requests to cancel the task.
     cancelling: u64,
-    /// The task, once it was cancelled for the loss.
+    /// The task, once it was cancelled because of the loss.
     fired: OnceLock<Py<PyAny>>,
     over: AtomicBool,
 }
@@ -39,24 +40,24 @@ struct Guard {
 enum Standing {
     Held,
     Lost,
-    /// Given back by the lease's own `release`, or of the parent of a fork.
+    /// The lease was released by its own `release`, or belongs to the parent of a fork.
     Over,
 }
 
-/// How somebody leaves: at the end of a block, or by `release`.
+/// The way in which an owner leaves: at the end of a block, or by `release`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Block,
     Release,
 }
 
-/// What is held through one `Lock`: one at the most, beside those that were lost and not left yet.
+/// The entries of one `Lock`: one that is held at the most, and those that are lost and whose owner hasn't left yet.
 #[derive(Default)]
 pub(crate) struct Held {
     entries: Vec<Entry>,
-    /// Whose block is still to end, although its lease was given back by `release`.
+    /// The owners whose block is still to end, although `release` has ended the entry.
     left: Vec<usize>,
-    /// How many blocks are still to be collected whose task's loop is gone, less those that were collected before.
+    /// The number of blocks whose task's loop is gone, minus the number of such blocks that were collected.
     orphans: isize,
 }
 
@@ -65,7 +66,7 @@ impl Entry {
         Self { lease, owner, scoped, guard: None, place }
     }
 
-    /// Has the task cancelled when the lease is lost: where Python can tell that cancel from others.
+    /// Cancels the task when the lease is lost, if Python can distinguish that cancellation from others.
     pub(crate) fn guard(&mut self, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let (lease, Some(place)) = (self.lease.get(), &self.place) else { return Ok(()) };
         if lease.when_lost() == OnLoss::Notify || !task.hasattr("uncancel")? {
@@ -96,13 +97,13 @@ impl Entry {
         }
     }
 
-    /// The error of a release that has nothing to give back.
+    /// Returns the error of a release that has nothing to release.
     pub(crate) fn over(&self) -> Option<dlock::Error> {
         let lease = self.lease.get().core();
         if lease.state() == State::Released { lease.check().err() } else { None }
     }
 
-    /// Begins the end of the hold: from here on a loss cancels nothing.
+    /// Ends the hold and begins the release. From here on a loss doesn't cancel the task.
     pub(crate) fn end(&mut self) -> Op<ReleaseOutcome> {
         if let Some(guard) = &self.guard {
             guard.over.store(true, Ordering::Release);
@@ -111,7 +112,7 @@ impl Entry {
         self.lease.get().give()
     }
 
-    /// How the block ended, from what the release said (None: not confirmed) and what the body raised.
+    /// Decides the end of a block, from the result of the release (None: not confirmed) and the exception of the body.
     pub(crate) fn judge(
         &self,
         py: Python<'_>,
@@ -146,17 +147,18 @@ impl Entry {
 }
 
 impl Held {
-    /// Whether nobody is here, nor has to come back.
+    /// Returns true if there is no entry, and no block is still to end.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.left.is_empty()
     }
 
-    /// Remembers an entry.
+    /// Adds an entry.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.entries.push(entry);
     }
 
-    /// Forgets what is of no use any more when this owner comes back, to be dropped outside the lock's mutex.
+    /// Removes the entries that have no use any more when this owner comes back. They have to be dropped outside the
+    /// lock's mutex.
     pub(crate) fn useless(&mut self, owner: usize) -> Vec<Entry> {
         let mut useless = Vec::new();
         let is_useless = |one: &Entry| (!one.scoped || one.owner == owner) && one.standing() == Standing::Over;
@@ -167,8 +169,9 @@ impl Held {
         useless
     }
 
-    /// The entry that goes when this owner leaves: a lost one before one that is held, its own before another's. A block
-    /// ends its own before it ends another's, and nothing when its own was given back before.
+    /// Removes the entry that ends when this owner leaves. A lost entry ends before a held one, and the owner's own
+    /// entry before another's. A block ends its own entry before it ends another's. It ends nothing if its own entry
+    /// was ended before.
     pub(crate) fn leave(&mut self, owner: usize, way: Way) -> Option<Entry> {
         // The common case.
         if let [only] = &*self.entries
@@ -178,7 +181,7 @@ impl Held {
         {
             return self.entries.pop();
         }
-        // It may have come while nobody could tell it from its thread.
+        // The entry may have been made when the owner was not distinguished from its thread.
         let known = self.entries.iter().any(|entry| entry.owner == owner) || self.left.contains(&owner);
         let owner = if known { owner } else { who::thread() as usize };
         let rank = |entry: &Entry| match (way, entry.owner == owner, entry.standing()) {
@@ -210,7 +213,7 @@ impl Held {
         Some(entry)
     }
 
-    /// The entry of a task whose loop is gone.
+    /// Removes the entry of a task whose loop is gone.
     pub(crate) fn orphaned(&mut self, place: &Place) -> Option<Entry> {
         let at = self.entries.iter().position(|entry| entry.place.as_ref() == Some(place))?;
         let entry = self.entries.remove(at);
@@ -218,19 +221,20 @@ impl Held {
         Some(entry)
     }
 
-    /// Whether a block that is collected is that of such a task; `outside` any loop it is.
+    /// Returns true if a block that is collected belongs to a task whose loop is gone. It does if it is `outside` any
+    /// loop.
     pub(crate) fn was_orphaned(&mut self, outside: bool) -> bool {
         let is = outside || self.orphans > 0;
         self.orphans -= isize::from(is);
         is
     }
 
-    /// The newest.
+    /// Returns the newest entry.
     pub(crate) fn last(&self) -> Option<&Entry> {
         self.entries.last()
     }
 
-    /// Whether one of them counts.
+    /// Returns true if the lease of any entry is held.
     pub(crate) fn any(&self) -> bool {
         self.entries.iter().any(|entry| entry.lease.get().stands())
     }
@@ -240,7 +244,7 @@ impl Held {
     }
 }
 
-/// An entry whose release is waited for.
+/// An entry whose release is running.
 #[pyclass(frozen, module = "dlock._dlock")]
 pub(crate) struct Leaving(pub(crate) Entry);
 

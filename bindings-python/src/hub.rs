@@ -1,5 +1,5 @@
-//! How a blocking call waits where gevent or eventlet have patched threads: through their hub, so that the thread's other
-//! greenlets, one of which may hold the lock, go on.
+//! The wait of a blocking call where gevent or eventlet have patched threads. The call waits through their hub, so the
+//! thread's other greenlets go on. One of them may hold the lock.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,11 +13,11 @@ use pyo3::sync::PyOnceLock;
 use crate::error::raised;
 use crate::who;
 
-/// What waits through this thread's hub, if it has one.
+/// Returns the function that waits through this thread's hub, if the thread has one.
 pub(crate) fn here(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let modules = MODULES.get_or_try_init(py, || py.import("sys")?.getattr("modules").map(Bound::unbind))?;
-    // Neither gevent nor eventlet is there without it.
+    // Without greenlet there is neither gevent nor eventlet.
     if !modules.bind(py).contains(intern!(py, "greenlet"))? {
         return Ok(None);
     }
@@ -30,7 +30,8 @@ pub(crate) fn here(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     Ok(Some(hub))
 }
 
-/// Waits for a call through the hub. Whatever the hub raises here, as for Ctrl-C, a timeout or a kill, ends it.
+/// Waits for a call through the hub. Any exception that the hub raises here ends the wait, as for Ctrl-C, a timeout or
+/// a kill.
 pub(crate) fn wait<T: Send + 'static>(hub: &Bound<'_, PyAny>, op: Op<T>) -> PyResult<T> {
     let py = hub.py();
     let wake = Arc::new(Wake::new().map_err(PyErr::from)?);
@@ -42,7 +43,7 @@ pub(crate) fn wait<T: Send + 'static>(hub: &Bound<'_, PyAny>, op: Op<T>) -> PyRe
     });
     if let Err(interrupt) = hub.call1((wake.descriptor(),)) {
         canceller.cancel();
-        // A second interrupt ends this wait: the call then goes on withdrawing by itself.
+        // A second interrupt ends this wait. Then the withdrawal goes on by itself.
         if hub.call1((wake.descriptor(), limits::WITHDRAWAL.as_secs_f64())).is_err() {
             canceller.cancel();
         }

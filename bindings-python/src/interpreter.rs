@@ -1,5 +1,5 @@
-//! The module's entry, which lets no interpreter but the main one in: what is held is the whole process's, and a second
-//! interpreter that ends would release it.
+//! The entry of the module, which refuses every interpreter but the main one. Locks belong to the process, and a second
+//! interpreter that ends would release them.
 
 #![allow(unsafe_code)]
 #![allow(non_snake_case, reason = "as Python looks for it")]
@@ -12,11 +12,11 @@ one interpreter would release those of the others. Run the program in the main i
 single-interpreter = true, mod_wsgi with WSGIApplicationGroup %{GLOBAL}";
 
 unsafe extern "C" {
-    /// The entry that pyo3 makes of the module.
+    /// Makes the module. pyo3 generates this function.
     safe fn PyInit__engine() -> *mut ffi::PyObject;
 }
 
-/// What Python calls to import the module.
+/// Makes the module. Python calls this function at an import.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn PyInit__dlock() -> *mut ffi::PyObject {
     // SAFETY: Python calls this attached to the interpreter that imports. Nothing of the module is made before the check.

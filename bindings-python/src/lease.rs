@@ -18,12 +18,12 @@ use crate::error::raised;
 use crate::options::{OnLoss, seconds};
 use crate::port::LoopPort;
 
-/// A lock that is held, until it is released, lost, or collected.
+/// A lock that is held until it is released, lost or collected.
 #[pyclass(frozen, weakref, module = "dlock", name = "Lease")]
 pub(crate) struct Lease {
     lease: dlock::Lease,
     on_loss: OnLoss,
-    /// Who is to be told of the loss; kept here, where the garbage collector sees them. Each is taken out once.
+    /// The callbacks for the loss. They are kept here, where the garbage collector sees them. Each is taken out once.
     callbacks: Mutex<Vec<Option<Py<PyAny>>>>,
 }
 
@@ -36,17 +36,17 @@ impl Lease {
         &self.lease
     }
 
-    /// Whether the object still stands for a hold: not after a fork, nor once it was given back.
+    /// Returns true if the lease is held. A lease isn't held after a fork or a release.
     pub(crate) fn stands(&self) -> bool {
         self.lease.is_held()
     }
 
-    /// Begins to give it back.
+    /// Begins the release of the lease.
     pub(crate) fn give(&self) -> Op<ReleaseOutcome> {
         self.lease.release()
     }
 
-    /// Gives it back in the background, with no warning.
+    /// Releases the lease in the background, without a warning.
     pub(crate) fn abandon(&self) {
         drop(self.give().on_done(|_| ()));
     }
@@ -55,7 +55,7 @@ impl Lease {
         self.on_loss
     }
 
-    /// Says that it was left behind.
+    /// Warns that a lease was not released.
     pub(crate) fn warn(py: Python<'_>, key: &str, why: &str) {
         let text = CString::new(format!("unreleased dlock.Lease of key {}{why}", dlock::show(key))).unwrap_or_default();
         if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1) {
@@ -71,7 +71,7 @@ impl Lease {
         lock(&self.callbacks)
     }
 
-    /// Calls the callback of this number, if the lease is still there.
+    /// Calls the callback of this number, if the lease still exists.
     fn tell(py: Python<'_>, weak: &Py<PyWeakrefReference>, number: usize) -> PyResult<()> {
         let Some(lease) = weak.bind(py).upgrade() else { return Ok(()) };
         let lease = lease.cast_into::<Self>()?;
@@ -147,7 +147,7 @@ impl Lease {
         )
     }
 
-    /// Waits for the end of the lease: True when it was lost, False when it was released.
+    /// Waits for the end of the lease. Returns True if it was lost, False if it was released.
     fn wait_lost(slf: Py<Self>) -> Coroutine {
         aio::call(
             move |_| Ok(slf.get().lease.lost()),
@@ -165,7 +165,7 @@ impl Lease {
             callbacks.len() - 1
         };
         let weak = PyWeakrefReference::new(slf)?.unbind();
-        // On a thread of the core: the call belongs on the loop it came from, or on the pool.
+        // The hook runs on a thread of the core. The callback belongs on the loop that registered it, or on the pool.
         this.lease.on_lost_here(move || match port {
             Some(port) => port.post(Box::new(move |py| Self::tell(py, &weak, number))),
             None => bridge::pool(move |py| {
@@ -177,7 +177,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives it back in the background, with no warning.
+    /// Releases the lease in the background, without a warning.
     fn _abandon(&self) {
         self.abandon();
     }
@@ -210,7 +210,7 @@ impl Lease {
     }
 }
 
-/// Collected while held: said, and then released.
+/// Warns of a lease that is collected while it is held. Afterwards it is released.
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.lease.is_held() {

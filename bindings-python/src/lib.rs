@@ -1,4 +1,4 @@
-//! dlock for Python: classes over the core's calls. What is decided is decided in the core.
+//! dlock for Python: classes that call the core. The core makes all decisions.
 
 mod acquire;
 mod aio;
@@ -42,7 +42,7 @@ mod _engine {
     #[pymodule_export]
     use crate::lock::Lock;
 
-    /// A lock on this key, of the default client or of a named service's.
+    /// Returns a lock on this key, of the default client or of a named service's client.
     #[pyfunction]
     #[pyo3(signature = (key, *, service=None, **options))]
     fn lock(
@@ -67,7 +67,7 @@ mod _engine {
         Acquire::new(py, client.lock(key), options)
     }
 
-    /// Acquires this key: with the default client, or with a named service's.
+    /// Acquires this key with the default client, or with a named service's client. Returns the lease.
     #[pyfunction]
     #[pyo3(signature = (key, *, service=None, **options))]
     fn acquire(
@@ -79,7 +79,7 @@ mod _engine {
         acquiring(key, service, options)?.now(py)
     }
 
-    /// As acquire, but tries once. None: busy.
+    /// Acquires like acquire, but tries only once. Returns None if the lock is busy.
     #[pyfunction]
     #[pyo3(signature = (key, *, service=None, **options))]
     fn try_acquire(
@@ -91,7 +91,7 @@ mod _engine {
         acquiring(key, service, options)?.try_now(py)
     }
 
-    /// As acquire, in asyncio.
+    /// Acquires like acquire, in asyncio.
     #[pyfunction]
     #[pyo3(signature = (key, *, service=None, **options))]
     fn aacquire(
@@ -102,7 +102,7 @@ mod _engine {
         Ok(acquiring(key, service, options)?.later())
     }
 
-    /// As try_acquire, in asyncio.
+    /// Tries once like try_acquire, in asyncio.
     #[pyfunction]
     #[pyo3(signature = (key, *, service=None, **options))]
     fn atry_acquire(
@@ -113,7 +113,8 @@ mod _engine {
         Ok(acquiring(key, service, options)?.try_later())
     }
 
-    /// The client for a URL, for a backend's name and options, for a YAML file, or the default one. No I/O.
+    /// Creates a client for a URL, for a backend's name and options, for a YAML file, or the default client. Does no
+    /// I/O.
     #[pyfunction]
     #[pyo3(signature = (url=Given(None), *, config=Given(None), **options))]
     fn connect<'py>(
@@ -148,7 +149,7 @@ mod _engine {
         client.map(Client).map_err(|error| raised(py, &error))
     }
 
-    /// Names a client, so that `lock(key, service=name)` finds it.
+    /// Registers a client under a name, so that `lock(key, service=name)` finds it.
     #[pyfunction]
     fn register(py: Python<'_>, name: &str, client: &Bound<'_, Client>) -> PyResult<()> {
         registry::register(name, &client.get().0).map_err(|error| raised(py, &error))

@@ -1,4 +1,4 @@
-//! `Lock`: `threading.Lock`'s protocol, `with` and `async with` over the core's acquire and release.
+//! `Lock`: the protocol of `threading.Lock`, and `with` and `async with`, over the core's acquire and release.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -22,18 +22,18 @@ use crate::origin::Origin;
 use crate::port::Place;
 use crate::who::{self, Who};
 
-/// A key and how to hold it. May be shared by threads and tasks; locks of one key exclude each other.
+/// A key with the options for its lock. Threads and tasks may share this object. Locks of one key exclude each other.
 #[pyclass(frozen, weakref, module = "dlock", name = "Lock")]
 pub(crate) struct Lock {
     lock: dlock::Lock,
     on_loss: OnLoss,
     origin: Origin,
     held: Mutex<Held>,
-    /// What the event loops of its holders know it by.
+    /// The weak reference by which the event loops of the holders know this lock.
     weak: PyOnceLock<Py<PyWeakrefReference>>,
 }
 
-/// What `pickle` makes a lock of.
+/// The function and the arguments from which `pickle` makes a lock.
 type Reduced<'py> = (Py<PyAny>, (Origin, String, Bound<'py, PyDict>));
 
 fn ended(ended: ReleaseOutcome) -> bool {
@@ -56,7 +56,7 @@ impl Lock {
         dlock::runtime::lock(&self.held)
     }
 
-    /// Remembers a lease that somebody has obtained.
+    /// Adds an entry for a lease that an owner has obtained.
     fn hold(slf: &Bound<'_, Self>, lease: &Py<Lease>, who: Who<'_>, scoped: bool, guarded: bool) -> PyResult<()> {
         let py = slf.py();
         lease.get().core().set_user_data(who.tag);
@@ -77,7 +77,7 @@ impl Lock {
             held.push(entry);
             useless
         };
-        // Dropped outside the mutex: what is collected may run anything.
+        // The entries are dropped outside the mutex, because a collected object may run any code.
         drop(useless);
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Lock {
         if let Some(number) = who::plain() {
             lease.get().core().set_user_data(number);
             let mut held = lock.held();
-            // With nobody else here nobody has to be told from others.
+            // If this owner is the only one, there is no other to distinguish it from.
             if held.is_empty() {
                 held.push(Entry::new(lease.clone_ref(py), number as usize, scoped, None));
                 return Ok(lease);
@@ -99,7 +99,7 @@ impl Lock {
         Ok(lease)
     }
 
-    /// Gives back what a task holds whose loop is gone.
+    /// Releases what a task holds whose loop is gone.
     pub(crate) fn orphaned(slf: &Bound<'_, Self>, place: &Place) {
         let (py, lock) = (slf.py(), slf.get());
         let entry = lock.held().orphaned(place);
@@ -111,7 +111,8 @@ impl Lock {
         }
     }
 
-    /// Whether a block ends by being collected with its task: what it holds is given back when the loop of that is gone.
+    /// Returns true if a block ends because it is collected with its task. Its lock is released when the task's loop is
+    /// gone.
     #[inline]
     fn is_collected(&self, failure: &Bound<'_, PyAny>, awaited: bool) -> PyResult<bool> {
         if failure.is_none() || !failure.is_instance_of::<PyGeneratorExit>() {
@@ -121,7 +122,7 @@ impl Lock {
         Ok(self.held().was_orphaned(outside))
     }
 
-    /// Whether such an acquire doesn't wait.
+    /// Returns true if an acquire with this wait tries only once.
     fn once(&self, wait: Option<Option<Duration>>) -> bool {
         wait.unwrap_or(self.lock.options().wait) == Some(Duration::ZERO)
     }
@@ -228,12 +229,12 @@ impl Lock {
         traceback: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
         let _ = (kind, traceback);
-        // Released inside the block: nothing is left to do.
         let owner = who::owner(py)?;
         if self.is_collected(&failure, false)? {
             return Ok(false);
         }
         let entry = self.held().leave(owner, Way::Block);
+        // If the lease was released inside the block, nothing is left to do.
         let Some(mut entry) = entry else {
             return Ok(false);
         };
@@ -245,7 +246,8 @@ impl Lock {
         let failure = (!failure.is_none()).then_some(failure);
         match result {
             Ok(released) => entry.judge(py, Some(ended(released)), failure),
-            // Not confirmed in time (an event tells), or the lease of a parent of this process.
+            // The release wasn't confirmed in time, which an event reports. Or the lease belongs to a parent of this
+            // process.
             Err(error)
                 if crate::error::is(py, &error, Kind::Backend) || crate::error::is(py, &error, Kind::NotHeld) =>
             {
@@ -326,16 +328,17 @@ impl Lock {
         })
     }
 
-    /// Remembers a lease that a task has obtained; answers the lease for a block, else True.
+    /// Adds an entry for a lease that a task has obtained. Returns the lease for a block, and otherwise True.
     fn _hold(slf: &Bound<'_, Self>, lease: Py<Lease>, scoped: bool) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         Self::hold(slf, &lease, who::awaiter(py)?, scoped, scoped)?;
         Ok(if scoped { lease.into_any() } else { true.into_pyobject(py)?.to_owned().into_any().unbind() })
     }
 
-    /// For `threading` and `Condition`: unlocked, as in a fresh child of fork.
+    /// Resets this object to unlocked, as in a new child of fork. `threading` and `Condition` need this method.
     fn _at_fork_reinit(&self) {
-        // Dropped outside the mutex: what is collected may warn, and a warning may run anything.
+        // The entries are dropped outside the mutex, because a collected object may warn, and a warning may run any
+        // code.
         let left = std::mem::take(&mut *self.held());
         drop(left);
     }

@@ -1,4 +1,4 @@
-//! Python values as the core's: seconds, options of a lock, options of a connection.
+//! Python values as values of the core: seconds, options of a lock, options of a connection.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use pyo3::types::{PyBool, PyDelta, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 
 use crate::error::{invalid, raised};
 
-/// Seconds as int, float or timedelta. Names the option in what it complains of.
+/// Reads seconds from an int, a float or a timedelta. The error of a bad value names the option.
 pub(crate) fn seconds(what: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let py = value.py();
     let number = if value.is_instance_of::<PyDelta>() {
@@ -27,7 +27,7 @@ pub(crate) fn seconds(what: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
     Unit::Seconds.duration(what, number).map_err(|error| raised(py, &error))
 }
 
-/// The value of an option of an acquire.
+/// Reads the value of an option of an acquire.
 fn value_of<'a>(option: &AcquireOption, given: &'a Bound<'_, PyAny>) -> PyResult<OptionValue<'a>> {
     let name = option.name;
     Ok(match option.kind {
@@ -51,17 +51,17 @@ fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
     })
 }
 
-/// What a lost lease does, besides being told.
+/// The effect of a lost lease, besides the notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnLoss {
-    /// The end of the `with` block and `release` raise; in `async with` the body is cancelled.
+    /// The end of the `with` block and `release` raise. In `async with` the body is cancelled.
     Raise,
-    /// It is only told.
+    /// The loss is only reported.
     Notify,
 }
 
 impl OnLoss {
-    /// The option, which only Python has.
+    /// The name of the option. Only Python has it.
     const NAME: &str = "on_loss";
     const WORDS: [(&str, Self); 2] = [("raise", Self::Raise), ("notify", Self::Notify)];
 
@@ -74,7 +74,7 @@ impl OnLoss {
     }
 }
 
-/// The lock with the options given by name; what was not given stays as it is.
+/// Returns the lock with the options that are given by name. Other options stay unchanged.
 pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Lock, OnLoss)> {
     let mut on_loss = OnLoss::Raise;
     for (name, value) in options.into_iter().flatten() {
@@ -93,7 +93,7 @@ pub(crate) fn apply(mut lock: Lock, options: Option<&Bound<'_, PyDict>>) -> PyRe
     Ok((lock, on_loss))
 }
 
-/// Text that can be sent: a str with no lone surrogates.
+/// Reads text that can be sent: a str with no lone surrogates.
 pub(crate) fn text<'a>(what: &str, value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     let text = value.cast::<PyString>().map_err(|_| {
         let kind = value.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());
@@ -105,7 +105,7 @@ pub(crate) fn text<'a>(what: &str, value: &'a Bound<'_, PyAny>) -> PyResult<&'a 
     })
 }
 
-/// The lock's options, to make an equal one elsewhere.
+/// Returns the options of a lock, to make an equal lock elsewhere.
 pub(crate) fn describe<'py>(py: Python<'py>, lock: &Lock, on_loss: OnLoss) -> PyResult<Bound<'py, PyDict>> {
     let all = PyDict::new(py);
     for option in OPTIONS {
@@ -123,11 +123,11 @@ pub(crate) fn describe<'py>(py: Python<'py>, lock: &Lock, on_loss: OnLoss) -> Py
     Ok(all)
 }
 
-/// An argument that may be left out, unlike one that is None.
+/// An argument that may be left out. To leave it out is not the same as to pass None.
 pub(crate) struct Given<'py>(pub(crate) Option<Bound<'py, PyAny>>);
 
 impl<'py> Given<'py> {
-    /// What was given; None means that a variable isn't set, and never the default.
+    /// Returns the argument, if it was given. Refuses None: it means that a variable isn't set, and never the default.
     pub(crate) fn needed(self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self.0 {
             Some(value) if value.is_none() => Err(invalid(
@@ -149,7 +149,7 @@ impl<'py> FromPyObject<'_, 'py> for Given<'py> {
     }
 }
 
-/// The options of a connection.
+/// Reads the options of a connection.
 pub(crate) fn connection(options: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Value)>> {
     let mut all = Vec::new();
     for (name, value) in options {
@@ -181,13 +181,14 @@ pub(crate) fn connection(options: &Bound<'_, PyDict>) -> PyResult<Vec<(String, V
     Ok(all)
 }
 
-/// `Lock.acquire`'s two arguments, with `threading.Lock`'s rules: how long to wait, or as the lock says.
+/// Reads the two arguments of `Lock.acquire` by the rules of `threading.Lock`. Returns the time to wait, or `None` for
+/// the lock's own option.
 pub(crate) fn timeout(
     py: Python<'_>,
     blocking: bool,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<Option<Duration>>> {
-    /// `threading.TIMEOUT_MAX` of 64-bit systems.
+    /// The value of `threading.TIMEOUT_MAX` on 64-bit systems.
     const TIMEOUT_MAX: f64 = 9_223_372_036.0;
     let Some(given) = timeout else {
         return Ok(if blocking { None } else { Some(Some(Duration::ZERO)) });

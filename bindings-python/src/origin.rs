@@ -1,8 +1,9 @@
-//! Where a client came from.
+//! The origin of a client.
 
 use pyo3::prelude::*;
 
-/// Where a client came from, so that an equal one is found elsewhere: a service's name (None: the default), or a URL.
+/// The origin of a client, from which an equal client is found elsewhere: a service's name (None: the default), or a
+/// URL.
 #[derive(Clone, IntoPyObject, FromPyObject)]
 pub(crate) enum Origin {
     Service(Option<String>, bool),

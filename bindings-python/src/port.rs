@@ -1,5 +1,5 @@
-//! Where the completions for one event loop gather: in a queue, until an eventfd wakes the loop once and its own thread
-//! settles them. What the loop's tasks have under way and hold ends with the loop.
+//! The queue of completions for one event loop. A descriptor wakes the loop once, and the loop's own thread settles the
+//! completions. The calls and the holds of the loop's tasks end with the loop.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,31 +18,31 @@ use crate::who;
 
 pub(crate) type Settle = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
 
-/// Where the completions for one event loop gather.
+/// The port of one event loop, where its completions gather.
 #[derive(Clone)]
 pub(crate) struct LoopPort(Arc<Queue>);
 
 struct Queue {
     number: u64,
     epoch: u32,
-    /// The thread's number that made it.
+    /// The number of the thread that made this port.
     thread: u64,
-    /// Readable when something is in the queue.
+    /// The descriptor that is readable when something is in the queue.
     wake: Wake,
     done: Mutex<Done>,
-    /// Only ever locked by threads attached to the interpreter, and never across a call into it: the garbage collector
-    /// looks in here.
+    /// The calls and holds. Only threads attached to the interpreter lock this mutex, and never during a call into the
+    /// interpreter: the garbage collector looks in here.
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Done {
     list: Vec<Settle>,
-    /// The loop was closed: nothing will be settled any more.
+    /// True if the loop was closed. Then nothing is settled any more.
     closed: bool,
 }
 
-/// What ends with the loop. The loop owns it, through its [`Drain`].
+/// The calls and holds that end with the loop. The loop owns them, through its [`Drain`].
 #[derive(Default)]
 struct Table {
     next: u64,
@@ -57,7 +57,7 @@ struct Running {
     settled: bool,
 }
 
-/// A task that holds.
+/// A task that holds a lock.
 struct Hold {
     task: Py<PyAny>,
     lock: Py<PyWeakrefReference>,
@@ -67,7 +67,7 @@ type Ports = Mutex<FxHashMap<usize, (Py<PyWeakrefReference>, LoopPort)>>;
 static PORTS: PerProcess<Ports> = PerProcess::new();
 
 impl LoopPort {
-    /// The port of the running loop, made with the loop's first call.
+    /// Returns the port of the running loop. Makes it with the loop's first call.
     pub(crate) fn of(running: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Some(port) = Self::known(running) {
             return Ok(port);
@@ -90,7 +90,7 @@ impl LoopPort {
         Ok(port)
     }
 
-    /// The port of the running loop, if it has one.
+    /// Returns the port of the running loop, if it has one.
     pub(crate) fn known(running: &Bound<'_, PyAny>) -> Option<Self> {
         let ports = lock(PORTS.get(Mutex::default));
         let (owner, port) = ports.get(&running.as_ptr().addr())?;
@@ -98,12 +98,13 @@ impl LoopPort {
         owner.bind(running.py()).upgrade().is_some_and(|owner| owner.is(running)).then(|| port.clone())
     }
 
-    /// A number of the loop's own.
+    /// Returns the number of the loop.
     pub(crate) fn number(&self) -> u64 {
         self.0.number
     }
 
-    /// Has this run on the loop's thread, unless the loop is gone. From any thread; never enters the interpreter.
+    /// Queues work for the loop's thread, unless the loop is gone. May be called from any thread. Never enters the
+    /// interpreter.
     pub(crate) fn post(&self, settle: Settle) {
         let mut done = lock(&self.0.done);
         if done.closed {
@@ -118,7 +119,7 @@ impl LoopPort {
         }
     }
 
-    /// Notes a call under way; answers its number.
+    /// Registers a running call and returns its number.
     pub(crate) fn begin(&self, future: Py<PyAny>, canceller: Canceller) -> u64 {
         let mut table = lock(&self.0.table);
         table.next += 1;
@@ -127,12 +128,12 @@ impl LoopPort {
         number
     }
 
-    /// The future of a call.
+    /// Returns the future of a call.
     pub(crate) fn future(&self, py: Python<'_>, number: u64) -> Option<Py<PyAny>> {
         lock(&self.0.table).calls.get(&number).map(|call| call.future.clone_ref(py))
     }
 
-    /// Has another future settled for the call, if it isn't settled yet.
+    /// Replaces the future of a call. Returns false if the call is settled already.
     pub(crate) fn instead(&self, number: u64, future: Py<PyAny>) -> bool {
         let before = match lock(&self.0.table).calls.get_mut(&number) {
             Some(call) if !call.settled => std::mem::replace(&mut call.future, future),
@@ -142,7 +143,7 @@ impl LoopPort {
         true
     }
 
-    /// The future that is to be settled now, if anybody still waits.
+    /// Returns the future that is to be settled now, if a task still waits.
     pub(crate) fn settling(&self, py: Python<'_>, number: u64) -> Option<Py<PyAny>> {
         let mut table = lock(&self.0.table);
         let call = table.calls.get_mut(&number)?;
@@ -150,13 +151,13 @@ impl LoopPort {
         Some(call.future.clone_ref(py))
     }
 
-    /// The result was taken, or nobody wants it any more. Whether it was there.
+    /// Forgets a call whose result was taken or isn't wanted any more. Returns false if there was no result yet.
     pub(crate) fn end(&self, number: u64) -> bool {
         let call = lock(&self.0.table).calls.remove(&number);
         call.is_none_or(|call| call.settled)
     }
 
-    /// Notes that a task holds, for as long as the place is kept.
+    /// Registers a hold of a task, for as long as the returned place exists.
     pub(crate) fn hold(&self, task: Py<PyAny>, lock: Py<PyWeakrefReference>) -> Place {
         let mut table = runtime::lock(&self.0.table);
         table.next += 1;
@@ -165,15 +166,15 @@ impl LoopPort {
         Place { port: self.clone(), number }
     }
 
-    /// The task that holds at this place, while it does.
+    /// Returns the task of this hold, as long as it holds the lock.
     pub(crate) fn holder(&self, py: Python<'_>, number: u64) -> Option<Py<PyAny>> {
         lock(&self.0.table).holds.get(&number).map(|hold| hold.task.clone_ref(py))
     }
 
-    /// The loop was closed, or collected: what it has under way is cancelled, and what its tasks hold is released.
+    /// Closes the port of a loop that was closed or collected. Cancels its calls and releases what its tasks hold.
     fn close(&self) {
         if self.0.epoch != runtime::epoch() {
-            // The parent's: threads that aren't here may have it locked for ever.
+            // The port belongs to the parent. A thread that doesn't exist in the child may have locked it for ever.
             return;
         }
         let done = {
@@ -197,7 +198,7 @@ impl LoopPort {
             own.and_then(|id| ports.remove(&id))
         };
         bridge::aside(|py| {
-            // What came for nobody is given back here.
+            // Results that no task will take are released here.
             drop((done, own));
             for call in calls.into_values().filter(|call| call.settled) {
                 let result = call.future.bind(py).call_method0("result").ok();
@@ -216,7 +217,7 @@ impl LoopPort {
     }
 }
 
-/// A task's hold, as its loop knows it.
+/// A hold of a task, as the task's loop knows it.
 pub(crate) struct Place {
     port: LoopPort,
     number: u64,
@@ -247,7 +248,8 @@ impl Drop for Place {
     }
 }
 
-/// What the loop calls when the descriptor is readable. The loop has the only reference: it goes when the loop is closed.
+/// The object that the loop calls when the descriptor is readable. The loop has the only reference, so the object goes
+/// when the loop is closed.
 #[pyclass(frozen, module = "dlock._dlock")]
 struct Drain(LoopPort);
 
@@ -270,7 +272,7 @@ impl Drain {
                 visit.call(&call.future)?;
             }
             for hold in table.holds.values() {
-                // Not the weak reference: the collector clears those that it sees.
+                // The weak reference is not visited, because the collector clears those that it visits.
                 visit.call(&hold.task)?;
             }
         }

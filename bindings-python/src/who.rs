@@ -1,5 +1,5 @@
-//! Who calls: a thread, a greenlet of one, or a task of an event loop. So a `Lock` that many share knows whose entry is
-//! whose, and a wait knows what it keeps from running.
+//! The caller: a thread, a greenlet of a thread, or a task of an event loop. So a `Lock` that many callers share knows
+//! the owner of each entry, and a wait knows which callers it blocks.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::aio;
 use crate::hub;
 use crate::port::LoopPort;
 
-/// Numbers for threads and event loops. No two share one, and none is used again.
+/// The next number for a thread or an event loop. No two share one, and none is used again.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) fn number() -> u64 {
@@ -19,11 +19,11 @@ pub(crate) fn number() -> u64 {
 }
 
 struct Thread {
-    /// 0: not given yet.
+    /// The number of the thread. 0: none yet.
     number: Cell<u64>,
-    /// How many event loops of this thread have a port. With none, whoever calls is the thread itself.
+    /// The number of this thread's event loops that have a port. With none, the caller is the thread itself.
     loops: Cell<u32>,
-    /// Whether a hub of gevent or eventlet was seen here.
+    /// True if a hub of gevent or eventlet was seen here.
     greenlets: Cell<bool>,
 }
 
@@ -40,17 +40,17 @@ impl Thread {
     }
 }
 
-/// Who calls.
+/// The caller of a function.
 pub(crate) struct Who<'py> {
-    /// What no other living thread, greenlet or task has.
+    /// The number of the caller. No other living thread, greenlet or task has it.
     pub(crate) owner: usize,
-    /// For [`dlock::Lease::set_user_data`]: the event loop's number, else the thread's.
+    /// The number for [`dlock::Lease::set_user_data`]: the event loop's, or else the thread's.
     pub(crate) tag: u64,
     /// The running task, and the port of its loop.
     pub(crate) task: Option<(Bound<'py, PyAny>, LoopPort)>,
 }
 
-/// The number of the calling thread.
+/// Returns the number of the calling thread.
 pub(crate) fn thread() -> u64 {
     THREAD.with(Thread::number)
 }
@@ -68,23 +68,23 @@ pub(crate) fn greenlets() {
     THREAD.with(|thread| thread.greenlets.set(true));
 }
 
-/// The calling thread's number, where nobody but the thread itself calls. Asks Python nothing, so a thread whose event
-/// loop has made no call yet passes for one without a loop.
+/// Returns the number of the calling thread, if only the thread itself can be the caller. Asks Python nothing. So a
+/// thread whose event loop has made no call yet counts as a thread without a loop.
 pub(crate) fn plain() -> Option<u64> {
     THREAD.with(|thread| (thread.loops.get() == 0 && !thread.greenlets.get()).then(|| thread.number()))
 }
 
-/// Whoever makes a blocking call.
+/// Returns the caller of a blocking call.
 pub(crate) fn caller(py: Python<'_>) -> PyResult<Who<'_>> {
     if let Some(who) = in_loop(py)? {
         return Ok(who);
     }
-    // Notes whether greenlets wait here.
+    // This call notes whether greenlets wait in this thread.
     hub::here(py)?;
     Ok(Who { owner: thread_or_greenlet(py)?, tag: thread(), task: None })
 }
 
-/// The owner of what whoever makes a blocking call has taken.
+/// Returns the number of the caller of a blocking call, as in [`Who::owner`].
 pub(crate) fn owner(py: Python<'_>) -> PyResult<usize> {
     if let Some(number) = plain() {
         return Ok(number as usize);
@@ -96,16 +96,16 @@ pub(crate) fn owner(py: Python<'_>) -> PyResult<usize> {
     }
 }
 
-/// Whoever awaits a call.
+/// Returns the caller that awaits a call.
 pub(crate) fn awaiter(py: Python<'_>) -> PyResult<Who<'_>> {
     match in_loop(py)? {
         Some(who) => Ok(who),
-        // Asked for its error.
+        // `awaiting` returns the error.
         None => Ok(Who { owner: awaiting(py)?, tag: thread(), task: None }),
     }
 }
 
-/// The owner of what whoever awaits a call has taken.
+/// Returns the number of the task that awaits a call, as in [`Who::owner`].
 pub(crate) fn awaiting(py: Python<'_>) -> PyResult<usize> {
     Ok(aio::current_task(py)?.as_ptr().addr())
 }

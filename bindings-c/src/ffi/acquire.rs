@@ -28,8 +28,9 @@ impl Handled for Op {
     }
 }
 
-/// How an acquire in the background ended: with DLOCK_OK and a lease, which is the callback's to free from here on, or with
-/// another status and an error, which is freed after the callback has returned. The other one is NULL.
+/// A callback that receives the result of an acquire in the background. The result is DLOCK_OK with a lease, or another
+/// status with an error. The other pointer is NULL. The user frees the lease. The library frees the error after the
+/// callback has returned.
 pub type Acquired =
     Option<unsafe extern "C" fn(user: *mut c_void, status: Status, lease: *mut Lease, error: *mut Error)>;
 
@@ -52,8 +53,9 @@ unsafe fn acquired(
     unsafe { guard(err, acquire) }
 }
 
-/// Acquires a lock, waiting as the options say; options may be NULL: DLOCK_OPTIONS_INIT. No signal ends the wait: for that
-/// there is dlock_acquire_async. DLOCK_TIMEOUT: busy until the deadline.
+/// Acquires a lock. The options limit the wait; options may be NULL, which means DLOCK_OPTIONS_INIT. A signal doesn't
+/// end the wait. To end it from outside, use dlock_acquire_async and dlock_cancel. DLOCK_TIMEOUT: the lock was busy
+/// until the deadline.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_acquire(
     client: *mut Client,
@@ -66,7 +68,8 @@ pub unsafe extern "C-unwind" fn dlock_acquire(
     unsafe { acquired(client, key, options, lease, err, dlock::Lock::acquire) }
 }
 
-/// As dlock_acquire, but tries only once, whatever the options say. DLOCK_TIMEOUT: busy.
+/// Tries once to acquire a lock. Ignores wait_ms and retry_tries; the rest is as in dlock_acquire. DLOCK_TIMEOUT: the
+/// lock is busy.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_try_acquire(
     client: *mut Client,
@@ -79,10 +82,10 @@ pub unsafe extern "C-unwind" fn dlock_try_acquire(
     unsafe { acquired(client, key, options, lease, err, |lock| lock.acquire_for(Some(Duration::ZERO))) }
 }
 
-/// Begins to acquire a lock and returns at once. What can't be used is told by the return value, every other outcome by the
-/// callback: it runs exactly once if this returns DLOCK_OK, and never if not; on a thread of the library's pool, maybe
-/// before this returns, also after dlock_cancel. op may be NULL; else it gets what dlock_cancel takes, which ends by itself
-/// when the callback returns.
+/// Begins to acquire a lock and returns at once. The return value reports an argument that can't be used. The callback
+/// reports every other outcome. The callback runs exactly once if this function returns DLOCK_OK, and never otherwise.
+/// It runs on a thread of the library's pool, maybe before this function returns, and also after dlock_cancel. op may
+/// be NULL. Otherwise op receives a handle for dlock_cancel. The handle ends by itself when the callback returns.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_acquire_async(
     client: *mut Client,
@@ -99,7 +102,7 @@ pub unsafe extern "C-unwind" fn dlock_acquire_async(
         let lock = unsafe { lock(client, key, options) }?;
         lock.check()?;
         let call = lock.acquire();
-        // Both before the call can end: its end is the handle's.
+        // The handle is stored before the call can end, because the end of the call frees the handle.
         let handle = insert(Op { canceller: call.canceller(), epoch: runtime::epoch() });
         if let Ok(out) = Out::needed("op", op) {
             out.put(handle);
@@ -122,8 +125,9 @@ pub unsafe extern "C-unwind" fn dlock_acquire_async(
     unsafe { guard(err, begin) }
 }
 
-/// Ends an acquire in the background: its callback is told DLOCK_CANCELLED within 250 ms, at once by a second call, or
-/// DLOCK_OK if it had the lock already. DLOCK_INVALID once the callback has returned, and in a child of fork.
+/// Cancels an acquire in the background. The callback gets DLOCK_CANCELLED within 250 ms, or at once after a second
+/// call of this function. The callback gets DLOCK_OK if the lock had been granted before. Returns DLOCK_INVALID once
+/// the callback has returned, and in a child of fork.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_cancel(op: *mut Op) -> Status {
     let cancel = || {

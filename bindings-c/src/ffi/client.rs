@@ -1,4 +1,4 @@
-//! Clients: where they come from, what their backend can do, their end; and the end of them all.
+//! Clients: connecting, names, capabilities and the end of a client; and the shutdown of all clients.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::handle::{self, Table};
 
-/// One backend, and what this process shares for it.
+/// A client of one backend. Clients of equal configuration share the connection, the local queue and the watchdog.
 pub struct Client(pub(crate) dlock::Client);
 
 impl Handled for Client {
@@ -24,37 +24,37 @@ impl Handled for Client {
     }
 }
 
-/// What a backend can do and promises; 1 or 0 each. Begin with DLOCK_CAPABILITY_SET_INIT.
+/// The capabilities of a backend. Begin with DLOCK_CAPABILITY_SET_INIT. Each int32_t member is 1 or 0.
 #[repr(C)]
 pub struct CapabilitySet {
     /// sizeof(dlock_capability_set), set by DLOCK_CAPABILITY_SET_INIT.
     pub size: usize,
-    /// Every grant has a fencing token, greater than all before of its key.
+    /// 1 if every grant has a fencing token that is greater than all earlier ones of its key.
     pub fence: i32,
-    /// A lock that isn't renewed ends at the backend by itself.
+    /// 1 if the backend itself ends a lock that isn't renewed.
     pub ttl: i32,
-    /// First come, first served across processes.
+    /// 1 if the order is first come, first served across processes.
     pub fifo: i32,
-    /// Shared locks.
+    /// 1 if shared locks are supported.
     pub shared: i32,
-    /// Locks with several holders.
+    /// 1 if locks with several holders are supported.
     pub permits: i32,
-    /// The option handoff.
+    /// 1 if the option handoff is supported.
     pub handoff: i32,
-    /// Locks exclude other processes.
+    /// 1 if locks exclude other processes.
     pub processes: i32,
-    /// A client may be used in a child of fork after its parent has used it.
+    /// 1 if a child of fork may use a client that its parent has used.
     pub fork: i32,
-    /// The shortest ttl it can keep.
+    /// The shortest ttl that the backend can keep.
     pub min_ttl_ms: i64,
-    /// What it guarantees, in a sentence. Static.
+    /// The guarantee of the backend, in one sentence. Static.
     pub guarantee: *const c_char,
 }
 
 /// The sizes that the struct has had since the first release.
 const SIZES: &[usize] = &[size_of::<CapabilitySet>()];
 
-/// Text that is kept for good, once.
+/// Returns the text as C text that is never freed. Equal texts are kept once.
 fn fixed(text: &'static str) -> *const c_char {
     static ALL: boxcar::Vec<CString> = boxcar::Vec::new();
     let known = ALL.iter().find(|(_, known)| known.to_bytes() == text.as_bytes());
@@ -75,9 +75,10 @@ unsafe fn connected(
     unsafe { guard(err, make) }
 }
 
-/// The client for a URL; for NULL the default one, from DLOCK_* variables and config.yaml, or else files of this user on
-/// this host. No I/O: that begins with the first call, or with dlock_ping. Clients of one URL share everything. Each call
-/// gives a client of its own: to close it ends the leases of no other.
+/// Creates a client for a URL. NULL means the default client: the client that DLOCK_* variables and config.yaml
+/// configure, or else files of this user on this host. Does no I/O. I/O begins with the first call, or with dlock_ping.
+/// Clients of one URL share everything. Each call gives a client of its own, so closing it doesn't end the leases of
+/// another client.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_connect(
     url: *const c_char,
@@ -95,7 +96,7 @@ pub unsafe extern "C-unwind" fn dlock_connect(
     unsafe { connected(client, err, connect) }
 }
 
-/// The client that a YAML file says, which is read strictly.
+/// Creates the client that a YAML file configures. The file is read strictly.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_connect_config(
     path: *const c_char,
@@ -106,7 +107,7 @@ pub unsafe extern "C-unwind" fn dlock_connect_config(
     unsafe { connected(client, err, || registry::from_file(text("path", path)?.as_ref())) }
 }
 
-/// The client of this name: registered, or enabled by DLOCK_* variables or config.yaml.
+/// Creates a client for a name. The name is registered, or DLOCK_* variables or config.yaml enable it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_connect_service(
     service: *const c_char,
@@ -117,7 +118,8 @@ pub unsafe extern "C-unwind" fn dlock_connect_service(
     unsafe { connected(client, err, || registry::client(Some(text("service", service)?))) }
 }
 
-/// Names a client, so that dlock_connect_service finds it anywhere in the process, also after dlock_client_free.
+/// Registers a client under a name. dlock_connect_service then finds the client anywhere in the process, also after
+/// dlock_client_free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_register(
     service: *const c_char,
@@ -135,9 +137,10 @@ pub unsafe extern "C-unwind" fn dlock_ping(client: *mut Client, err: *mut *mut E
     unsafe { guard(err, || get(client)?.0.ping().wait()) }
 }
 
-/// Ends all leases of this client: they are lost to their holders, who are told, and given back. Ends its waiters with
-/// DLOCK_INVALID, as it does every later call. The handle stays until dlock_client_free. Other clients of the same URL go
-/// on. timeout_ms: for the backend to confirm; -1 without end. DLOCK_BACKEND when it doesn't: the locks end by their ttl.
+/// Ends all leases of this client. They become lost, their holders are notified, and the locks are released. The
+/// client's waiting acquires and every later call end with DLOCK_INVALID. The handle stays until dlock_client_free.
+/// Other clients of the same URL are not affected. timeout_ms: the time for the backend to confirm the releases; -1: no
+/// limit. DLOCK_BACKEND: the backend didn't confirm all of them, and the other locks end by their ttl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_client_close(
     client: *mut Client,
@@ -152,19 +155,19 @@ pub unsafe extern "C-unwind" fn dlock_client_close(
     unsafe { guard(err, close) }
 }
 
-/// Frees a client's handle. Its leases and acquires go on. NULL and bad handles: nothing.
+/// Frees a client's handle. The leases and acquires of the client continue. Does nothing for NULL and bad handles.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_client_free(client: *mut Client) {
     free(client);
 }
 
-/// The backend's name: "memory", "file", "redis". Static. NULL for a bad handle.
+/// Returns the name of the backend: "memory", "file", "redis" or "etcd". Static. Returns NULL for a bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_backend(client: *mut Client) -> *const c_char {
     catch_panic(ptr::null(), || get(client).map_or(ptr::null(), |client| fixed(client.0.backend())))
 }
 
-/// What the backend can do and promises, into a struct that begins with DLOCK_CAPABILITY_SET_INIT.
+/// Copies the capabilities of the backend into a struct that begins with DLOCK_CAPABILITY_SET_INIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_capabilities(
     client: *mut Client,
@@ -197,9 +200,10 @@ pub unsafe extern "C-unwind" fn dlock_capabilities(
     unsafe { guard(err, tell) }
 }
 
-/// For an orderly exit: closes every client of this process, for good. All leases are lost to their holders and given
-/// back, all waiters and every later acquire end with DLOCK_INVALID. timeout_ms: for the backends to confirm; -1 without
-/// end. DLOCK_TIMEOUT when not all was confirmed: those locks end by their ttl. exit() does this by itself, within 1 s.
+/// Closes every client of this process for good, before an orderly exit. All leases become lost to their holders, and
+/// the locks are released. All waiting acquires and every later acquire end with DLOCK_INVALID. timeout_ms: the time
+/// for the backends to confirm the releases; -1: no limit. DLOCK_TIMEOUT: not all were confirmed, and the other locks
+/// end by their ttl. exit() does the same by itself, within 1 s.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_shutdown(timeout_ms: i64) -> Status {
     let shut_down = || {

@@ -1,4 +1,4 @@
-//! Status and error: the core's kinds as numbers, and what goes with them.
+//! Statuses and errors: the numbers of the core's error kinds, and the details of an error.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -8,26 +8,26 @@ use dlock::Kind;
 use super::{Handled, c_text, catch_panic, free, get};
 use crate::handle::{self, Table};
 
-/// How a call ended. The numbers never change.
+/// The result of a call. The numbers never change.
 #[repr(C)]
 #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "as C writes them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Done.
+    /// Success.
     DLOCK_OK = 0,
-    /// The lock was busy until the deadline, or the time given was up.
+    /// The lock was busy until the deadline, or the given time has passed.
     DLOCK_TIMEOUT = 1,
-    /// The caller withdrew.
+    /// The caller cancelled the acquire.
     DLOCK_CANCELLED = 2,
-    /// The lease is no longer ours, or can't be proven to be.
+    /// The lease no longer owns its lock, or can't be proven to own it.
     DLOCK_LOST = 3,
-    /// Nothing is held: the lease was released, or made before a fork.
+    /// Nothing is held: the lease was released, or was made before a fork.
     DLOCK_NOT_HELD = 4,
-    /// The backend can't be reached, refuses or is overloaded.
+    /// The backend can't be reached, refuses the request or is overloaded.
     DLOCK_BACKEND = 5,
     /// A key, option, URL, configuration or handle that can't be used.
     DLOCK_INVALID = 6,
-    /// This backend can't do it; the message names those that can.
+    /// The backend doesn't support the request. The message names the backends that do.
     DLOCK_UNSUPPORTED = 7,
     /// A defect of this library.
     DLOCK_INTERNAL = 8,
@@ -35,7 +35,7 @@ pub enum Status {
     DLOCK_DEADLOCK = 9,
 }
 
-/// By number. The C names of the core's kinds, and what `dlock_strerror` says.
+/// The table of all statuses, by number: the core's kind and the text of `dlock_strerror` for each.
 const ALL: [(Status, Option<Kind>, &std::ffi::CStr); 10] = [
     (Status::DLOCK_OK, None, c"done"),
     (Status::DLOCK_TIMEOUT, Some(Kind::Timeout), c"busy until the deadline"),
@@ -68,7 +68,7 @@ impl From<Kind> for Status {
     }
 }
 
-/// What went wrong: status, message, key, backend, and whether trying again can help.
+/// An error: its status, message, key and backend, and a flag that is set if trying again can help.
 pub struct Error {
     status: Status,
     temporary: bool,
@@ -98,7 +98,7 @@ impl From<dlock::Error> for Error {
     }
 }
 
-/// Reads from an error; `otherwise` when there is none.
+/// Reads from an error. Returns `otherwise` if there is no error.
 fn read<T: Copy>(error: *mut Error, otherwise: T, read: impl FnOnce(&Error) -> T) -> T {
     catch_panic(otherwise, || get(error).map_or(otherwise, |error| read(&error)))
 }
@@ -107,39 +107,41 @@ fn pointer(text: &Option<CString>) -> *const c_char {
     text.as_ref().map_or(ptr::null(), |text| text.as_ptr())
 }
 
-/// What the error is. DLOCK_OK for NULL, DLOCK_INVALID for a bad handle.
+/// Returns the status of an error. Returns DLOCK_OK for NULL and DLOCK_INVALID for a bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_error_status(error: *mut Error) -> Status {
     let otherwise = if error.is_null() { Status::DLOCK_OK } else { Status::DLOCK_INVALID };
     read(error, otherwise, |error| error.status)
 }
 
-/// What went wrong, with the values, the limit and the remedy; no secrets. Until dlock_error_free. Never NULL: "no error"
-/// for NULL and bad handles.
+/// Returns the message of an error: the cause with the values, the limit and the remedy. The message contains no
+/// secrets. It is valid until dlock_error_free. Never returns NULL: the message is "no error" for NULL and bad handles.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_error_message(error: *mut Error) -> *const c_char {
     read(error, c"no error".as_ptr(), |error| error.message.as_ptr())
 }
 
-/// The key concerned, as given. Until dlock_error_free. NULL when it concerns none.
+/// Returns the key of an error, as the caller gave it. The text is valid until dlock_error_free. Returns NULL if the
+/// error concerns no key.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_error_key(error: *mut Error) -> *const c_char {
     read(error, ptr::null(), |error| pointer(&error.key))
 }
 
-/// The backend concerned. Until dlock_error_free. NULL when it concerns none.
+/// Returns the name of the backend of an error. The text is valid until dlock_error_free. Returns NULL if the error
+/// concerns no backend.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_error_backend(error: *mut Error) -> *const c_char {
     read(error, ptr::null(), |error| pointer(&error.backend))
 }
 
-/// Whether trying again can help: 1 or 0.
+/// Returns 1 if trying again can help, and 0 if not.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_error_temporary(error: *mut Error) -> i32 {
     read(error, 0, |error| error.temporary.into())
 }
 
-/// Frees an error. NULL and bad handles: nothing.
+/// Frees an error. Does nothing for NULL and bad handles.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_error_free(error: *mut Error) {
     free(error);
@@ -148,14 +150,14 @@ pub extern "C-unwind" fn dlock_error_free(error: *mut Error) {
 /// A status that C passes: any number.
 type AnyStatus = i32;
 
-/// A status in a few words. Static; never NULL.
+/// Returns a short text for a status. Static. Never returns NULL.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_strerror(status: AnyStatus) -> *const c_char {
     let known = usize::try_from(status).ok().and_then(|number| ALL.get(number));
     known.map_or(c"no status of dlock", |(_, _, text)| text).as_ptr()
 }
 
-/// The version of the library that runs, as DLOCK_VERSION is that of the header. Static.
+/// Returns the version of the running library. DLOCK_VERSION is the version of the header. Static.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

@@ -1,4 +1,4 @@
-//! Leases: what they prove, how long they count, how they end.
+//! Leases: their proof of ownership, their validity and their end.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -13,12 +13,13 @@ use super::error::{Error, Status};
 use super::{Handled, c_text, catch_panic, get, guard, limit, millis, remove, time};
 use crate::handle::{self, Table};
 
-/// A lock that is held, until it is released, lost or freed.
+/// A lock that is held until it is released, lost or freed.
 pub struct Lease {
     pub(crate) lease: dlock::Lease,
     token: OnceBox<CString>,
     key: OnceBox<CString>,
-    /// Readable when it is lost. Closed with this: the hook of the loss has only a weak reference.
+    /// The descriptor that is readable when the lease is lost. It is closed together with this struct, because the hook
+    /// of the loss has only a weak reference.
     pub(crate) lost: OnceBox<Arc<Wake>>,
 }
 
@@ -37,14 +38,14 @@ impl From<dlock::Lease> for Lease {
     }
 }
 
-/// Reads from a lease; `otherwise` when there is none.
+/// Reads from a lease. Returns `otherwise` if there is no lease.
 fn read<T: Copy>(lease: *mut Lease, otherwise: T, read: impl FnOnce(&Lease) -> T) -> T {
     catch_panic(otherwise, || get(lease).map_or(otherwise, |lease| read(&lease)))
 }
 
-/// Gives the lock back; the handle stays until dlock_lease_free. A second time: DLOCK_OK, and nothing happens. DLOCK_LOST
-/// when it had been lost; DLOCK_BACKEND, temporary, when the backend didn't confirm it within 5 s: it is over for this
-/// process all the same, and ends by its ttl.
+/// Releases the lock. The handle stays until dlock_lease_free. A second release returns DLOCK_OK and does nothing.
+/// DLOCK_LOST: the lock had been lost. DLOCK_BACKEND, temporary: the backend didn't confirm the release within 5 s.
+/// Then the lease is over for this process all the same, and the lock ends by its ttl.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_release(lease: *mut Lease, err: *mut *mut Error) -> Status {
     let release = || {
@@ -58,15 +59,17 @@ pub unsafe extern "C-unwind" fn dlock_release(lease: *mut Lease, err: *mut *mut 
     unsafe { guard(err, release) }
 }
 
-/// Frees a lease. One that is held is given back in the background; this doesn't wait for it. NULL and bad handles: nothing.
+/// Frees a lease. A held lock is released in the background; this function doesn't wait for that. Does nothing for NULL
+/// and bad handles.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_free(lease: *mut Lease) {
-    // Given back by name: whoever waits for its loss at this moment keeps it alive.
+    // The release is explicit, because a thread that waits for the loss at this moment keeps the lease alive.
     catch_panic((), || drop(remove(lease).map(|lease| lease.lease.release().on_done(drop))));
 }
 
-/// Renews by hand, with a new ttl, or with the one granted: 0. DLOCK_LOST, DLOCK_NOT_HELD, DLOCK_INVALID for a ttl the
-/// backend can't keep; DLOCK_BACKEND when it didn't answer: then the lease counts on until its end.
+/// Renews the lease at once. ttl_ms is the new ttl; 0: the granted ttl. DLOCK_LOST and DLOCK_NOT_HELD: as
+/// dlock_lease_check. DLOCK_INVALID: the backend can't keep the ttl. DLOCK_BACKEND: the backend didn't answer, and the
+/// lease stays valid until its end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_renew(lease: *mut Lease, ttl_ms: i64, err: *mut *mut Error) -> Status {
     let renew = || {
@@ -77,46 +80,48 @@ pub unsafe extern "C-unwind" fn dlock_renew(lease: *mut Lease, ttl_ms: i64, err:
     unsafe { guard(err, renew) }
 }
 
-/// Makes sure that the lock is still ours, by the clock; no I/O. DLOCK_LOST; DLOCK_NOT_HELD when it was released, or by a
-/// parent of this process.
+/// Checks by the clock that the lease still owns the lock. Does no I/O. DLOCK_LOST: the lock was lost. DLOCK_NOT_HELD:
+/// the lease was released, or belongs to a parent of this process.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_lease_check(lease: *mut Lease, err: *mut *mut Error) -> Status {
     // SAFETY: as this function's.
     unsafe { guard(err, || get(lease)?.lease.check()) }
 }
 
-/// The fencing token: greater for every later grant of the key. 0: the backend has none, or a bad handle.
+/// Returns the fencing token. Every later grant of the key has a greater one. Returns 0 if the backend has no fencing
+/// tokens, and for a bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_fence(lease: *mut Lease) -> i64 {
     read(lease, 0, |lease| lease.lease.fence().map_or(0, u64::cast_signed))
 }
 
-/// How long it still counts with no further renewal. 0: not held; INT64_MAX: no limit; -1: a bad handle.
+/// Returns the time for which the lease stays valid with no further renewal. 0: not held. INT64_MAX: no limit. -1: bad
+/// handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_valid_for_ms(lease: *mut Lease) -> i64 {
     read(lease, -1, |lease| millis(lease.lease.valid_for()))
 }
 
-/// The ttl that was granted. -1: a bad handle.
+/// Returns the granted ttl. -1: bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_ttl_ms(lease: *mut Lease) -> i64 {
     read(lease, -1, |lease| millis(lease.lease.ttl()))
 }
 
-/// The text that proves ownership. Until dlock_lease_free. NULL: a bad handle.
+/// Returns the owner token: the text that proves ownership. The text is valid until dlock_lease_free. NULL: bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_token(lease: *mut Lease) -> *const c_char {
     read(lease, ptr::null(), |lease| lease.token.get_or_init(|| Box::new(c_text(lease.lease.token()))).as_ptr())
 }
 
-/// The key, as given. Until dlock_lease_free. NULL: a bad handle.
+/// Returns the key, as the caller gave it. The text is valid until dlock_lease_free. NULL: bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_key(lease: *mut Lease) -> *const c_char {
     read(lease, ptr::null(), |lease| lease.key.get_or_init(|| Box::new(c_text(lease.lease.key()))).as_ptr())
 }
 
-/// Waits until the lease is over: DLOCK_LOST when it was lost, DLOCK_NOT_HELD when it was released or freed, DLOCK_TIMEOUT
-/// when the time came first. -1: without end.
+/// Waits until the lease is over. DLOCK_LOST: it was lost. DLOCK_NOT_HELD: it was released or freed. DLOCK_TIMEOUT:
+/// timeout_ms passed before. A timeout_ms of -1 means no limit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_lease_wait_lost(
     lease: *mut Lease,

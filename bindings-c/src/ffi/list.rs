@@ -1,4 +1,4 @@
-//! Lists: who holds a key and waits for it, and what this process holds; and breaking a lock.
+//! Lists: the contenders of a key, and the keys that this process holds or waits for. Also the call that breaks a lock.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -9,34 +9,35 @@ use super::error::{Error, Status};
 use super::{Handled, Out, c_text, catch_panic, free, get, guard, insert, millis, text};
 use crate::handle::{self, Table};
 
-/// A contender: it holds a key or waits for it. What the backend can't tell is NULL, -1, or a fence of 0.
+/// A contender: a holder of a key or a waiter for it. A value that the backend doesn't know is NULL, -1, or a fence of
+/// 0.
 #[repr(C)]
 pub struct Contender {
     /// The key.
     pub key: *const c_char,
-    /// The owner's token.
+    /// The owner token.
     pub token: *const c_char,
-    /// The owner's free text.
+    /// The owner's label: free text.
     pub label: *const c_char,
     /// The owner's host.
     pub host: *const c_char,
-    /// The owner's process.
+    /// The process id of the owner.
     pub pid: i64,
     /// The fencing token.
     pub fence: i64,
-    /// How long it has held, or waited.
+    /// The time for which the contender has held the lock, or has waited for it.
     pub age_ms: i64,
-    /// How long the backend still keeps the lock with no renewal.
+    /// The time for which the backend still keeps the lock with no renewal.
     pub ttl_ms: i64,
-    /// 1: it holds the lock; 0: it waits.
+    /// 1 if the contender holds the lock, 0 if it waits.
     pub held: i32,
 }
 
-/// What dlock_contenders and dlock_query give.
+/// The result of dlock_contenders and dlock_query.
 #[derive(Default)]
 pub struct List {
     items: Vec<Contender>,
-    /// What the items point to.
+    /// The texts that the items point to.
     texts: Vec<CString>,
 }
 
@@ -95,7 +96,7 @@ unsafe fn listed(
     unsafe { guard(err, make) }
 }
 
-/// Who holds the key and who waits for it, holder first.
+/// Lists the contenders of a key: the holder first, then those that wait.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_contenders(
     client: *mut Client,
@@ -113,7 +114,8 @@ pub unsafe extern "C-unwind" fn dlock_contenders(
     unsafe { listed(list, err, fill) }
 }
 
-/// Which keys this process holds and waits for by clients of this URL; only `key` and `held` are told. No I/O.
+/// Lists the keys that this process holds or waits for through clients of this URL. Sets only `key` and `held` of each
+/// item. Does no I/O.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_query(client: *mut Client, list: *mut *mut List, err: *mut *mut Error) -> Status {
     let fill = |list: &mut List| {
@@ -128,27 +130,29 @@ pub unsafe extern "C-unwind" fn dlock_query(client: *mut Client, list: *mut *mut
     unsafe { listed(list, err, fill) }
 }
 
-/// How many are in the list. 0 for a bad handle.
+/// Returns the number of items in the list. Returns 0 for a bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_list_count(list: *mut List) -> usize {
     catch_panic(0, || get(list).map_or(0, |list| list.items.len()))
 }
 
-/// One of the list, from 0. It and its texts are there until dlock_list_free. NULL: behind the end, or a bad handle.
+/// Returns one item of the list. The first index is 0. The item and its texts are valid until dlock_list_free. Returns
+/// NULL if index is behind the end, and for a bad handle.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_list_at(list: *mut List, index: usize) -> *const Contender {
     let found = || get(list).ok()?.items.get(index).map(ptr::from_ref);
     catch_panic(ptr::null(), || found().unwrap_or(ptr::null()))
 }
 
-/// Frees a list. NULL and bad handles: nothing.
+/// Frees a list. Does nothing for NULL and bad handles.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_list_free(list: *mut List) {
     free(list);
 }
 
-/// Takes the lock away from whoever holds it. broken may be NULL; else it gets 1 if anybody held it, or 0. The holder
-/// learns of it at its next exchange with the backend: until then only the fencing token guards what it does.
+/// Takes the lock away from its holder. broken may be NULL. Otherwise broken receives 1 if the lock was held, and 0 if
+/// not. A holder in this process learns of it at once, another one at its next exchange with the backend. Until then
+/// only the fencing token protects the data.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_break_lock(
     client: *mut Client,

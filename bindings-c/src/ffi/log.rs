@@ -1,4 +1,4 @@
-//! The log: what happened, as lines of text for one function of the caller's.
+//! The log: events as lines of text, for one callback of the caller.
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -24,16 +24,16 @@ const _: () = {
     assert!(same && DLOCK_LOG_WARN == Level::Warn as i32, "the core's levels");
 };
 
-/// Receives one log line; the string is valid only during the call.
+/// A function that receives one log line. The string is valid only during the call.
 pub type Logger = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
 struct Log(unsafe extern "C" fn(*mut c_void, i32, *const c_char), User);
 
 static LOG: ArcSwapOption<Log> = ArcSwapOption::const_empty();
 
-/// Has the callback get a line for everything that happens from now on, in order, on a thread of its own: one at a time; a
-/// former one gets no more, though a call of it may be under way. NULL: nobody. A slow one delays no lock, but misses
-/// lines. A child of fork has none until it sets one.
+/// Sets the callback of the log. It gets one line for each event from now on, in order, one at a time, on a thread of
+/// its own. The former callback gets no more lines, but a call of it may still run. NULL removes the callback. A slow
+/// callback delays no lock, but it misses lines. A child of fork has no callback until it sets one.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_set_log(callback: Logger, user: *mut c_void) -> Status {
     static SUBSCRIBED: PerProcess<()> = PerProcess::new();

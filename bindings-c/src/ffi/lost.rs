@@ -1,4 +1,4 @@
-//! How the loss of a lease is told: by a descriptor, or by a call.
+//! The notification of a lost lease: by a callback, or by a descriptor.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use super::error::{Error, Status};
 use super::lease::Lease;
 use super::{User, catch_panic, get, guard};
 
-/// Called once when a lease is lost.
+/// A callback that is called once when a lease is lost.
 pub type Lost = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
-/// Has the callback run once when the lease is lost, at once if it was: on a thread of the library's pool. Not when it is
-/// released; but a loss that happened at the same time may still be told, so user has to outlast that.
+/// Registers a callback that runs once when the lease is lost, or at once if the lease is lost already. It runs on a
+/// thread of the library's pool. It doesn't run when the lease is released. But if a loss happens at the same time as
+/// the release, the callback may still run, so user has to stay valid for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlock_lease_on_lost(
     lease: *mut Lease,
@@ -33,9 +34,9 @@ pub unsafe extern "C-unwind" fn dlock_lease_on_lost(
     unsafe { guard(err, register) }
 }
 
-/// A descriptor that becomes readable when the lease is lost, for poll and its like; made by the first call. It is the
-/// lease's: not to be read from, written to or closed, and gone with dlock_lease_free. -1: a bad handle, or no descriptor
-/// to be had.
+/// Returns a descriptor that becomes readable when the lease is lost, for poll and similar calls. The first call
+/// creates the descriptor. It belongs to the lease: don't read from it, write to it or close it. dlock_lease_free
+/// closes it. Returns -1 for a bad handle, or if no descriptor can be created.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dlock_lease_lost_fd(lease: *mut Lease) -> c_int {
     catch_panic(-1, || {

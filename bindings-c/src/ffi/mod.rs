@@ -1,7 +1,7 @@
-//! What every function goes through: numbers to values and back, text and times, errors and panics out.
+//! The helpers of every function. They convert handles, text and times, and they report errors and panics.
 //!
-//! The only folder with raw pointers. What may be done with them is said in the introduction of `dlock.h`: a pointer is
-//! NULL, or points to what its type says for as long as the call lasts.
+//! Only this folder uses raw pointers of the caller. The introduction of `dlock.h` has the rule for them: a pointer is
+//! NULL, or points to what its type names for as long as the call lasts.
 
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc, reason = "said once, above and in dlock.h")]
@@ -27,21 +27,21 @@ use crate::cancel;
 use crate::handle::{Table, Used};
 use error::{Error, Status};
 
-/// What a handle stands for.
+/// A value that handles stand for.
 pub trait Handled: Sized + Send + Sync + 'static {
-    /// What it is called in errors.
+    /// The name of the type in errors.
     const NAME: &'static str;
 
-    /// Where all of its kind are.
+    /// Returns the table of all values of the type.
     fn table() -> &'static Table<Self>;
 }
 
-/// A new handle on this.
+/// Makes a new handle for the value.
 pub(crate) fn insert<T: Handled>(value: T) -> *mut T {
     ptr::without_provenance_mut(T::table().insert(value))
 }
 
-/// What the handle stands for.
+/// Returns the value that the handle stands for.
 pub(crate) fn get<T: Handled>(handle: *mut T) -> Result<Used<T>> {
     T::table().get(handle.addr()).ok_or_else(|| {
         let why = if handle.is_null() { "is NULL" } else { "was freed, or never was one" };
@@ -49,22 +49,22 @@ pub(crate) fn get<T: Handled>(handle: *mut T) -> Result<Used<T>> {
     })
 }
 
-/// Ends the handle. Not for the first time: nothing.
+/// Ends the handle and returns its value for the last time. Returns `None` for a handle that has ended.
 pub(crate) fn remove<T: Handled>(handle: *mut T) -> Option<Used<T>> {
     T::table().remove(handle.addr())
 }
 
-/// Ends the handle, and what it stands for.
+/// Ends the handle and drops its value.
 pub(crate) fn free<T: Handled>(handle: *mut T) {
     catch_panic((), || drop(remove(handle)));
 }
 
-/// Makes the call; a panic in it gives this instead.
+/// Makes the call. Returns `otherwise` if the call panics.
 pub(crate) fn catch_panic<T: Copy>(otherwise: T, call: impl FnOnce() -> T) -> T {
     cancel::off(|| catch_unwind(AssertUnwindSafe(call)).unwrap_or(otherwise))
 }
 
-/// Makes the call; its error, or that of a panic in it, goes to `err`, whose former one is freed first.
+/// Makes the call. Writes the error of the call, or of a panic in it, to `err`. Frees the former error in `err` first.
 pub(crate) unsafe fn guard(err: *mut *mut Error, call: impl FnOnce() -> Result<()>) -> Status {
     catch_panic(Status::DLOCK_INTERNAL, || {
         if !err.is_null() {
@@ -85,11 +85,11 @@ pub(crate) unsafe fn guard(err: *mut *mut Error, call: impl FnOnce() -> Result<(
     })
 }
 
-/// Where a result goes.
+/// The place for a result.
 pub(crate) struct Out<T>(*mut T);
 
 impl<T> Out<T> {
-    /// The caller's variable, which it must have.
+    /// Checks that the caller has passed a variable, and returns it.
     pub(crate) fn needed(what: &str, pointer: *mut T) -> Result<Self> {
         if pointer.is_null() {
             return Err(dlock::Error::invalid(format!("{what} is NULL: pass the address of a variable for it")));
@@ -102,7 +102,7 @@ impl<T> Out<T> {
         unsafe { self.0.write(value) }
     }
 
-    /// As much of the value as the caller has room for.
+    /// Writes as much of the value as the caller has room for.
     pub(crate) fn put_bytes(&self, value: &T, size: usize) {
         debug_assert!(size <= size_of::<T>());
         // SAFETY: not NULL, and the caller says that it has so many bytes.
@@ -110,10 +110,10 @@ impl<T> Out<T> {
     }
 }
 
-/// A caller's pointer that is given back to its callback, on another thread.
+/// A caller's pointer that is passed to the caller's callback, on another thread.
 pub(crate) struct User(*mut c_void);
 
-// SAFETY: never looked at here; that callbacks run on other threads is in the contract of who passes it.
+// SAFETY: this library never reads through the pointer. The caller has agreed that callbacks run on other threads.
 unsafe impl Send for User {}
 // SAFETY: as above.
 unsafe impl Sync for User {}
@@ -128,14 +128,14 @@ impl User {
     }
 }
 
-/// The caller's text, which it must have given.
+/// Returns the caller's text, which must not be NULL.
 pub(crate) unsafe fn text<'a>(what: &str, text: *const c_char) -> Result<&'a str> {
     // SAFETY: the caller's promise is the same.
     let given = unsafe { optional_text(what, text) }?;
     given.ok_or_else(|| dlock::Error::invalid(format!("{what} is NULL: pass a text in UTF-8")))
 }
 
-/// The caller's text, if there is one.
+/// Returns the caller's text, or `None` for NULL.
 pub(crate) unsafe fn optional_text<'a>(what: &str, text: *const c_char) -> Result<Option<&'a str>> {
     if text.is_null() {
         return Ok(None);
@@ -151,29 +151,29 @@ pub(crate) unsafe fn optional_text<'a>(what: &str, text: *const c_char) -> Resul
     })
 }
 
-/// Text for C, which ends at the first NUL.
+/// Returns the text for C, without its NUL characters.
 pub(crate) fn c_text(text: impl Into<Vec<u8>>) -> CString {
     let mut bytes = text.into();
     bytes.retain(|byte| *byte != 0);
     CString::new(bytes).unwrap_or_default()
 }
 
-/// So many milliseconds.
+/// Returns a duration of so many milliseconds.
 pub(crate) fn time(what: &str, ms: i64) -> Result<Duration> {
     u64::try_from(ms).map(Duration::from_millis).map_err(|_| Unit::Millis.no_duration(what, ms))
 }
 
-/// So many milliseconds, or without end: -1.
+/// Returns a limit of so many milliseconds. `None`: no limit, which is -1 in C.
 pub(crate) fn limit(what: &str, ms: i64) -> Result<Option<Duration>> {
     if ms == -1 { Ok(None) } else { time(what, ms).map(Some) }
 }
 
-/// As milliseconds, for what can be longer than they count.
+/// Returns the duration in milliseconds, at most `i64::MAX`.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Checks the `size` of a struct of the caller's: of this header's, or of an older one's.
+/// Checks the `size` of a struct of the caller. It has to be the size in this header or in an older one.
 pub(crate) fn known_size(what: &str, size: usize, known: &[usize]) -> Result<()> {
     if known.contains(&size) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! How a lock is held: the struct of options, and the core's lock that it describes.
+//! The options of an acquire: the struct for C, and the core's lock that it describes.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -9,10 +9,10 @@ use dlock::{Lock, Result};
 use super::client::Client;
 use super::{get, known_size, text, time};
 
-/// What DLOCK_OPTIONS_INIT puts behind the size: a struct without it was not made by that.
+/// The value that DLOCK_OPTIONS_INIT puts after the size. A struct without it was not made by DLOCK_OPTIONS_INIT.
 pub const DLOCK_OPTIONS_MADE: u32 = 0x6c6f_636b;
 
-/// The options of an acquire. Begin with DLOCK_OPTIONS_INIT and change what shall differ.
+/// The options of an acquire. Begin with DLOCK_OPTIONS_INIT and change the members that should differ.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Options {
@@ -20,29 +20,31 @@ pub struct Options {
     pub size: usize,
     /// DLOCK_OPTIONS_MADE, set by DLOCK_OPTIONS_INIT and by nothing else.
     pub made: u32,
-    /// Whether the lease is renewed in the background, every ttl/3. 1, INIT, or 0.
+    /// 1 (INIT) if the lease is renewed in the background, every ttl/3; 0 if not.
     pub auto_renew: i32,
-    /// How long the backend keeps the lock with no renewal, at least 100 (etcd 2000, MySQL 1000). 0: 30 s.
+    /// The time for which the backend keeps the lock with no renewal, at least 100 (etcd 2000, MySQL 1000). 0 (INIT):
+    /// 30 s.
     pub ttl_ms: i64,
-    /// How long to wait for the lock in all. 0: try once; -1, INIT: for ever.
+    /// The maximum time to wait for the lock. 0: try once. -1 (INIT): wait for ever.
     pub wait_ms: i64,
-    /// After this long the lease is lost and deleted at the backend. 0: no limit.
+    /// The maximum time to hold the lock. After it the lease is lost and deleted at the backend. 0 (INIT): no limit.
     pub max_hold_ms: i64,
-    /// With retry_tries: how far apart the tries are.
+    /// The time between two tries, if retry_tries is set.
     pub retry_delay_ms: i64,
-    /// Instead of waiting: at most so many tries. 0: wait as wait_ms says.
+    /// The maximum number of tries, instead of a wait. 0 (INIT): wait as wait_ms allows.
     pub retry_tries: u32,
-    /// How many times in a row the lock may be passed on inside this process.
+    /// The number of times in a row that the lock may be passed on inside this process.
     pub handoff: u32,
-    /// First come, first served across processes. -1, INIT: as the backend does; 1: yes, or DLOCK_UNSUPPORTED; 0.
+    /// The order across processes. 1: first come, first served, or DLOCK_UNSUPPORTED. 0: any. -1 (INIT): as the backend
+    /// does.
     pub fair: i32,
-    /// The text that proves ownership, stored as given. NULL: unique to each acquisition.
+    /// The owner token: the text that proves ownership. It is stored as given. NULL (INIT): unique to each acquisition.
     pub token: *const c_char,
-    /// Free text shown by dlock_contenders. NULL: none.
+    /// The free text that dlock_contenders shows. NULL (INIT): none.
     pub label: *const c_char,
 }
 
-/// DLOCK_OPTIONS_INIT.
+/// The value of DLOCK_OPTIONS_INIT.
 const INIT: Options = Options {
     size: size_of::<Options>(),
     made: DLOCK_OPTIONS_MADE,
@@ -61,12 +63,9 @@ const INIT: Options = Options {
 /// The sizes that the struct has had since the first release.
 const SIZES: &[usize] = &[size_of::<Options>()];
 
-/// The caller's options; what an older header doesn't have is as INIT says.
+/// Reads the caller's options, which are not NULL. A member that an older header doesn't have is as in INIT.
 unsafe fn read(given: *const Options) -> Result<Options> {
     let mut options = INIT;
-    if given.is_null() {
-        return Ok(options);
-    }
     // SAFETY: not NULL, so it points to at least the first two members, and to as many bytes as the first says.
     unsafe {
         if (&raw const (*given).made).read() != DLOCK_OPTIONS_MADE {
@@ -82,29 +81,29 @@ unsafe fn read(given: *const Options) -> Result<Options> {
     Ok(options)
 }
 
-/// The value of an option: a member of the struct, with its name there.
+/// The value of an option, as a member of the struct.
 #[derive(Clone, Copy, PartialEq)]
 enum Member {
-    Time(&'static str, i64),
-    Flag(&'static str, i32),
-    Text(&'static str, *const c_char),
+    Time(i64),
+    Flag(i32),
+    Text(*const c_char),
     Count(u32),
-    /// `retry_tries` and `retry_delay_ms`.
+    /// The members `retry_tries` and `retry_delay_ms`.
     Retry(u32, i64),
 }
 
 impl Options {
-    /// The member of each option, in the order of the core's table.
+    /// Returns the member of each option, in the order of the core's table.
     const fn members(&self) -> [(&'static str, Member); OPTIONS.len()] {
         [
-            ("ttl", Member::Time("ttl_ms", self.ttl_ms)),
-            ("wait", Member::Time("wait_ms", self.wait_ms)),
+            ("ttl_ms", Member::Time(self.ttl_ms)),
+            ("wait_ms", Member::Time(self.wait_ms)),
             ("retry", Member::Retry(self.retry_tries, self.retry_delay_ms)),
-            ("auto_renew", Member::Flag("auto_renew", self.auto_renew)),
-            ("max_hold", Member::Time("max_hold_ms", self.max_hold_ms)),
-            ("token", Member::Text("token", self.token)),
-            ("label", Member::Text("label", self.label)),
-            ("fair", Member::Flag("fair", self.fair)),
+            ("auto_renew", Member::Flag(self.auto_renew)),
+            ("max_hold_ms", Member::Time(self.max_hold_ms)),
+            ("token", Member::Text(self.token)),
+            ("label", Member::Text(self.label)),
+            ("fair", Member::Flag(self.fair)),
             ("handoff", Member::Count(self.handoff)),
         ]
     }
@@ -113,13 +112,13 @@ impl Options {
 const _: () = {
     let (members, mut at) = (INIT.members(), 0);
     while at < OPTIONS.len() {
-        let (option, member) = members[at];
-        assert!(same(option, OPTIONS[at].name), "a member for every option, in the order of the table");
+        let (name, member) = members[at];
+        assert!(begins(name, OPTIONS[at].name), "a member for every option, in the order of the table");
         assert!(matches!(
             (OPTIONS[at].kind, member),
-            (OptionKind::Time, Member::Time(..))
-                | (OptionKind::Flag, Member::Flag(..))
-                | (OptionKind::Text, Member::Text(..))
+            (OptionKind::Time, Member::Time(_))
+                | (OptionKind::Flag, Member::Flag(_))
+                | (OptionKind::Text, Member::Text(_))
                 | (OptionKind::Count, Member::Count(_))
                 | (OptionKind::Retry, Member::Retry(..))
         ));
@@ -127,41 +126,46 @@ const _: () = {
     }
 };
 
-const fn same(one: &str, two: &str) -> bool {
-    let (one, two, mut at) = (one.as_bytes(), two.as_bytes(), 0);
-    while at < one.len() && at < two.len() && one[at] == two[at] {
+/// Returns true if a member has the name of an option, and its unit behind.
+const fn begins(member: &str, option: &str) -> bool {
+    let (member, option, mut at) = (member.as_bytes(), option.as_bytes(), 0);
+    while at < member.len() && at < option.len() && member[at] == option[at] {
         at += 1;
     }
-    at == one.len() && at == two.len()
+    at == option.len() && (at == member.len() || member[at] == b'_')
 }
 
 impl Member {
-    /// The value. The texts are the caller's.
-    unsafe fn value<'a>(self) -> Result<OptionValue<'a>> {
+    /// Returns the value for the core. Its text stays the caller's.
+    unsafe fn value<'a>(self, name: &str) -> Result<OptionValue<'a>> {
         Ok(match self {
-            Self::Time(name, ms) => OptionValue::Time(time(name, ms)?),
-            Self::Flag(_, flag @ 0..=1) => OptionValue::Flag(flag == 1),
-            Self::Flag(name, flag) => {
+            Self::Time(ms) => OptionValue::Time(time(name, ms)?),
+            Self::Flag(flag @ 0..=1) => OptionValue::Flag(flag == 1),
+            Self::Flag(flag) => {
                 return Err(dlock::Error::invalid(format!("{name} of {flag} is neither 0 nor 1")));
             }
             // SAFETY: as the caller promises.
-            Self::Text(name, given) => OptionValue::Text(unsafe { text(name, given) }?),
+            Self::Text(given) => OptionValue::Text(unsafe { text(name, given) }?),
             Self::Count(count) => OptionValue::Count(count),
             Self::Retry(tries, delay) => OptionValue::Retry((tries, time("retry_delay_ms", delay)?)),
         })
     }
 }
 
-/// The lock that key and options describe. A member that is as INIT says leaves the option as it is.
+/// Returns the lock that key and options describe. A member with the value of INIT leaves the option unchanged.
 pub(crate) unsafe fn lock(client: *mut Client, key: *const c_char, options: *const Options) -> Result<Lock> {
     let client = get(client)?;
     // SAFETY: as the caller promises.
-    let (key, given) = unsafe { (text("key", key)?, read(options)?) };
-    let mut lock = client.0.lock(key);
-    for ((option, (_, given)), (_, plain)) in OPTIONS.iter().zip(given.members()).zip(const { INIT.members() }) {
+    let mut lock = client.0.lock(unsafe { text("key", key) }?);
+    if options.is_null() {
+        return Ok(lock);
+    }
+    // SAFETY: as the caller promises.
+    let given = unsafe { read(options) }?.members();
+    for ((option, (name, given)), (_, plain)) in OPTIONS.iter().zip(given).zip(const { INIT.members() }) {
         if given != plain {
             // SAFETY: as above, for the texts the options point to.
-            lock = lock.set(option, unsafe { given.value() }?);
+            lock = lock.set(option, unsafe { given.value(name) }?);
         }
     }
     Ok(lock)

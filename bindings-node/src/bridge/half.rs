@@ -1,5 +1,5 @@
-//! The copies of the JavaScript half in one environment. A cleared module cache and a test runner's module registry load it
-//! again, often in another realm: each copy has its own objects, and gets errors of its own classes.
+//! The copies of the JavaScript half in one environment. A cleared module cache and a test runner's module registry
+//! load that half again, often in another realm. Each copy has its own objects, and gets errors of its own classes.
 
 #![allow(unsafe_code)]
 
@@ -19,19 +19,20 @@ use super::LoopPort;
 use crate::handles::Client;
 use crate::numbers::Numbers;
 
-/// One copy of the JavaScript half, and what its objects stand for.
+/// One copy of the JavaScript half, with the values that its objects stand for.
 pub(crate) struct Half {
     env: Env,
-    /// Its functions `failure` and `lost`. Weak: else no copy could ever be collected.
+    /// The functions `failure` and `lost` of the copy. The reference is weak, because otherwise no copy could ever be
+    /// collected.
     hooks: sys::napi_ref,
-    /// Reasons to keep the loop alive that it has asked for.
+    /// The number of times that the copy has asked to keep the loop alive.
     holds: Cell<u32>,
     pub(crate) clients: RefCell<Numbers<Client>>,
     pub(crate) leases: RefCell<Numbers<Lease>>,
 }
 
-/// Makes a copy of the JavaScript half known; gives what stands for it in its calls. When that is collected, nobody can name
-/// the copy's leases any more: they are given back.
+/// Registers a copy of the JavaScript half. Returns a value that stands for the copy in its calls. When that value is
+/// collected, no code can name the copy's leases any more, so they are released.
 pub(crate) fn join(env: Env, hooks: &Object<'_>) -> Result<Unknown<'static>> {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     let port = super::open(env)?;
@@ -49,7 +50,7 @@ pub(crate) fn join(env: Env, hooks: &Object<'_>) -> Result<Unknown<'static>> {
 }
 
 unsafe extern "C" fn leave(_: sys::napi_env, number: *mut c_void, port: *mut c_void) {
-    // SAFETY: from `join`; the end of the value that stands for the copy.
+    // SAFETY: the pointer is from `join`. This is the end of the value that stands for the copy.
     let port = unsafe { Rc::from_raw(port.cast::<LoopPort>().cast_const()) };
     let half = port.halves.borrow_mut().remove(&number.addr());
     if let Some(half) = half {
@@ -58,12 +59,12 @@ unsafe extern "C" fn leave(_: sys::napi_env, number: *mut c_void, port: *mut c_v
 }
 
 impl Half {
-    /// All that its objects stand for.
+    /// Takes all values that the copy's objects stand for.
     pub(super) fn take(&self) -> (Numbers<Lease>, Numbers<Client>) {
         (self.leases.take(), self.clients.take())
     }
 
-    /// One of its functions, while the copy is there.
+    /// Returns one of the copy's functions. Fails if the copy is gone.
     fn hook<A: JsValuesTupleIntoVec, R>(&self, name: &str) -> Result<Function<'static, A, R>>
     where
         Function<'static, A, R>: FromNapiValue + napi::bindgen_prelude::ValidateNapiValue,
@@ -85,7 +86,7 @@ impl Drop for Half {
     }
 }
 
-/// Whose call it is: the first argument of each function.
+/// The copy of the JavaScript half that makes a call. It is the first argument of each function.
 pub struct Caller {
     port: Rc<LoopPort>,
     number: usize,
@@ -104,7 +105,7 @@ impl FromNapiValue for Caller {
     }
 }
 
-/// A promise's other end.
+/// The other end of a promise.
 struct Deferred(sys::napi_deferred);
 
 // SAFETY: other threads only carry it; it is used on the environment's thread.
@@ -136,7 +137,7 @@ impl Caller {
         Some(Self { port, number, half })
     }
 
-    /// What its objects stand for.
+    /// Returns the caller's copy.
     pub(crate) fn half(&self) -> &Half {
         &self.half
     }
@@ -153,7 +154,7 @@ impl Caller {
         }
     }
 
-    /// The core's error as JavaScript's.
+    /// Returns the core's error as an error of JavaScript.
     pub(crate) fn error(&self, error: &Error) -> Result<Unknown<'static>> {
         type Arguments = FnArgs<(&'static str, String, bool, Option<String>, Option<String>)>;
         let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -162,13 +163,13 @@ impl Caller {
         self.half.hook::<Arguments, Unknown<'static>>("failure")?.call(arguments.into())
     }
 
-    /// What the core says; its error as the one to be thrown.
+    /// Returns the core's value. An error of the core becomes the error to throw.
     pub(crate) fn or_throw<T>(&self, result: dlock::Result<T>) -> Result<T> {
         result.map_err(|error| self.error(&error).map_or_else(|failed| failed, napi::Error::from))
     }
 
-    /// The result of a call that is settled; else a promise of it, which keeps the loop alive. `last_call` is then the
-    /// number to cancel it by.
+    /// Returns the result of a call that is settled. Otherwise returns a promise of the result, which keeps the loop
+    /// alive. Then `last_call` is the number by which to cancel the call.
     pub(crate) fn settle<T: Send + 'static, V: ToNapiValue>(
         &self,
         op: dlock::Result<Op<T>>,
@@ -191,7 +192,7 @@ impl Caller {
         op.on_done(move |result| {
             let settle = move |port: &Rc<LoopPort>| {
                 port.let_go(1);
-                // Without its copy nobody has the promise: what was obtained is dropped, which gives it back.
+                // Without the copy no code has the promise. So the result is dropped, which releases a lease.
                 let value = match Self::of(port.clone(), number) {
                     Some(caller) => caller.or_throw(result).and_then(|value| port.value(convert(&caller, value))),
                     None => port.value(()),
@@ -204,7 +205,7 @@ impl Caller {
         Ok(unsafe { Unknown::from_raw_unchecked(self.raw(), promise) })
     }
 
-    /// The number of the call that was begun last.
+    /// Returns the number of the call that was begun last.
     pub(crate) fn last_call(&self) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "2^53 calls are never reached")]
         let last = self.port.outbox.begun() as f64;
@@ -216,12 +217,12 @@ impl Caller {
         self.port.outbox.cancel(call as u64);
     }
 
-    /// Has the loss of this lease told to its copy.
+    /// Notifies the copy when this lease is lost.
     pub(crate) fn watch(&self, lease: i64) -> dlock::Result<()> {
         let (outbox, number) = (self.port.outbox.clone(), self.number);
         self.half.leases.borrow().get(lease)?.on_lost_here(move || {
             let tell = move |port: &Rc<LoopPort>| {
-                // Whatever it throws is nobody's.
+                // No caller can catch an exception of this function.
                 let _ = Self::of(port.clone(), number)
                     .map(|caller| caller.half.hook::<i64, ()>("lost").and_then(|lost| lost.call(lease)));
             };

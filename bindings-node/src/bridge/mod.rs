@@ -1,5 +1,5 @@
-//! How a running call meets the event loop: completions gather in a queue, one thread-safe function wakes the loop once,
-//! and the loop's own thread settles the promises. Threads of the core never touch the environment.
+//! The bridge from running calls to the event loop. Completions gather in a queue, one thread-safe function wakes the
+//! loop once, and the loop's own thread settles the promises. Threads of the core never touch the environment.
 
 #![allow(unsafe_code)]
 
@@ -26,17 +26,17 @@ use outbox::Outbox;
 
 pub(crate) use outbox::shutdown;
 
-/// One environment: the main thread's, or a worker's. Only its own thread has it.
+/// One environment: that of the main thread or of a worker. Only its own thread uses it.
 struct LoopPort {
     env: Env,
     outbox: Arc<Outbox>,
-    /// Reasons to keep the loop alive: calls under way, and what was asked for.
+    /// The number of reasons to keep the loop alive: running calls, and requests of the JavaScript half.
     holds: Cell<u32>,
     /// The copies of the JavaScript half that are loaded, by number.
     halves: RefCell<BTreeMap<usize, Rc<Half>>>,
 }
 
-/// The port of the environment, made for the first copy of the JavaScript half.
+/// Returns the port of the environment. Makes it for the first copy of the JavaScript half.
 fn open(env: Env) -> Result<Rc<LoopPort>> {
     if let Some(port) = port(env)? {
         return Ok(port);
@@ -62,7 +62,7 @@ fn open(env: Env) -> Result<Rc<LoopPort>> {
     Ok(port)
 }
 
-/// The port of the environment. `None`: no copy of the JavaScript half was loaded yet.
+/// Returns the port of the environment, or `None` if no copy of the JavaScript half was loaded yet.
 fn port(env: Env) -> Result<Option<Rc<LoopPort>>> {
     let mut port = null_mut();
     // SAFETY: on the environment's thread.
@@ -71,7 +71,7 @@ fn port(env: Env) -> Result<Option<Rc<LoopPort>>> {
     Ok((!port.is_null()).then(|| unsafe { shared(port) }))
 }
 
-/// One count more of a port that `open` made and `free` hasn't freed.
+/// Returns one more reference to a port that `open` made and `free` hasn't freed.
 unsafe fn shared(port: *mut c_void) -> Rc<LoopPort> {
     let port = port.cast::<LoopPort>().cast_const();
     // SAFETY: as the caller promises.
@@ -86,8 +86,8 @@ unsafe extern "C" fn free(_: sys::napi_env, port: *mut c_void, _: *mut c_void) {
     drop(unsafe { Rc::from_raw(port.cast::<LoopPort>().cast_const()) });
 }
 
-/// The end of the environment, of a worker that ends or is terminated: gives back all it has. The process may end next,
-/// so that is waited for.
+/// Releases all that the environment holds, when the process or a worker ends or a worker is terminated. Waits for
+/// that, because the process may end next.
 unsafe extern "C" fn end(port: *mut c_void) {
     // SAFETY: from `open`, and not freed before the hooks have run.
     let port = unsafe { &*port.cast::<LoopPort>() };
@@ -102,13 +102,13 @@ unsafe extern "C" fn end(port: *mut c_void) {
     }
     drop((tell, clients));
     if first {
-        // Over when the last release has let go of its end.
+        // The channel closes when the last release has dropped its sender.
         let _ = told.recv_timeout(until.left());
         port.outbox.quiet(until);
     }
 }
 
-/// The loop's turn: does all that is in the queue.
+/// Does all work in the queue, on the loop's thread.
 unsafe extern "C" fn drain(env: sys::napi_env, _: sys::napi_value, port: *mut c_void, _: *mut c_void) {
     if env.is_null() {
         return;
@@ -116,7 +116,7 @@ unsafe extern "C" fn drain(env: sys::napi_env, _: sys::napi_value, port: *mut c_
     // SAFETY: from `open`; with an environment there is its port.
     let port = unsafe { shared(port) };
     for one in port.outbox.take() {
-        // Values made for one of many don't pile up; a panic is nobody's here.
+        // The scope frees the values of one piece of work before the next one. A panic has no caller to go to.
         let done = AssertUnwindSafe(|| {
             port.env.run_in_scope(|| {
                 one(&port);
@@ -128,7 +128,7 @@ unsafe extern "C" fn drain(env: sys::napi_env, _: sys::napi_value, port: *mut c_
 }
 
 impl LoopPort {
-    /// Keeps the loop alive, until let go as often.
+    /// Keeps the loop alive until `let_go` was called as often.
     fn hold(&self) {
         self.holds.set(self.holds.get() + 1);
         if self.holds.get() == 1 {

@@ -1,4 +1,4 @@
-//! Where completions gather for one environment, and what becomes of them at its end.
+//! The queue of completions for one environment, and the end of that queue.
 
 #![allow(unsafe_code)]
 
@@ -15,19 +15,19 @@ use napi::{Env, sys};
 
 use super::LoopPort;
 
-/// What is to be done on the loop's thread. Dropped undone, it gives back what it carries.
+/// Work for the loop's thread. If it is dropped undone, it releases what it carries.
 pub(super) type Done = Box<dyn FnOnce(&Rc<LoopPort>) + Send>;
 
-/// Every environment's outbox.
+/// The outboxes of all environments.
 static OUTBOXES: Mutex<Vec<Weak<Outbox>>> = Mutex::new(Vec::new());
 
-/// Where threads of the core leave completions for one environment.
+/// The place where threads of the core leave completions for one environment.
 #[derive(Default)]
 pub(super) struct Outbox(Mutex<Letters>);
 
 #[derive(Default)]
 struct Letters {
-    /// Wakes the loop. `None`: closed, and what comes is dropped.
+    /// The function that wakes the loop. `None`: the outbox is closed, and new completions are dropped.
     wake: Option<Wake>,
     done: Vec<Done>,
     running: HashMap<u64, Canceller>,
@@ -41,7 +41,7 @@ struct Wake(sys::napi_threadsafe_function);
 unsafe impl Send for Wake {}
 
 impl Outbox {
-    /// From here on it wakes the loop by this function, which it releases.
+    /// Opens the outbox. From here on the outbox wakes the loop by this function, and releases the function at its end.
     pub(super) fn open(self: &Arc<Self>, wake: sys::napi_threadsafe_function) {
         lock(&self.0).wake = Some(Wake(wake));
         let mut outboxes = lock(&OUTBOXES);
@@ -49,12 +49,12 @@ impl Outbox {
         outboxes.push(Arc::downgrade(self));
     }
 
-    /// How many calls have begun.
+    /// Returns the number of calls that have begun.
     pub(super) fn begun(&self) -> u64 {
         lock(&self.0).calls
     }
 
-    /// Notes a call that begins; gives its number. `None`: nothing begins any more.
+    /// Registers a call that begins, and returns its number. Returns `None` if no call can begin any more.
     pub(super) fn begin(&self, canceller: Canceller) -> Option<u64> {
         let mut letters = lock(&self.0);
         letters.wake.as_ref()?;
@@ -64,19 +64,20 @@ impl Outbox {
         Some(call)
     }
 
-    /// Has this done on the loop's thread. From any thread.
+    /// Queues work for the loop's thread. May be called from any thread.
     pub(super) fn post(&self, done: Done) {
         self.finish(None, done);
     }
 
-    /// The same, for the end of a call.
+    /// Queues work for the loop's thread, and ends the call of this number.
     pub(super) fn finish(&self, call: Option<u64>, done: Done) {
         let mut letters = lock(&self.0);
         if letters.wake.is_some() {
             letters.done.push(done);
         } else {
             drop(letters);
-            // Before the call counts as ended: whoever waits for that waits for what it gives back.
+            // The work is dropped before the call counts as ended: a thread that waits for the call also waits for the
+            // releases.
             drop(done);
             letters = lock(&self.0);
         }
@@ -90,12 +91,12 @@ impl Outbox {
         }
     }
 
-    /// What is to be done now.
+    /// Takes the work that is in the queue.
     pub(super) fn take(&self) -> Vec<Done> {
         std::mem::take(&mut lock(&self.0).done)
     }
 
-    /// Has the loop stay alive for what may come, or not. On the environment's thread.
+    /// Sets whether the loop stays alive for later completions. May be called only on the environment's thread.
     pub(super) fn keep_alive(&self, env: Env, keep: bool) {
         let letters = lock(&self.0);
         let Some(wake) = &letters.wake else { return };
@@ -116,8 +117,8 @@ impl Outbox {
         }
     }
 
-    /// From here on nothing reaches the environment: what runs is cancelled, and what it obtains given back. False: that
-    /// was done before.
+    /// Closes the outbox. From here on nothing reaches the environment: running calls are cancelled, and what they
+    /// obtained is released. Returns false if the outbox had been closed before.
     pub(super) fn close(&self) -> bool {
         let mut letters = lock(&self.0);
         let Some(wake) = letters.wake.take() else { return false };
@@ -131,7 +132,7 @@ impl Outbox {
         true
     }
 
-    /// Waits until no call is under way any more.
+    /// Waits until no call is running any more.
     pub(super) fn quiet(&self, until: Instant) {
         while !lock(&self.0).running.is_empty() && !until.passed() {
             std::thread::sleep(Duration::from_millis(1));
@@ -141,7 +142,7 @@ impl Outbox {
 
 const NONBLOCKING: sys::napi_threadsafe_function_call_mode = sys::ThreadsafeFunctionCallMode::nonblocking;
 
-/// For the end of the process: cancels every call, gives back what is held, and waits for that as long as it may.
+/// Cancels every call at the end of the process, and releases what is held. Waits for both, for a limited time.
 pub(crate) fn shutdown() {
     let until = Instant::now().plus(limits::EXIT);
     let outboxes: Vec<_> = lock(&OUTBOXES).iter().filter_map(Weak::upgrade).collect();

@@ -1,4 +1,4 @@
-//! One interpreter process: it is told a step on its standard input, and answers with the outcome on its output.
+//! One interpreter process. It reads a step from its standard input and writes the outcome to its standard output.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How an interpreter is started.
+/// A language: its name, and the command that starts its interpreter.
 #[derive(Clone, Debug)]
 pub(crate) struct Language {
     pub(crate) name: &'static str,
@@ -18,17 +18,17 @@ pub(crate) struct Language {
 
 /// An interpreter process.
 pub(crate) struct Actor {
-    /// Absent for the child of another one's fork.
+    /// The process. `None` for a child that another interpreter has forked.
     child: Option<Child>,
     pub(crate) pid: Pid,
     input: Option<Box<dyn Write + Send>>,
     lines: Receiver<String>,
-    /// What it says that it can do.
+    /// The words for what the interpreter can do, as it reports them.
     pub(crate) able: Vec<String>,
 }
 
 impl Actor {
-    /// Starts one, with nothing of ours in its environment but what is given.
+    /// Starts an interpreter. Of the variables `DLOCK_*` its environment has only the given ones.
     pub(crate) fn start(
         language: &Language,
         folder: &Path,
@@ -55,7 +55,7 @@ impl Actor {
         Ok(actor)
     }
 
-    /// Has this one fork; the child talks to us by a socket.
+    /// Forks this interpreter. The child talks to the harness by a socket.
     pub(crate) fn fork(&mut self, name: &str, folder: &Path, limit: Duration) -> Result<Self, String> {
         let path = folder.join(format!("{name}.sock"));
         let listener = UnixListener::bind(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -72,7 +72,7 @@ impl Actor {
         child.answer(limit).map(|_| child)
     }
 
-    /// Tells it a step, and gives the outcome.
+    /// Sends a step to the interpreter and returns the outcome.
     pub(crate) fn ask(&mut self, step: &str, limit: Duration) -> Result<String, String> {
         let input = self.input.as_mut().ok_or("the process has ended")?;
         writeln!(input, "{step}").and_then(|()| input.flush()).map_err(|_| "the process is gone".to_owned())?;
@@ -93,17 +93,17 @@ impl Actor {
         kill_process(self.pid, signal).map_err(|errno| errno.to_string())
     }
 
-    /// Kills it, and waits until it is dead.
+    /// Kills the interpreter and waits until it is dead.
     pub(crate) fn kill(&mut self) -> Result<(), String> {
         self.signal(Signal::KILL)?;
         self.input = None;
         self.gone(Duration::from_secs(5))
     }
 
-    /// Ends its input, which is how it is asked to end in an orderly way, and waits until it has.
+    /// Ends the interpreter's input, which asks it for an orderly end. Waits until it has ended.
     pub(crate) fn exit(&mut self, limit: Duration) -> Result<(), String> {
         if self.child.is_none() {
-            // A socket is ended for the process even while the reading thread keeps its half.
+            // The word `exit` ends the child, because our reading thread keeps its half of the socket open.
             let _ = self.ask("exit", limit);
         }
         self.input = None;
@@ -139,7 +139,7 @@ impl Drop for Actor {
                 let _ = child.kill();
                 let _ = child.wait();
             }
-            // Not one that has ended: its number may be somebody else's.
+            // An interpreter that has ended isn't killed: its number may belong to another process.
             None if self.input.is_some() => {
                 let _ = self.signal(Signal::KILL);
             }

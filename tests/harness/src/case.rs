@@ -1,31 +1,31 @@
-//! The case files: what a step is, and the small words inside its tokens.
+//! The case files: their steps, and the small words inside the tokens of a step.
 
 use std::path::Path;
 use std::time::Duration;
 
-/// What a backend can do: its capabilities, and what its fixture can do to it.
+/// The words for what a backend can do: its capabilities, and what its fixture can do to it.
 pub(crate) const OF_BACKENDS: &[&str] =
     &["fence", "ttl", "fifo", "shared", "permits", "handoff", "processes", "fork", "local", "outside", "files", "keys"];
-/// What an interpreter can do.
+/// The words for what an interpreter can do.
 pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes", "zero", "nul", "modes"];
 
 /// One behaviour.
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) name: String,
-    /// Words of the lists above; `no-` before one of a backend's: only without it.
+    /// The words of the lists above that the case needs. A word of a backend with `no-` before it: only without it.
     pub(crate) needs: Vec<String>,
     pub(crate) steps: Vec<Step>,
 }
 
 impl Case {
-    /// What it needs of a language, and one that can do this doesn't have.
+    /// Returns the words that the case needs of a language and that aren't in `able`.
     pub(crate) fn lacks(&self, able: &[String]) -> impl Iterator<Item = String> {
         self.needs.iter().filter(|need| OF_LANGUAGES.contains(&need.as_str()) && !able.contains(need)).cloned()
     }
 
-    /// The same for a backend that can keep no shorter ttl than this: all of its times as many times longer as its
-    /// shortest valid ttl needs it.
+    /// Returns the case for a backend that keeps no ttl below `least`. All times of the case grow by one factor, so
+    /// that its shortest valid ttl is at least `least`.
     pub(crate) fn slowed(&self, least: Duration) -> Self {
         let words = self.steps.iter().flat_map(|step| &step.words);
         let ttls = words.filter_map(|word| duration(word.strip_prefix("ttl=")?)).filter(|ttl| *ttl >= SHORTEST);
@@ -39,10 +39,10 @@ impl Case {
     }
 }
 
-/// The shortest ttl of any backend: what is below is meant to be refused.
+/// The shortest ttl of any backend. A case that uses a shorter one expects a refusal.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// A word with each time in it that much longer: `250ms`, `ttl=250ms`, `retry=3,250ms`.
+/// Returns a word with each of its times multiplied by `factor`: `250ms`, `ttl=250ms`, `retry=3,250ms`.
 fn slower(word: &str, factor: f64) -> String {
     let (head, tail) = word.rsplit_once(['=', ',']).map_or(("", word), |(head, tail)| (&word[..=head.len()], tail));
     match duration(tail) {
@@ -54,15 +54,15 @@ fn slower(word: &str, factor: f64) -> String {
 /// One line of a case.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// `file:line`.
+    /// The place of the line: `file:line`.
     pub(crate) place: String,
     pub(crate) words: Vec<String>,
-    /// What stands behind `->`: one outcome, or several with `|` between.
+    /// The text after `->`: one outcome, or several with `|` between them.
     pub(crate) wanted: Option<String>,
 }
 
 impl Step {
-    /// The text as written, but for its spaces.
+    /// Returns the text as written, apart from its spaces.
     pub(crate) fn text(&self) -> String {
         let words = self.words.join(" ");
         match &self.wanted {
@@ -84,7 +84,7 @@ impl Step {
         Ok(step)
     }
 
-    /// Whether it has no outcome of its own: the harness does it, and fails if it can't.
+    /// Returns true if the step has no outcome of its own. Then the harness does the step, and fails if it can't.
     fn is_silent(&self) -> bool {
         let words: Vec<_> = self.words.iter().map(String::as_str).collect();
         matches!(words.as_slice(), ["sleep" | "time" | "took" | "process" | "yaml" | "server", ..])
@@ -167,7 +167,7 @@ pub(crate) fn repeat(text: &str) -> String {
     out + rest
 }
 
-/// `250ms`, `1.5s`.
+/// Reads a duration: `250ms`, `1.5s`.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, scale) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),

@@ -1,4 +1,4 @@
-//! A process that holds and waits, and then ends: the calling test program again, as one of its tests.
+//! A process that holds and waits, and then ends. It is the calling test program again, as one of its tests.
 
 #![allow(clippy::print_stdout, reason = "how the two processes talk")]
 
@@ -12,11 +12,11 @@ const URL: &str = "DLOCK_TEST_ENDS";
 const WAITERS: usize = 4;
 const READY: &str = "> ready";
 
-/// What it holds, and waits for as well.
+/// The key that the other process holds, and waits for as well.
 pub const OWN: &str = "own";
-/// What it holds with no renewal.
+/// The key that the other process holds with no renewal.
 pub const ONCE: &str = "once";
-/// What it waits for, and this process holds.
+/// The key that the other process waits for, and this process holds.
 pub const THEIRS: &str = "theirs";
 
 /// The other process, once it has begun to wait.
@@ -27,10 +27,10 @@ pub struct Other {
 }
 
 impl Other {
-    /// Starts it as this test, which calls [`as_the_other`].
+    /// Starts the other process as this test, which calls [`as_the_other`].
     ///
     /// # Panics
-    /// When it doesn't start.
+    /// If the process doesn't start.
     pub fn start(test: &str, url: &str) -> Self {
         let mut line = Command::new(std::env::current_exe().expect("a program"));
         line.args(["--exact", test, "--nocapture"]).env(URL, url).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -45,10 +45,10 @@ impl Other {
         Self { child, input, output }
     }
 
-    /// Has it end in this way: `exit`, or `shutdown` first. Gives how long that took, and what it said.
+    /// Ends the other process in this way: `exit`, or `shutdown` first. Returns the time that it took, and the output.
     ///
     /// # Panics
-    /// When it ends otherwise.
+    /// If the process ends in another way.
     pub fn end(mut self, how: &str) -> (Duration, String) {
         let begun = Instant::now();
         writeln!(self.input, "{how}").expect("it reads");
@@ -66,10 +66,10 @@ impl Drop for Other {
     }
 }
 
-/// Does all this in the other process, and never comes back there; in this one it does nothing.
+/// Runs the other process and never returns there. Does nothing in this process.
 ///
 /// # Panics
-/// When something is not as it must be.
+/// If something is not as it must be.
 pub fn as_the_other() {
     let Ok(url) = std::env::var(URL) else { return };
     let client = Client::connect(&url).expect("a client");

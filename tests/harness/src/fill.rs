@@ -1,4 +1,4 @@
-//! Plays the cases of one cell of the table, in one lane or in several side by side.
+//! Plays the cases of one cell of the table, in one lane or in several at the same time.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,14 +11,14 @@ use crate::fixture::Fixture;
 use crate::play::Play;
 use crate::report::Cell;
 
-/// A cell, and how far it is.
+/// A cell with its progress.
 pub(crate) struct Task<'a> {
     pub(crate) language: &'a Language,
-    /// The cases, by their places in the list of all.
+    /// The cases, by their indexes in the list of all cases.
     cases: Vec<usize>,
-    /// The next of them that no lane has.
+    /// The index of the next case that no lane has taken.
     next: AtomicUsize,
-    /// Lanes that haven't ended.
+    /// The number of lanes that haven't ended.
     lanes: AtomicUsize,
     begun: OnceLock<Instant>,
     cell: Mutex<Cell>,
@@ -30,7 +30,7 @@ impl<'a> Task<'a> {
         Self { language, cases, next, lanes, begun, cell: Mutex::new(Cell::new(language.name, backend)) }
     }
 
-    /// One lane: plays cases as long as there are any.
+    /// Plays cases in one lane until there are no more.
     pub(crate) fn work(&self, cases: &[Case], fixture: &Fixture, folder: &Path, verbose: bool) {
         let begun = *self.begun.get_or_init(Instant::now);
         let mut idle = None;
@@ -55,12 +55,12 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// The cell when all lanes have ended.
+    /// Returns the cell when all lanes have ended.
     pub(crate) fn done(self) -> Cell {
         self.cell.into_inner().unwrap()
     }
 
-    /// Plays one case. False: there is no interpreter to be had.
+    /// Plays one case. Returns false if no interpreter can be started.
     fn play(&self, case: &Case, fixture: &Fixture, folder: &Path, verbose: bool, idle: &mut Option<Actor>) -> bool {
         let (language, log, began) = (self.language, folder.join("stderr.txt"), Instant::now());
         let main = match idle.take().map_or_else(|| Actor::start(language, folder, &[], &log), Ok) {
@@ -84,7 +84,7 @@ impl<'a> Task<'a> {
             Ok(mut play) => {
                 let (main, result) = play.run(main);
                 measured.append(&mut play.measured);
-                // After a failure the next case begins with a fresh one.
+                // After a failure the next case begins with a new interpreter.
                 *idle = Some(main).filter(|_| result.is_ok());
                 result
             }
@@ -113,7 +113,7 @@ fn can(need: &str, fixture: &Fixture) -> bool {
     }
 }
 
-/// What an interpreter complained of, its last lines.
+/// Returns the last lines of an interpreter's error output.
 fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();

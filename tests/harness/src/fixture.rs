@@ -1,4 +1,4 @@
-//! One backend under test by one language: where its cases are, and what a case may ask of it.
+//! One backend under test by one language: the place of its cases, and the questions that a case may ask about it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Starts what the backend needs. A server ends with this value.
+    /// Starts everything that the backend needs. A server ends with this value.
     pub(crate) fn new(backend: &'static dyn TestBackend, folder: &Path) -> Result<Self, String> {
         Ok(Self { backend, cases: backend.cases(folder)? })
     }
@@ -21,7 +21,7 @@ impl Fixture {
         self.backend.name()
     }
 
-    /// Returns the URL of a place that nobody has used, for a case.
+    /// Returns the URL of an unused place for a case.
     pub(crate) fn url(&self, case: &str) -> Result<String, String> {
         self.cases.url(case)
     }
@@ -36,12 +36,12 @@ impl Fixture {
         self.backend.min_ttl()
     }
 
-    /// Does what others do to the backend.
+    /// Does to the backend's locks what others may do to them.
     pub(crate) fn server(&self, case: &str, words: &[&str]) -> Result<(), String> {
         self.cases.act(case, words)
     }
 
-    /// Returns true if the backend has it: a word of [`OF_BACKENDS`](crate::case::OF_BACKENDS).
+    /// Returns true if the backend can do it. `word` is one of [`OF_BACKENDS`](crate::case::OF_BACKENDS).
     pub(crate) fn can(&self, word: &str) -> bool {
         let can = self.backend.capabilities();
         match word {

@@ -1,11 +1,11 @@
-//! The languages, and how a program of the tests is started in each.
+//! The languages, and the commands that start a program of the tests in each of them.
 
 use std::path::{Path, PathBuf};
 
-/// All of them: the blocking Python API and the one for asyncio count as two.
+/// The names of all languages. The blocking Python API and the one for asyncio count as two.
 pub const LANGUAGES: [&str; 5] = ["rust", "python", "asyncio", "node", "c"];
 
-/// Where the other languages are.
+/// The places of the other languages' programs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Speakers {
     /// The Python that has dlock installed.
@@ -23,7 +23,8 @@ pub struct Speakers {
 }
 
 impl Speakers {
-    /// The words that start `tests/run/PROGRAM.*` in a language. Rust's is this very program, called with `as_rust`.
+    /// Returns the words that start `tests/run/PROGRAM.*` in a language. For Rust they are this program itself and
+    /// `as_rust`.
     pub fn command(&self, language: &str, program: &str, as_rust: &str) -> Result<Vec<PathBuf>, String> {
         let script = |ending: &str| {
             let path = self.tests.join("run").join(program).with_extension(ending);
@@ -40,8 +41,8 @@ impl Speakers {
     }
 }
 
-/// From every folder the same program. Not canonicalized: it is by the path it was called that Python finds its
-/// packages. A bare name is looked up by the system.
+/// Returns the absolute path of a program, so that every folder finds the same one. The path is not canonicalized,
+/// because Python finds its packages by the path of its call. The system looks up a bare name.
 pub fn found(program: &Path) -> Result<PathBuf, String> {
     if program.components().count() == 1 {
         return Ok(program.to_owned());

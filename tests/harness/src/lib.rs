@@ -1,5 +1,5 @@
-//! What the tests share: the backends as tests know them, a proxy that does what networks do, servers that are started,
-//! stopped and made to fail, and histories of what processes did with locks, with a judge of them.
+//! The shared parts of the tests: the backends, a proxy that behaves like a bad network, servers that are started,
+//! stopped and made to fail, and histories of the lock calls of processes, with a judge for them.
 
 mod resp;
 

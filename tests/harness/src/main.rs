@@ -34,9 +34,9 @@ const AS_RUST: &str = "as-rust-interpreter";
 
 /// Plays the behaviour cases in tests/cases through every language's public API against every backend.
 ///
-/// Prints each failure with its file and line, what was skipped and why, the latencies the cases asked for (they never
-/// fail), a table of languages and backends, and last `N passed, N failed`. Ends with 1 if anything failed. The variable
-/// `ETCD_BIN` names the folder of etcd and etcdctl; without it they are those of PATH.
+/// Prints each failure with its file and line, the skipped cases with their reasons, the measured latencies (they never
+/// fail), a table of languages and backends, and at the end `N passed, N failed`. Exits with 1 if anything failed. The
+/// variable `ETCD_BIN` names the folder of etcd and etcdctl; without it they are found by PATH.
 #[derive(Parser)]
 #[command(name = "dlock-suite", max_term_width = 110)]
 struct Options {
@@ -51,14 +51,14 @@ struct Options {
     /// Only cases whose name (FILE/CASE) contains this text. May be repeated.
     #[arg(long, value_name = "TEXT")]
     case: Vec<String>,
-    /// How many cases are played at a time: most of it is waiting.
+    /// The number of cases that are played at a time. Cases mostly wait.
     #[arg(long, value_name = "N", default_value_t = 12)]
     jobs: usize,
-    /// Plays every case in every language only on the backends that are first of their kind, the one in the process and
-    /// the one with a server, and in one language, by turns, on each other backend.
+    /// Plays every case in every language only on the backends that are first of their kind: the one in the process and
+    /// the one with a server. On each other backend it plays each case in one language, by turns.
     #[arg(long)]
     covering: bool,
-    /// Prints every case as it ends, with the time it took.
+    /// Prints every case when it ends, with the time that it took.
     #[arg(short, long)]
     verbose: bool,
 }
@@ -110,7 +110,7 @@ fn run(options: &Options) -> Result<bool, String> {
             jobs.push_back((task, Fixture::new(backend, &folder)?, folder));
         }
     }
-    // What takes longest first.
+    // The cells that take longest begin first.
     jobs.make_contiguous().sort_by_key(|(_, fixture, _)| std::cmp::Reverse(fixture.min_ttl()));
     let jobs = Mutex::new(jobs);
     std::thread::scope(|scope| {
@@ -137,28 +137,28 @@ fn run(options: &Options) -> Result<bool, String> {
 }
 
 fn languages(options: &Options) -> Result<Vec<Language>, String> {
-    // Those that aren't played needn't be there.
+    // Languages that aren't played needn't be there.
     let wanted = chosen(LANGUAGES.to_vec(), &options.language, |name| name, "language")?;
     let command = |name| options.speakers.command(name, "run", AS_RUST);
     wanted.into_iter().map(|name| Ok(Language { name, command: command(name)? })).collect()
 }
 
-/// Who plays what where each case is played in one language.
+/// The languages' turns, for backends on which each case is played in one language.
 struct Turns {
-    /// What each language can do.
+    /// The words for what each language can do.
     able: Vec<Vec<String>>,
 }
 
 impl Turns {
     fn new(languages: &[Language], folder: &Path) -> Self {
         let log = folder.join("stderr.txt");
-        // One that doesn't start fails where it has to play.
+        // An interpreter that doesn't start fails later, when it has to play.
         let able =
             |language| Actor::start(language, folder, &[], &log).map(|actor| actor.able.clone()).unwrap_or_default();
         Self { able: languages.iter().map(able).collect() }
     }
 
-    /// The language with this turn, or the next one that can do what the case needs of a language.
+    /// Returns the language with this turn, or else the next one that can do what the case needs.
     fn whose(&self, case: &Case, turn: usize) -> usize {
         let languages = (0..self.able.len()).map(|more| (turn + more) % self.able.len());
         languages.clone().find(|own| case.lacks(&self.able[*own]).next().is_none()).unwrap_or(turn % self.able.len())

@@ -1,4 +1,4 @@
-//! Tests of the tests: each deliberate defect is caught by the scenario that is there for it.
+//! The tests of the tests: a scenario has to catch each deliberate defect.
 
 #![allow(clippy::print_stdout, reason = "how each was caught is worth a line")]
 
@@ -7,15 +7,15 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// How often a scenario is played until the defect shows: where it depends on which of two comes first, it needn't at
-/// once. Without a defect a scenario is played once, and has to hold.
+/// The number of times that a scenario is played until the defect shows. A defect that depends on the order of two
+/// events needn't show at once. Without a defect a scenario is played once, and has to pass.
 const PLAYS: u32 = 3;
 
-/// Plays the scenarios of the calling test program that are there for a defect, each under it: those of a backend's
-/// `mutants.txt` that are in `program`.
+/// Plays the scenarios of the calling test program under their defects: the scenarios of a backend's `mutants.txt` that
+/// are in `program`.
 ///
 /// # Panics
-/// When a defect survives its scenario, or the list lacks one of all whose name begins with that of the backend.
+/// If a defect survives its scenario, or the list lacks a defect whose name begins with that of the backend.
 pub fn all_are_caught(all: &[(&str, &str)], backend: &str, program: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(backend).join("mutants.txt");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -53,7 +53,7 @@ fn defect(line: &str) -> (&str, &str) {
     (mutant, scenario.trim())
 }
 
-/// Whether the scenario fails under the defect, and how it says so.
+/// Returns the scenario's failure under the defect. It is an error if the scenario doesn't fail.
 fn caught(mutant: &str, scenario: &str) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     for play in 1..=PLAYS {

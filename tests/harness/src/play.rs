@@ -1,4 +1,4 @@
-//! Plays one case: says each step to the process concerned and compares what comes back.
+//! Plays one case: sends each step to its process and compares the outcomes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use crate::actor::{Actor, Language};
 use crate::case::{Case, Step, duration, repeat};
 use crate::fixture::Fixture;
 
-/// How long one step may take. None waits for anything for longer than 5 s.
+/// The time that one step may take. No step waits for anything for longer than 5 s.
 const STEP_LIMIT: Duration = Duration::from_secs(15);
-/// How long `until` tries.
+/// The time for which `until` tries.
 const UNTIL_LIMIT: Duration = Duration::from_secs(5);
-/// The process in which clients live that are no process of their own.
+/// The process of all clients that have no process of their own.
 const MAIN: &str = "main";
 
-/// A time that was asked for.
+/// A time that a case has asked for.
 pub(crate) struct Measured {
     pub(crate) what: String,
     pub(crate) took: Duration,
 }
 
-/// Everything one case needs.
+/// The state of one case.
 pub(crate) struct Play<'a> {
     case: &'a Case,
     language: &'a Language,
@@ -31,9 +31,9 @@ pub(crate) struct Play<'a> {
     folder: PathBuf,
     log: &'a Path,
     processes: HashMap<String, Actor>,
-    /// In which process a lease or an operation lives.
+    /// The process of each lease and operation.
     home: HashMap<String, String>,
-    /// The key of an operation, and the greatest fence seen of a key.
+    /// The key of each operation. `fences` has the greatest fence seen of each key.
     keys: HashMap<String, String>,
     fences: HashMap<String, u64>,
     facts: HashMap<String, String>,
@@ -81,7 +81,7 @@ impl<'a> Play<'a> {
         })
     }
 
-    /// Runs all steps in the interpreter given; the other processes it starts itself.
+    /// Runs all steps, with `main` as the first interpreter. Starts the other processes itself.
     pub(crate) fn run(&mut self, main: Actor) -> (Actor, Result<(), String>) {
         self.processes.insert(MAIN.to_owned(), main);
         let url = self.facts["url"].clone();
@@ -125,7 +125,7 @@ impl<'a> Play<'a> {
                 let mode = u32::from_str_radix(mode, 8).map_err(|_| "yaml NAME mode=664 TEXT")?;
                 let path = self.folder.join(name);
                 let written = std::fs::write(&path, unescape(&text.join(" ")) + "\n");
-                // Whatever the caller's umask is.
+                // The mode is set explicitly, because the caller's umask may change it.
                 let set = || std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode));
                 written.and_then(|()| set()).map_err(|error| error.to_string())?;
             }
@@ -174,7 +174,7 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Notes how long a step with an outcome took, and since when somebody wanted to know.
+    /// Notes the time of a step with an outcome. If the case has begun a measurement, notes that time too.
     fn note(&mut self, begun: Instant) {
         self.last = begun.elapsed();
         if let Some((what, since)) = self.measure.take() {
@@ -195,8 +195,8 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Says the step to the process concerned: the one whose client, lease or operation comes first, or the one that
-    /// is named before a lease (the copy that a forked child has of it).
+    /// Sends the step to its process: that of the client, lease or operation that comes first, or the one that is named
+    /// before a lease (for the copy of the lease that a forked child has).
     fn say(&mut self, words: &[&str], wanted: &str) -> Result<String, String> {
         let [first, rest @ ..] = words else {
             return Err("an empty step".to_owned());
@@ -228,7 +228,7 @@ impl<'a> Play<'a> {
         self.processes.get_mut(name).ok_or(format!("there is no process {name}"))
     }
 
-    /// What holds of every grant: its fence is greater than all that the key had before.
+    /// Checks every grant: its fence is greater than all earlier ones of the key.
     fn granted(&mut self, words: &[&str], got: &str) -> Result<(), String> {
         let key = match words {
             [_, "acquire" | "try" | "begin", key, ..] => (*key).to_owned(),
@@ -248,7 +248,7 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// A field of a lease, asked for once: it doesn't change, and its process may be gone later.
+    /// Returns a field of a lease. Asks only once, because the field doesn't change and its process may be gone later.
     fn field(&mut self, lease: &str, what: &str) -> Result<String, String> {
         let fact = format!("{lease}.{what}");
         if let Some(known) = self.facts.get(&fact) {
@@ -270,7 +270,7 @@ impl<'a> Play<'a> {
         if holds { Ok(()) } else { Err(format!("{left} and {right}")) }
     }
 
-    /// Puts in what `{…}` stands for.
+    /// Replaces each `{…}` by its value.
     fn fill(&mut self, word: &str) -> Result<String, String> {
         let word = repeat(word);
         let mut out = String::new();
@@ -290,7 +290,7 @@ impl<'a> Play<'a> {
     }
 }
 
-/// Whether this is one of the outcomes wanted.
+/// Returns true if the outcome is one of those wanted.
 fn agrees(wanted: &str, got: &str) -> bool {
     let same = |want: &str| match (duration(want), duration(got)) {
         (Some(want), Some(got)) => want == got,
@@ -299,7 +299,7 @@ fn agrees(wanted: &str, got: &str) -> bool {
     wanted.split('|').any(same)
 }
 
-/// `''` is nothing, `\xHH` a byte.
+/// Expands `''` to nothing, and `\xHH` to a byte.
 fn unescape(text: &str) -> String {
     let mut parts = text.split("\\x");
     let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! What is printed at the end of a run of the cases.
+//! The output at the end of a run of the cases.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub(crate) struct Cell {
     pub(crate) language: &'static str,
     pub(crate) backend: &'static str,
     pub(crate) passed: Vec<String>,
-    /// With the words it lacks.
+    /// The skipped cases, each with the words that its cell lacks.
     pub(crate) skipped: Vec<(String, Vec<String>)>,
     pub(crate) failed: Vec<String>,
     pub(crate) measured: Vec<Measured>,
@@ -24,7 +24,7 @@ impl Cell {
         Self { language, backend, passed, skipped, failed, measured, took: Duration::ZERO }
     }
 
-    /// `201 ok 12 skip 43 s`; failures stand out.
+    /// Returns the text of the cell: `201 ok 12 skip 43 s`. Failures are in capitals.
     fn text(&self) -> String {
         let part = |many: usize, word| if many == 0 { String::new() } else { format!(" {many} {word}") };
         let (skipped, failed) = (part(self.skipped.len(), "skip"), part(self.failed.len(), "FAILED"));
@@ -32,9 +32,9 @@ impl Cell {
     }
 }
 
-/// Prints everything, and says whether all is well. The cells are in the order of languages and backends. `whole`: nothing
-/// was left out, so what no case was skipped for is needless. `covering`: the backends on which all was played; on the
-/// others each case was played in one language.
+/// Prints everything, and returns true if all is well. The cells are in the order of languages and backends. `whole`:
+/// nothing was left out, so a line of skips.txt that was not used is a failure. `covering`: the backends on which
+/// everything was played; on the others each case was played in one language.
 pub(crate) fn print(cells: &[Cell], skips: &Skips, whole: bool, covering: Option<&Vec<&str>>) -> bool {
     let mut trouble = skips.unnamed();
     let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -82,7 +82,7 @@ pub(crate) fn print(cells: &[Cell], skips: &Skips, whole: bool, covering: Option
     trouble.is_empty()
 }
 
-/// A row for each language, a column for each backend.
+/// Returns the table: a row for each language, a column for each backend.
 fn table(cells: &[Cell]) -> String {
     let (mut languages, mut backends) = (Vec::new(), Vec::new());
     for cell in cells {

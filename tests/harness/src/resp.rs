@@ -1,20 +1,20 @@
-//! Where a value of Redis' protocol ends, and what a command says.
+//! The ends of values in Redis' protocol, and the words of a command.
 
-/// How far a stream has been looked through for the end of its first value.
+/// The progress of a search for the end of a stream's first value.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     at: usize,
-    /// Values still to come of the one begun.
+    /// The number of values that are still missing in the first value.
     missing: u64,
 }
 
-/// These bytes are no RESP.
+/// The error of bytes that are not RESP.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Foreign;
 
 impl Scan {
-    /// The length of the first value in `bytes`, if all of it is there. After `None` it goes on where it was: `bytes`
-    /// then has to begin with the same.
+    /// Returns the length of the first value in `bytes`, or `None` if the value isn't complete. After `None` the search
+    /// continues at the same place, so `bytes` has to begin with the same bytes.
     pub(crate) fn next(&mut self, bytes: &[u8]) -> Result<Option<usize>, Foreign> {
         self.missing = self.missing.max(1);
         while self.missing > 0 {
@@ -45,7 +45,7 @@ impl Scan {
     }
 }
 
-/// Takes the values that are complete off the front of `bytes`; all that is left as one, if that is no RESP.
+/// Takes the complete values from the front of `bytes`. If the rest is not RESP, takes the rest as one value.
 pub(crate) fn take(scan: &mut Scan, bytes: &mut Vec<u8>) -> (Vec<Vec<u8>>, Result<(), Foreign>) {
     let mut values = Vec::new();
     while !bytes.is_empty() {
@@ -64,7 +64,7 @@ pub(crate) fn take(scan: &mut Scan, bytes: &mut Vec<u8>) -> (Vec<Vec<u8>>, Resul
     (values, Ok(()))
 }
 
-/// The words of a command, which is an array of strings; none if it is something else.
+/// Returns the words of a command, which is an array of strings. Returns nothing for other values.
 pub(crate) fn words(command: &[u8]) -> Vec<Vec<u8>> {
     let line = |at: usize| {
         let end = at + command[at..].windows(2).position(|two| two == b"\r\n")?;
@@ -84,12 +84,12 @@ pub(crate) fn words(command: &[u8]) -> Vec<Vec<u8>> {
     read().unwrap_or_default()
 }
 
-/// Whether a reply comes to it in its turn. Those that subscribe are answered by pushes.
+/// Returns true if the command gets a reply in its turn. Commands that subscribe are answered by pushes.
 pub(crate) fn is_answered(command: &[u8]) -> bool {
     !words(command).first().is_some_and(|name| name.to_ascii_lowercase().ends_with(b"subscribe"))
 }
 
-/// Whether the server says this unasked.
+/// Returns true if the server sends this value without a request.
 pub(crate) fn is_push(value: &[u8]) -> bool {
     value.first() == Some(&b'>')
 }

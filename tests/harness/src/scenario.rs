@@ -1,4 +1,4 @@
-//! What scenarios on every backend share: bounds, waits, and calls that have to succeed.
+//! The shared parts of scenarios on every backend: bounds, waits, and calls that have to succeed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -11,40 +11,40 @@ use dlock::{Client, Error, Kind, Lease, Lock, Op, ReleaseOutcome};
 use crate::backends::TestServer;
 use crate::proxy::{Mode, Proxy};
 
-/// How long anything may take that has no bound of its own.
+/// The maximum time of anything that has no bound of its own.
 pub const LONG: Duration = Duration::from_secs(10);
 
-/// What a loaded machine may add to a bound.
+/// The time that a loaded machine may add to a bound.
 pub const SLACK: Duration = Duration::from_millis(700);
 
-/// How long after its deadline a call may return.
+/// The time after its deadline at which a call may still return.
 pub const LATE: Duration = Duration::from_millis(100);
 
-/// Milliseconds.
+/// Returns so many milliseconds as a duration.
 pub fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Another number each time.
+/// Returns another number each time.
 pub fn next() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The same client, after its first answer.
+/// Returns the client after its first answer.
 ///
 /// # Panics
-/// When it can't lock a key of its own.
+/// If the client can't lock a key of its own.
 pub fn answered(client: Client) -> Client {
     let warm = client.lock(&format!("warm-{}", next())).try_acquire().wait().unwrap().unwrap();
     released(&warm);
     client
 }
 
-/// The warnings from now on that name this server.
+/// Receives the warnings from now on that name this server.
 ///
 /// # Panics
-/// When there is no thread for them.
+/// If there is no thread for them.
 pub fn warnings(server: &str) -> Receiver<String> {
     let (send, warnings) = channel();
     let server = server.to_owned();
@@ -56,37 +56,37 @@ pub fn warnings(server: &str) -> Receiver<String> {
     warnings
 }
 
-/// A lock that waits for a bounded time.
+/// Returns a lock that waits for a limited time.
 pub fn lock(client: &Client, key: &str, ttl: Duration) -> Lock {
     client.lock(key).ttl(ttl).wait(LONG)
 }
 
-/// A lease that lasts for as long as a scenario.
+/// Acquires a lease that lasts as long as a scenario.
 ///
 /// # Panics
-/// When it isn't granted.
+/// If the lease isn't granted.
 pub fn acquired(client: &Client, key: &str) -> Lease {
     lock(client, key, ms(30_000)).acquire().wait().unwrap()
 }
 
-/// Begins an acquire that goes on whatever this thread does.
+/// Begins an acquire in another thread.
 pub fn begin(lock: &Lock) -> JoinHandle<dlock::Result<Lease>> {
     let op: Op<Lease> = lock.acquire();
     std::thread::spawn(move || op.wait())
 }
 
-/// Releases it.
+/// Releases the lease.
 ///
 /// # Panics
-/// When it was lost.
+/// If the lease was lost.
 pub fn released(lease: &Lease) {
     assert_eq!(lease.release().wait().unwrap(), ReleaseOutcome::Released, "{}", lease.key());
 }
 
-/// Waits for it, in small steps.
+/// Waits in small steps until `come` returns true.
 ///
 /// # Panics
-/// When it doesn't come about within the limit.
+/// If that doesn't happen within the limit.
 pub fn until(what: &str, limit: Duration, mut come: impl FnMut() -> bool) {
     let end = Instant::now() + limit;
     while !come() {
@@ -95,10 +95,10 @@ pub fn until(what: &str, limit: Duration, mut come: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until so many hold and wait.
+/// Waits until a key has so many holders and waiters.
 ///
 /// # Panics
-/// When it doesn't come about.
+/// If that doesn't happen.
 pub fn until_contenders(server: &dyn TestServer, key: &str, n: usize) {
     until(&format!("{n} contenders of {key}"), LONG, || server.contenders(key) == n);
 }
@@ -106,7 +106,7 @@ pub fn until_contenders(server: &dyn TestServer, key: &str, n: usize) {
 /// Waits until no holder and no waiter has anything at the server.
 ///
 /// # Panics
-/// When something is left after the limit.
+/// If something is left after the limit.
 pub fn until_clean(server: &dyn TestServer, limit: Duration) {
     let end = Instant::now() + limit;
     loop {
@@ -119,7 +119,7 @@ pub fn until_clean(server: &dyn TestServer, limit: Duration) {
     }
 }
 
-/// Lets bytes pass again. A stream of which a part was lost is never gone on with.
+/// Lets bytes pass again. A connection that has lost bytes is cut, because it can't be used any more.
 pub fn heal(proxy: &Proxy, lost: bool) {
     if lost {
         proxy.cut();
@@ -127,10 +127,10 @@ pub fn heal(proxy: &Proxy, lost: bool) {
     proxy.both(Mode::Pass);
 }
 
-/// Returns the error of a first contact with this URL, after checking that it comes in time and never shows the secret.
+/// Returns the error of a first contact with this URL. Checks that the error comes in time and never shows the secret.
 ///
 /// # Panics
-/// If that isn't so, or nothing is refused.
+/// If one of these isn't so, or nothing is refused.
 pub fn refused(url: &str, secret: &str) -> Error {
     const TIMEOUT: Duration = Duration::from_millis(1500);
     let url = format!("{url}{}connect_timeout=1500ms", if url.contains('?') { '&' } else { '?' });
@@ -148,10 +148,10 @@ pub fn refused(url: &str, secret: &str) -> Error {
     error
 }
 
-/// Checks whether trying again can help, and that the message has these words.
+/// Checks the `temporary` flag of an error, and that its message has these words.
 ///
 /// # Panics
-/// If that isn't so.
+/// If one of these isn't so.
 pub fn says(error: &Error, temporary: bool, words: &[&str]) {
     assert_eq!(error.is_temporary(), temporary, "{error:?}");
     for word in words {
@@ -159,10 +159,10 @@ pub fn says(error: &Error, temporary: bool, words: &[&str]) {
     }
 }
 
-/// Checks that a client of this URL can do all that a lock needs.
+/// Checks that a client of this URL can do everything that a lock needs.
 ///
 /// # Panics
-/// If it can't.
+/// If the client can't.
 pub fn works(url: &str) {
     let client = Client::connect(url).unwrap();
     let lease = lock(&client, "k", LONG).acquire().wait().unwrap();

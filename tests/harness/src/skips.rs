@@ -1,5 +1,6 @@
-//! `tests/skips.txt`: which cells of the table may be skipped, and why. Any other skip is a failure, and so is a line
-//! that nothing is skipped for, or that CHANGELOG.md doesn't name: the list doesn't grow unnoticed.
+//! The list `tests/skips.txt`: the cells of the table that may be skipped, with the reasons. Any other skip is a
+//! failure. A line for which nothing is skipped is a failure too, like a line that CHANGELOG.md doesn't name. So the
+//! list can't grow unnoticed.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -8,10 +9,10 @@ struct Line {
     number: usize,
     language: String,
     backend: String,
-    /// The name of a case, or `needs:WORD` for all that need it.
+    /// The name of a case, or `needs:WORD` for all cases that need the word.
     subject: String,
     reason: String,
-    /// Whether the change log names it.
+    /// True if the change log names the line.
     named: bool,
     used: Cell<bool>,
 }
@@ -43,7 +44,7 @@ impl Skips {
         Ok(Self(lines))
     }
 
-    /// Why this cell may be skipped, when it lacks these words.
+    /// Returns the reason for which this cell may be skipped if it lacks these words.
     pub(crate) fn reason(&self, language: &str, backend: &str, case: &str, lacking: &[String]) -> Option<&str> {
         let is = |pattern: &str, text: &str| pattern == "*" || pattern == text;
         let line = self.0.iter().find(|line| {
@@ -56,7 +57,7 @@ impl Skips {
         Some(&line.reason)
     }
 
-    /// The lines that the change log doesn't name.
+    /// Returns a failure for each line that the change log doesn't name.
     pub(crate) fn unnamed(&self) -> Vec<String> {
         let missing = self.0.iter().filter(|line| !line.named);
         let told = |line: &Line| {
@@ -70,7 +71,7 @@ impl Skips {
         missing.map(told).collect()
     }
 
-    /// The lines that nothing was skipped for.
+    /// Returns a failure for each line for which nothing was skipped.
     pub(crate) fn unused(&self) -> Vec<String> {
         let idle = self.0.iter().filter(|line| !line.used.get());
         idle.map(|line| format!("skips.txt:{}: nothing was skipped for {:?}", line.number, line.subject)).collect()

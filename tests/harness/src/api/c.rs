@@ -1,4 +1,4 @@
-//! The public names of the C library: what the header declares, which has to be what the library exports.
+//! The public names of the C library. The header has to declare exactly the functions that the library exports.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::{Surface, output};
 
-/// Of a header: its functions, and everything it gives a name.
+/// The functions of a header, and all names that it defines.
 #[derive(Default)]
 struct Header {
     functions: BTreeSet<String>,
@@ -23,7 +23,7 @@ pub(crate) fn surface(header: &Path, folder: &Path) -> Result<Surface, String> {
     Ok(Surface { names, trouble })
 }
 
-/// What the shared library exports.
+/// Returns the names that the shared library exports.
 fn exported(folder: &Path) -> Result<BTreeSet<String>, String> {
     let (library, flags, mark) = if cfg!(target_os = "macos") {
         ("libdlock_c.dylib", ["-g", "-U"], "_")
@@ -32,7 +32,7 @@ fn exported(folder: &Path) -> Result<BTreeSet<String>, String> {
     };
     let text = output(Command::new("nm").args(flags).arg(folder.join(library)))?;
     let names = text.lines().filter_map(|line| line.split_whitespace().last());
-    // A version may stand behind the name.
+    // A version may follow the name.
     let names = names.map(|name| name.strip_prefix(mark).unwrap_or(name)).filter_map(|name| name.split('@').next());
     Ok(names.map(str::to_owned).collect())
 }
@@ -55,14 +55,14 @@ fn declared(text: &str) -> Header {
     header
 }
 
-/// The code without the preprocessor's lines, and without what only C++ sees; the macros go into `names`.
+/// Returns the code without the preprocessor's lines, and without the lines for C++ only. The macros go into `names`.
 fn plain(code: &str, names: &mut BTreeSet<String>) -> String {
     let (mut plain, mut of_others) = (String::new(), false);
     for line in code.lines() {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["#ifdef", "__cplusplus"] => of_others = true,
             ["#endif", ..] => of_others = false,
-            // The guard has no value.
+            // The include guard has no value.
             ["#define", name, _, ..] => drop(names.insert(name.to_owned())),
             _ if of_others || line.starts_with('#') => {}
             _ => plain += &format!("{line} "),
@@ -71,7 +71,7 @@ fn plain(code: &str, names: &mut BTreeSet<String>) -> String {
     plain
 }
 
-/// The names that a typedef gives: its own, and those of its fields or constants.
+/// Adds the names that a typedef defines: its own, and those of its fields or constants.
 fn typedef(body: &[&str], names: &mut BTreeSet<String>) {
     let Some(&own) = body.last() else { return };
     let braces = (body.iter().position(|token| *token == "{"), body.iter().rposition(|token| *token == "}"));
@@ -85,7 +85,7 @@ fn typedef(body: &[&str], names: &mut BTreeSet<String>) {
             names.extend(fields.map(|field| format!("{own}.{field}")));
         }
     }
-    // The name of a type of functions stands in brackets: `void (*name)(…)`.
+    // The name of a function type is in brackets: `void (*name)(…)`.
     let bracketed = body.windows(3).find(|three| three[..2] == ["(", "*"]).map(|three| three[2]);
     names.insert(bracketed.unwrap_or(own).to_owned());
 }
@@ -103,7 +103,7 @@ fn without_comments(text: &str) -> String {
     code + rest
 }
 
-/// Words, and signs one by one.
+/// Splits code into words and single signs.
 fn tokens(text: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
@@ -118,7 +118,7 @@ fn tokens(text: &str) -> Vec<&str> {
     tokens
 }
 
-/// The tokens before the first `;` outside of braces, and those behind it.
+/// Returns the tokens before the first `;` outside of braces, and the tokens after it.
 fn first_statement<'a, 'b>(tokens: &'b [&'a str]) -> (&'b [&'a str], &'b [&'a str]) {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate() {

@@ -1,15 +1,15 @@
-//! tests/api.txt: one operation a line, its name in each package. The head of that file says what a line is.
+//! The list tests/api.txt: one operation a line, with its name in each package. The head of that file explains a line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The columns.
+/// The columns of the list.
 pub(crate) const PACKAGES: [&str; 4] = ["rust", "python", "node", "c"];
-/// Where a package has no such operation.
+/// The cell of a package that has no such operation.
 const NONE: &str = "-";
 
 struct Line {
     number: usize,
-    /// The names in each column; none where the package has no such operation.
+    /// The names in each column. A column is empty if the package has no such operation.
     names: [Vec<String>; PACKAGES.len()],
 }
 
@@ -47,7 +47,8 @@ impl List {
         self.0.len()
     }
 
-    /// The listed names of a package that don't exist, with their lines, and the existing ones that aren't listed.
+    /// Returns the listed names of a package that don't exist, with their lines, and the existing names that aren't
+    /// listed.
     pub(crate) fn compare(&self, column: usize, real: &BTreeSet<String>) -> (Vec<(usize, String)>, Vec<String>) {
         let (mut absent, mut left) = (Vec::new(), real.clone());
         for line in &self.0 {

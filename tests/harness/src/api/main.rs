@@ -1,4 +1,4 @@
-//! `dlock-api`: compares tests/api.txt with what the packages of all languages really offer, both ways.
+//! `dlock-api`: compares tests/api.txt with the public names of the packages of all languages, both ways.
 
 #![allow(clippy::print_stdout, reason = "a program that reports")]
 
@@ -15,16 +15,16 @@ use dlock_harness::languages::{Speakers, found};
 
 use crate::list::{List, PACKAGES};
 
-/// Compares tests/api.txt with the public names of every package: a listed name that doesn't exist fails, and so does an
-/// existing one that isn't listed.
+/// Compares tests/api.txt with the public names of every package: a listed name that doesn't exist fails, and so does
+/// an existing name that isn't listed.
 ///
-/// Prints what differs, and last `N passed, N failed`: a line of the list that is right is one passed.
+/// Prints the differences, and at the end `N passed, N failed`. One correct line of the list counts as one passed.
 #[derive(Parser)]
 #[command(name = "dlock-api", max_term_width = 110)]
 struct Options {
     #[command(flatten)]
     speakers: Speakers,
-    /// The folder of libdlock_c.so. Default: release, beside this program's own.
+    /// The folder of libdlock_c.so. Default: release, beside this program's own folder.
     #[arg(long, value_name = "DIR")]
     lib_dir: Option<PathBuf>,
     /// Only this package: rust, python, node, c. May be repeated.
@@ -35,7 +35,7 @@ struct Options {
     names: bool,
 }
 
-/// The public names of one package, and what is wrong with it whatever the list says.
+/// The public names of one package, and the package's faults that don't depend on the list.
 #[derive(Default)]
 struct Surface {
     names: BTreeSet<String>,
@@ -73,7 +73,7 @@ fn run(options: &Options) -> Result<bool, String> {
         trouble.extend(surface.trouble.iter().map(|one| format!("{package}: {one}")));
         let (absent, unlisted) = list.compare(column, &surface.names);
         wrong.extend(absent.iter().map(|(line, _)| *line));
-        // Without any name the one reason is enough.
+        // If there are no names at all, the one reason is enough.
         if !surface.names.is_empty() {
             trouble.extend(absent.iter().map(|(line, name)| format!("api.txt:{line}: {package} has no {name}")));
         }
@@ -102,7 +102,7 @@ fn surface(package: &str, options: &Options) -> Result<Surface, String> {
     }
 }
 
-/// What a script prints: a name a line, or `!` and what is wrong.
+/// Returns the output of a script: each line is a name, or `!` and a fault.
 fn script(program: &Path, script: &Path) -> Result<Surface, String> {
     let text = output(Command::new(found(program)?).arg(script))?;
     let (trouble, names): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('!'));
@@ -110,7 +110,7 @@ fn script(program: &Path, script: &Path) -> Result<Surface, String> {
     Ok(Surface { names: names.into_iter().map(str::to_owned).collect(), trouble })
 }
 
-/// What a program prints, if it ends well.
+/// Returns the output of a program that succeeds.
 fn output(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let done = command.output().map_err(|error| format!("{program}: {error}"))?;

@@ -1,5 +1,5 @@
-//! The public names of the crate, as rustdoc has them: items, methods, fields and variants of its own, without what comes
-//! from traits.
+//! The public names of the crate, from the pages of rustdoc: items, methods, fields and variants of its own, without
+//! those that come from traits.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::process::Command;
 
 use crate::{Surface, output};
 
-/// How a member's anchor begins.
+/// The beginnings of the anchors of members.
 const MEMBERS: [&str; 5] = ["method.", "tymethod.", "variant.", "structfield.", "associatedconstant."];
-/// Where the members that come from traits begin.
+/// The beginnings of the sections with members that come from traits.
 const FOREIGN: [&str; 3] =
     [r#"id="trait-implementations""#, r#"id="synthetic-implementations""#, r#"id="implementors""#];
 
-/// Has the pages written beside this program, and reads them.
+/// Makes rustdoc write its pages beside this program, and reads them.
 pub(crate) fn surface(root: &Path) -> Result<Surface, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let target = own.parent().and_then(Path::parent).ok_or("no folder")?;
@@ -30,12 +30,12 @@ pub(crate) fn surface(root: &Path) -> Result<Surface, String> {
     let exported: BTreeSet<_> = between(&index, r#"id="reexport."#, "\"").collect();
     let mut names = BTreeSet::new();
     for link in between(&read("all.html")?, "<li><a href=\"", "</a>") {
-        // The page's own index.
+        // This is a link within the page.
         if link.starts_with('#') {
             continue;
         }
         let (page, item) = link.split_once("\">").ok_or("all.html is not what it was: see rust.rs")?;
-        // What is exported at the top is known by that name.
+        // An item that is exported at the top is listed by that name.
         let last = item.rsplit("::").next().unwrap_or(item);
         let item = if exported.contains(last) { last } else { item };
         // An alias has no members of its own.
@@ -47,17 +47,17 @@ pub(crate) fn surface(root: &Path) -> Result<Surface, String> {
     Ok(Surface { names, ..Surface::default() })
 }
 
-/// The members in an item's page that are its own.
+/// Returns an item's own members from its page.
 fn members(page: &str) -> impl Iterator<Item = &str> {
     let end = FOREIGN.iter().filter_map(|mark| page.find(mark)).min().unwrap_or(page.len());
     let anchors = between(&page[..end], r#"id=""#, "\"");
-    // A variant's fields are in its name's anchor as well: `variant.Granted.field.ttl`.
+    // The anchors of a variant's fields contain the variant's name: `variant.Granted.field.ttl`.
     anchors
         .filter_map(|anchor| MEMBERS.iter().find_map(|start| anchor.strip_prefix(start)))
         .filter(|name| !name.contains('.'))
 }
 
-/// Every text between these two.
+/// Returns every text between `start` and `end`.
 fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(start).skip(1).filter_map(move |rest| rest.split(end).next())
 }

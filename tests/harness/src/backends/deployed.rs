@@ -1,62 +1,62 @@
-//! What the soak test starts by a word, and the faults that it injects into the servers.
+//! The deployments that the soak test starts by a word, and the faults that it injects into their servers.
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What a word of `dlock-soak --url` starts.
+/// A deployment that a word of `dlock-soak --url` starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Deployment {
     pub word: &'static str,
-    /// Starts it. Dropped, its servers and folders are gone.
+    /// The function that starts it. When the result is dropped, its servers and folders are removed.
     pub start: fn() -> Result<Arc<dyn Deployed>, String>,
 }
 
 /// A place for the locks of one run.
 pub trait Deployed: Send + Sync {
-    /// Returns the addresses of its servers, each for a proxy; none where no network leads to it.
+    /// Returns the addresses of the servers, each for a proxy. The list is empty if no network leads to the place.
     fn addrs(&self) -> Vec<SocketAddr>;
 
-    /// Returns its URL, with these addresses for those of its servers.
+    /// Returns the URL of the place, with `addrs` instead of the addresses of its servers.
     fn url(&self, addrs: &[SocketAddr]) -> String;
 
-    /// Returns the name and version of the servers, where it matters.
+    /// Returns the name and version of the servers, where they matter.
     fn version(&self) -> Option<String> {
         None
     }
 
-    /// Returns the faults that its servers can have.
+    /// Returns the faults that the servers can have.
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>>;
 }
 
 /// A fault of a server.
 pub trait ServerFault: Send {
-    /// Returns its name in the history.
+    /// Returns the fault's name in the history.
     fn name(&self) -> &'static str;
 
-    /// Returns true if it is over as soon as it is done.
+    /// Returns true if the fault is over as soon as it has begun.
     fn is_short(&self) -> bool;
 
-    /// Chooses whom it is done to next, and names it.
+    /// Chooses the next target of the fault, and returns the target's name.
     ///
     /// # Errors
-    /// When the servers don't tell.
+    /// If the servers don't answer.
     fn choose(&mut self, rng: &mut fastrand::Rng) -> Result<String, String>;
 
-    /// Does it.
+    /// Begins the fault.
     ///
     /// # Errors
-    /// When it can't be done.
+    /// If the fault can't be made.
     fn begin(&mut self) -> Result<(), String>;
 
-    /// Undoes it.
+    /// Ends the fault.
     ///
     /// # Errors
-    /// When it can't be undone.
+    /// If the fault can't be undone.
     fn end(&mut self) -> Result<(), String>;
 }
 
-/// Does or undoes a fault.
+/// A function that begins or ends a fault.
 pub(super) type Act<T> = fn(&T) -> Result<(), String>;
 
 /// A fault of the only server.

@@ -1,4 +1,4 @@
-//! The file backend: a directory of lock files, and the kernel.
+//! The file backend: a directory of lock files. Its server is the kernel.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{Cases, Deployed, Deployment, Fault, ServerFault, TestBackend, flat};
 
-/// Lock files.
+/// The file backend.
 #[derive(Debug)]
 pub struct Backend;
 

@@ -1,14 +1,14 @@
-//! The memory backend: all of it is in the process.
+//! The memory backend. All of it is in the process.
 
 use std::path::Path;
 
 use super::{Cases, Fault, TestBackend, flat};
 
-/// The locks of a process.
+/// The memory backend.
 #[derive(Debug)]
 pub struct Backend;
 
-/// The names of this cell, which no other cell uses.
+/// The prefix of the names of this cell. No other cell uses it.
 struct Names(String);
 
 impl TestBackend for Backend {

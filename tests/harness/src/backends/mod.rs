@@ -1,10 +1,10 @@
-//! The backends as the tests know them: one file or folder for each, and the only list of them.
+//! The backends of the tests: one file or folder for each, and the only list of them.
 //!
-//! [`TestBackend`] is what the suite, the soak test and the fault scenarios ask of a backend. A backend without a server
-//! answers the first part only.
+//! [`TestBackend`] has the methods that the suite, the soak test and the fault scenarios need. A backend without a
+//! server implements only the first part of them.
 
-/// Calls a macro with the names of all backends and what follows: those that live in this machine first, then those
-/// with a server. A new backend adds its name here and its `mod` line below.
+/// Calls a macro with the names of all backends and the other arguments: first the backends within this machine, then
+/// those with a server. To add a backend, add its name here and its `mod` line below.
 #[macro_export]
 macro_rules! with_backends {
     ($then:ident $($rest:tt)*) => { $then! { {memory file} {redis etcd} $($rest)* } };
@@ -30,87 +30,90 @@ pub use self::server::{Fault, Login, Request, Setup, TestServer};
 
 macro_rules! list {
     ({$($local:ident)*} {$($remote:ident)*}) => {
-        /// Every backend.
+        /// All backends.
         pub static BACKENDS: &[&dyn TestBackend] = &[$(&$local::Backend,)* $(&$remote::Backend,)*];
     };
 }
 
 with_backends!(list);
 
-/// One backend as the tests know it.
+/// One backend of the tests.
 pub trait TestBackend: Debug + Sync {
-    /// Returns the name of its driver, which is the scheme of its URLs.
+    /// Returns the name of the backend's driver, which is the scheme of its URLs.
     fn name(&self) -> &'static str;
 
-    /// Returns what its driver promises without options.
+    /// Returns the driver's capabilities without options.
     fn capabilities(&self) -> Capabilities {
         let driver = driver(self.name());
         (driver.capabilities)(&Values::new(driver.schema))
     }
 
-    /// Returns the shortest ttl that it keeps.
+    /// Returns the shortest ttl that the backend keeps.
     fn min_ttl(&self) -> Duration {
         self.capabilities().min_ttl
     }
 
-    /// Returns in how many lanes the suite plays a cell: more than one where a case waits most of its time.
+    /// Returns the number of lanes in which the suite plays a cell. It is more than 1 if a case mostly waits.
     fn lanes(&self) -> usize {
         1
     }
 
-    /// Returns true if every language plays every case on it in a covering run.
+    /// Returns true if every language plays every case on this backend in a covering run.
     fn is_whole(&self) -> bool {
         false
     }
 
-    /// Returns what its cases can do to it, of the words that no capability answers: `outside files keys`.
+    /// Returns the words for what cases can do to this backend, of those that no capability answers: `outside files
+    /// keys`.
     fn outside(&self) -> &'static [&'static str];
 
-    /// Starts what the cases of one cell need, with this folder for its files.
+    /// Starts everything that the cases of one cell need, with this folder for their files.
     ///
     /// # Errors
-    /// When a server or one of its programs isn't there.
+    /// If a server or one of its programs is missing.
     fn cases(&self, folder: &Path) -> Result<Box<dyn Cases>, String>;
 
-    /// Returns what the soak test can start by a word.
+    /// Returns the deployments that the soak test can start by a word.
     fn deployments(&self) -> &'static [Deployment] {
         &[]
     }
 
-    /// Returns for how long the lock of a dead process stays, whatever happens to the servers meanwhile.
+    /// Returns the time for which the lock of a dead process stays at most, whatever happens to the servers in that
+    /// time.
     fn outlives(&self, ttl: Duration) -> Duration {
         ttl
     }
 
-    /// Returns the faults that it can have. The others are in `tests/faults/skips.txt`, each with its reason.
+    /// Returns the faults that the backend can have. `tests/faults/skips.txt` has the others, each with its reason.
     fn faults(&self) -> &'static [Fault];
 
-    /// Returns what a fault scenario needs of a backend with a server; `None` without one.
+    /// Returns the functions that a fault scenario needs, or `None` for a backend without a server.
     fn remote(&self) -> Option<&'static dyn server::Remote> {
         None
     }
 }
 
-/// The place where the cases of one cell are played. Dropped, its servers have ended.
+/// The place where the cases of one cell are played. When it is dropped, its servers end.
 pub trait Cases: Send + Sync {
-    /// Returns a URL that nobody has used, the same for each call with this case; a case's name has letters, digits,
-    /// `-` and one `/`.
+    /// Returns the URL of a place for this case. Each call with this case returns the same URL, and nothing else uses
+    /// it. The name of a case has letters, digits, `-` and one `/`.
     ///
     /// # Errors
-    /// When a server doesn't start.
+    /// If a server doesn't start.
     fn url(&self, case: &str) -> Result<String, String>;
 
-    /// Does what others may do to the locks of a case: `remove KEY`, `replace KEY`, `wipe` or a command of the server.
+    /// Does something that others may do to the locks of a case: `remove KEY`, `replace KEY`, `wipe` or a command of
+    /// the server.
     ///
     /// # Errors
-    /// When it can't be done.
+    /// If it can't be done.
     fn act(&self, case: &str, words: &[&str]) -> Result<(), String>;
 }
 
 /// Returns the backend of this name.
 ///
 /// # Errors
-/// When the tests have none.
+/// If the tests have no such backend.
 pub fn named(name: &str) -> Result<&'static dyn TestBackend, String> {
     let found = BACKENDS.iter().find(|backend| backend.name() == name);
     found.copied().ok_or_else(|| format!("the list in tests/harness/src/backends/mod.rs has no {name}"))

@@ -1,4 +1,5 @@
-//! What a fault scenario needs of a backend with a server: it starts the server, breaks it, and looks into it raw.
+//! The functions that a fault scenario needs for a backend with a server: to start the server, to break it, and to read
+//! its raw data.
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -13,14 +14,14 @@ use crate::server::process::Process;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A server behind a network: it stops, dies and comes back, and requests and replies are lost or late.
+    /// A server behind a network. It stops, dies and comes back, and requests and replies are lost or late.
     Server,
-    /// A server that comes back without its data and goes on from there.
+    /// A server that comes back without its data and continues without it.
     DataLoss,
 }
 
 impl Fault {
-    /// Returns its word in `tests/faults/skips.txt`, after `needs:`.
+    /// Returns the fault's word in `tests/faults/skips.txt`, after `needs:`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Server => "server",
@@ -29,36 +30,36 @@ impl Fault {
     }
 }
 
-/// A request that a proxy can tell from others.
+/// A request that a proxy can distinguish from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// One that asks for a lock.
+    /// A request for a lock.
     Acquire,
-    /// One that releases it.
+    /// A release of a lock.
     Release,
 }
 
-/// How a server is to be started.
+/// The options with which a server is started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
-    /// What it has confirmed is there after a restart.
+    /// True if everything that the server has confirmed is there after a restart.
     pub durable: bool,
-    /// It asks for the login of [`Remote::login`].
+    /// True if the server asks for the login of [`Remote::login`].
     pub login: bool,
-    /// It serves TLS: its URL is that of TLS.
+    /// True if the server serves TLS, and its URL is the one for TLS.
     pub tls: bool,
-    /// It can be filled within a moment, see [`TestServer::fill`].
+    /// True if the server can be filled within a moment, see [`TestServer::fill`].
     pub small: bool,
 }
 
-/// A login, and what an error says of a wrong one.
+/// A login, and the words of the errors for wrong logins.
 #[derive(Clone, Copy, Debug)]
 pub struct Login {
-    /// The user and the password as a URL has them.
+    /// The user and the password, as in a URL.
     pub right: &'static str,
     /// The same user with another password.
     pub wrong: &'static str,
-    /// The part of both that no text may show.
+    /// The part of both logins that no text may show.
     pub secret: &'static str,
     /// The words of the error for a wrong password.
     pub of_wrong: &'static [&'static str],
@@ -73,83 +74,84 @@ pub trait Remote: Debug + Sync {
     /// Starts a server for one scenario.
     ///
     /// # Errors
-    /// When it doesn't start.
+    /// If the server doesn't start.
     fn start(&self, setup: Setup) -> Result<Box<dyn TestServer>, String>;
 
-    /// Returns how much later than its ttl a lock that isn't renewed ends.
+    /// Returns the time by which a lock that isn't renewed outlives its ttl.
     fn lag(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Returns the bytes that only a request of this kind has, for a key.
+    /// Returns the bytes that only this kind of request has, for a key.
     fn pattern(&self, request: Request, key: &str) -> String;
 
-    /// Returns true if a proxy knows which reply belongs to a request of its protocol.
+    /// Returns true if a proxy knows the reply to each request of this protocol.
     fn is_followed_by_proxies(&self) -> bool {
         false
     }
 
-    /// Returns how long a lock may stay that a late request took for nobody.
+    /// Returns the time for which a lock may stay that a late request took when no caller wanted it any more.
     fn takes_back_within(&self) -> Duration;
 
-    /// Returns the login of a server that asks for one.
+    /// Returns the login of a server that asks for a login.
     fn login(&self) -> Login;
 
-    /// Returns the setting that an error names when the server is full.
+    /// Returns the name of the setting that an error for a full server contains.
     fn size_setting(&self) -> &'static str;
 }
 
-/// A running server of one scenario. Dropped, it has ended.
+/// A running server of one scenario. When it is dropped, the server ends.
 pub trait TestServer: Debug + Send + Sync {
-    /// Returns its address.
+    /// Returns the server's address.
     fn addr(&self) -> SocketAddr;
 
-    /// Returns its URL, by TLS if it was set up so, and without a login.
+    /// Returns the server's URL without a login. The URL is that of TLS if the server was set up so.
     fn url(&self) -> String;
 
-    /// Returns its certificates.
+    /// Returns the server's certificates.
     ///
     /// # Panics
-    /// Without TLS.
+    /// If the server has no TLS.
     fn certs(&self) -> Certs;
 
-    /// Returns its process, if it runs.
+    /// Returns the server's process, if it runs.
     fn process(&self) -> Option<&Process>;
 
-    /// Stops it as a whole: connections stay, and nothing answers.
+    /// Pauses the whole server: connections stay, and nothing answers.
     ///
     /// # Panics
-    /// If it isn't running.
+    /// If the server isn't running.
     fn pause(&self) {
         self.process().expect("the server runs").signal(Signal::STOP).expect("a process of ours takes signals");
     }
 
-    /// Lets it go on.
+    /// Resumes a paused server.
     ///
     /// # Panics
-    /// If it isn't running.
+    /// If the server isn't running.
     fn resume(&self) {
         self.process().expect("the server runs").signal(Signal::CONT).expect("a process of ours takes signals");
     }
 
-    /// Kills it. What it has written stays.
+    /// Kills the server. The data that it has written stay.
     fn kill(&mut self);
 
-    /// Starts it again, after killing it if it runs.
+    /// Starts the server again, after killing it if it runs.
     ///
     /// # Errors
-    /// When it doesn't start.
+    /// If the server doesn't start.
     fn restart(&mut self) -> Result<(), String>;
 
-    /// Returns how many connections it has, if a waiter's place goes with its connection. Elsewhere it goes with its ttl.
+    /// Returns the number of connections, if a waiter's place in the queue ends with its connection. Otherwise that
+    /// place ends by the ttl.
     fn connections(&self) -> Option<usize> {
         None
     }
 
-    /// Returns who holds and who waits for a lock, in the server's own words and order.
+    /// Returns the holder and the waiters of a lock, in the server's own words and order.
     fn queue(&self, key: &str) -> Vec<String>;
 
-    /// Returns how many hold and wait for a lock, as the server keeps them.
+    /// Returns the number of holders and waiters of a lock, as the server keeps them.
     fn contenders(&self, key: &str) -> usize {
         self.queue(key).len()
     }
@@ -157,29 +159,29 @@ pub trait TestServer: Debug + Send + Sync {
     /// Returns the token of a lock's owner, as the server keeps it.
     fn owner(&self, key: &str) -> Option<String>;
 
-    /// Returns the last fencing token that the server gave for a lock that is held.
+    /// Returns the last fencing token that the server gave for a held lock.
     fn fence(&self, key: &str) -> Option<u64>;
 
-    /// Returns how long the lock would last if its owner were dead.
+    /// Returns the time for which the lock would last if its owner were dead.
     fn time_left(&self, key: &str) -> Duration;
 
-    /// Returns the keys that holders and waiters have at the server, of all locks.
+    /// Returns the keys that holders and waiters of all locks have at the server.
     fn left_over(&self) -> Vec<String>;
 
-    /// Returns the sessions of clients that the server keeps beside their keys.
+    /// Returns the sessions of clients that the server keeps beside the keys.
     fn sessions(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns how many requests about locks it has had.
+    /// Returns the number of requests about locks that the server has received.
     fn requests(&self) -> u64;
 
-    /// Deletes a lock, whoever holds it and waits for it.
+    /// Deletes a lock with its holder and its waiters.
     fn remove(&self, key: &str);
 
-    /// Fills one that is [`small`](Setup::small) until it takes no more.
+    /// Fills a [`small`](Setup::small) server until it accepts no more data.
     fn fill(&self);
 
-    /// Has one that is full take something again.
+    /// Makes a full server accept data again.
     fn make_room(&self);
 }

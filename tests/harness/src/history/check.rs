@@ -1,6 +1,6 @@
-//! Judges a history: one sweep over what is sorted by time, whatever its length.
+//! The judgement of a history: one sweep over its events by time, for histories of any length.
 //!
-//! An acquire of unknown outcome may have been granted or not, so it proves nothing and excuses nothing.
+//! An acquire with an unknown outcome may have been granted or not. So it proves nothing and excuses nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,64 +11,66 @@ use super::event::{History, Name, Phase, Verb};
 use super::hold::{Hold, Table};
 use super::{count, foreign, honest};
 
-/// What was broken.
+/// The kinds of violations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// I1: two definite holds of a key at a time.
+    /// I1: two definite holds of a key at the same time.
     Overlap,
     /// I2: a later hold without a greater fencing token, or one token twice.
     Fence,
-    /// I3: said to count after its end.
+    /// I3: a lease that was reported as held after its end.
     Expired,
-    /// I3: a loss was told too late, or never.
+    /// I3: a loss that was reported too late, or never.
     LateLoss,
-    /// I4: a stale renewal or release was answered with yes, or the server says that the holder isn't the owner.
+    /// I4: a stale renewal or release that succeeded, or an owner at the server that isn't the holder.
     Foreign,
-    /// I5: nobody had the lock for too long, while somebody waited.
+    /// I5: a lock that nobody had for too long, although somebody waited.
     Stalled,
-    /// I6: something was left behind at the server.
+    /// I6: a key that was left at the server.
     Orphan,
-    /// I7: a call wasn't back in time.
+    /// I7: a call that didn't return in time.
     Overdue,
 }
 
 /// A violation, with the lines that prove it.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// What was broken.
+    /// The kind of the violation.
     pub class: Class,
-    /// When, on [`now`](super::now).
+    /// The time on [`now`](super::now).
     pub t: u64,
     /// The key.
     pub key: String,
-    /// In words.
+    /// A description in words.
     pub text: String,
-    /// Lines of the history.
+    /// The lines of the history that prove it.
     pub lines: Vec<String>,
 }
 
-/// What a run promises.
+/// The promises of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How late a loss may be told.
+    /// The maximum time from the end of a lease to the report of its loss.
     pub slack: Duration,
-    /// How early a loss may be told without counting as a false one.
+    /// The time by which a loss may be reported early without counting as a false one.
     pub early: Duration,
-    /// How long nobody may have a lock that somebody waits for, outside of faults. `None`: not looked at.
+    /// The maximum time for which nobody may have a lock that somebody waits for, outside of faults. `None`: not
+    /// checked.
     pub recovery: Option<Duration>,
-    /// How long a fault counts as going on after its end, for `recovery`.
+    /// The time for which a fault counts as going on after its end, for `recovery`.
     pub grace: Duration,
-    /// How late a call may come back.
+    /// The maximum time from the deadline of a call to its return.
     pub overdue: Duration,
-    /// Faults by which the server loses locks: overlaps are excused while they last and for `excuse` after.
+    /// The faults by which the server loses locks. Overlaps are excused during these faults and for `excuse` after
+    /// them.
     pub losing: Vec<String>,
-    /// See `losing`; the ttl.
+    /// The time after a fault of `losing` in which overlaps are excused: the ttl.
     pub excuse: Duration,
-    /// Keys that the server still had at the end.
+    /// The keys that the server still had at the end.
     pub leftovers: Vec<String>,
-    /// Counters that must not be 0.
+    /// The counters that must not be 0.
     pub required: Vec<String>,
-    /// Counters that must be 0.
+    /// The counters that must be 0.
     pub forbidden: Vec<String>,
 }
 
@@ -89,34 +91,35 @@ impl Default for Plan {
     }
 }
 
-/// What came out.
+/// The result of a judgement.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// In the order of time.
+    /// The violations, in the order of time.
     pub violations: Vec<Violation>,
-    /// What the run had in it, by name.
+    /// The counters of the run, by name.
     pub counts: BTreeMap<String, u64>,
-    /// Required counters that are 0.
+    /// The required counters that are 0.
     pub missing: Vec<String>,
-    /// Forbidden counters that aren't.
+    /// The forbidden counters that aren't 0.
     pub present: Vec<String>,
-    /// Calls that came back.
+    /// The number of calls that returned.
     pub operations: u64,
-    /// Acquisitions.
+    /// The number of acquisitions.
     pub holds: u64,
-    /// Faults.
+    /// The number of faults.
     pub faults: u64,
-    /// How late losses were told, in nanoseconds, sorted; early ones are 0.
+    /// The times from the ends of leases to the reports of their losses, in nanoseconds, sorted. An early report counts
+    /// as 0.
     pub lateness: Vec<u64>,
 }
 
 impl Verdict {
-    /// Whether nothing is broken and everything required was seen.
+    /// Returns true if there is no violation, everything required was seen, and nothing forbidden.
     pub fn is_good(&self) -> bool {
         self.violations.is_empty() && self.missing.is_empty() && self.present.is_empty()
     }
 
-    /// How many violations of a class there are.
+    /// Returns the number of violations of a class.
     pub fn of(&self, class: Class) -> usize {
         self.violations.iter().filter(|one| one.class == class).count()
     }
@@ -126,14 +129,14 @@ impl Verdict {
     }
 }
 
-/// One judgement under way.
+/// A judgement in progress.
 pub(crate) struct Judge<'a> {
     pub(crate) table: Table<'a>,
     pub(crate) plan: &'a Plan,
     pub(crate) verdict: Verdict,
 }
 
-/// Nanoseconds.
+/// Returns the duration in nanoseconds.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -160,7 +163,7 @@ impl Judge<'_> {
         self.verdict.violations.push(Violation { class, t, key, text, lines });
     }
 
-    /// As `blame`, unless the server is known to have lost its locks about then.
+    /// Adds a violation like `blame`, unless the server is known to have lost its locks at about that time.
     pub(crate) fn blame_or_excuse(&mut self, class: Class, t: u64, key: Name, text: String, events: &[Option<usize>]) {
         let history = self.table.history;
         let excused = history.faults.iter().any(|fault| {
@@ -192,8 +195,8 @@ impl Judge<'_> {
         }
     }
 
-    /// A grant that was told before another was asked for came before it. So did a hold that had ended before another
-    /// began, if both are definite. And no fencing token comes twice.
+    /// Checks the fencing tokens. A grant that was reported before another was requested came before it. So did a hold
+    /// that ended before another began, if both are definite. No fencing token may come twice.
     fn fences(&mut self) {
         let mut by_key = FxHashMap::<_, Vec<Hold>>::default();
         for hold in self.table.holds.iter().filter(|hold| hold.fence.is_some()) {
@@ -230,7 +233,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Per key: what begins and ends, by time; a stretch in which somebody waits, nobody holds and no fault goes on.
+    /// Checks, for each key, the stretches of time in which somebody waits, nobody holds and no fault goes on.
     fn recovery(&mut self) {
         let limit = self.plan.recovery.map_or(u64::MAX, nanos);
         let end = self.table.events.last().map_or(0, |event| event.t);
@@ -310,7 +313,7 @@ impl Judge<'_> {
     }
 }
 
-/// Whether this answer was a yes.
+/// Returns true if the answer was a success.
 pub(crate) fn yes(phase: Phase) -> bool {
     phase == Phase::Ok
 }

@@ -1,4 +1,4 @@
-//! What a run had in it: a check that saw no loss says nothing about losses.
+//! The counters of a run. A check that saw no loss proves nothing about losses.
 
 use rustc_hash::FxHashMap;
 
@@ -6,7 +6,7 @@ use super::check::{Judge, yes};
 use super::event::{Name, Phase, Verb};
 use super::hold::End;
 
-/// The counters that are there, with 0, even if nothing was seen.
+/// The counters that always exist, with 0 if nothing was seen.
 const ALWAYS: &[&str] = &[
     "contended acquires",
     "expiries while held",
@@ -103,7 +103,7 @@ fn calls(judge: &mut Judge<'_>) {
     }
 }
 
-/// How often a key's next fencing token wasn't the number that follows.
+/// Counts the fencing tokens of a key that don't follow the previous one without a gap.
 fn gaps(judge: &mut Judge<'_>) {
     let mut by_key = FxHashMap::<_, Vec<u64>>::default();
     for hold in &judge.table.holds {

@@ -1,6 +1,7 @@
-//! What one line of a history says, and a whole history read back.
+//! The lines of a history, and a whole history that is read back.
 //!
-//! A line is a JSON object: a call's begin or end, a fault's begin or end, or a sample of who owns a key at the server.
+//! A line is a JSON object: the begin or the end of a call, the begin or the end of a fault, or a sample of a key's
+//! owner at the server.
 
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader};
@@ -9,24 +10,24 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-/// Nanoseconds of the clock that the library counts on, the same for all processes of a host.
+/// Returns the nanoseconds of the clock that the library uses. They are the same for all processes of a host.
 pub fn now() -> u64 {
     dlock::clock::Instant::now().nanos()
 }
 
-/// What a line says of its call or fault.
+/// The phase of a call or a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// About to be called.
+    /// The call is about to begin.
     Inv,
-    /// It answered yes.
+    /// The call succeeded.
     Ok,
-    /// It answered no, and surely changed nothing.
+    /// The call failed, and certainly changed nothing.
     Fail,
-    /// It may or may not have been done.
+    /// The call may or may not have had an effect.
     Unknown,
-    /// The loss of a lease was told.
+    /// The loss of a lease was reported.
     Lost,
     /// A fault begins.
     Begin,
@@ -34,83 +35,84 @@ pub enum Phase {
     End,
 }
 
-/// What is called.
+/// The function that is called, or an event without a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
-    /// Waits for the lock.
+    /// The call waits for the lock.
     Acquire,
-    /// Tries once.
+    /// The call tries once.
     Try,
-    /// Renews by hand.
+    /// The call renews at once.
     Renew,
-    /// Gives back.
+    /// The call releases the lock.
     Release,
-    /// Lets go of the lease without a word.
+    /// The lease is dropped, without a call of `release`.
     Drop,
-    /// Asks whether it counts.
+    /// The call asks if the lease is held.
     Validate,
-    /// Nobody's call: the library told of a loss.
+    /// The library reported a loss. This is no call.
     Told,
-    /// Nobody's call: the connection was made anew.
+    /// The connection was made anew. This is no call.
     Reconnect,
 }
 
-/// A line as it is written. What it doesn't say is left out.
+/// A line as it is written. Empty fields are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Line<'a> {
-    /// When, on [`now`].
+    /// The time on [`now`].
     pub t: u64,
-    /// The process: a name that is used once.
+    /// The process. Its name is used only once.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub p: Cow<'a, str>,
-    /// The thread or task in it.
+    /// The thread or task in the process.
     #[serde(skip_serializing_if = "is_zero")]
     pub w: u32,
-    /// The call's number, once a process, from 1.
+    /// The number of the call, unique in the process, from 1.
     #[serde(skip_serializing_if = "is_zero_long")]
     pub op: u64,
-    /// Begin, or what kind of end.
+    /// The phase: the begin, or the kind of end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ph: Option<Phase>,
-    /// Which call.
+    /// The function that is called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub f: Option<Verb>,
     /// The key.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub k: Cow<'a, str>,
-    /// The acquire whose lease this is about.
+    /// The number of the acquire that made the lease.
     #[serde(skip_serializing_if = "is_zero_long")]
     pub of: u64,
-    /// The lease's token, or the owner's in a sample.
+    /// The owner token of the lease, or of the owner in a sample.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub tok: Cow<'a, str>,
     /// The fencing token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
-    /// Until when the lease counts, as far as known now; the greatest number: no end.
+    /// The end of the lease, as far as known now. The greatest number: no end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vu: Option<u64>,
-    /// Of a grant: it is renewed in the background, so it may count for longer than was stated.
+    /// True in a grant whose lease is renewed in the background, so it may be held beyond `vu`.
     #[serde(skip_serializing_if = "is_false")]
     pub auto: bool,
-    /// When the call has to be back.
+    /// The time at which the call has to return.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<u64>,
     /// The kind of the error.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub err: Cow<'a, str>,
-    /// A fault's name.
+    /// The name of a fault.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub nem: Cow<'a, str>,
-    /// The process, or whatever else, that a fault is done to.
+    /// The target of a fault: a process, or something else.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub target: Cow<'a, str>,
-    /// `owner`: the server was asked who owns the key, between `t` and `t2`; no `tok`: nobody.
+    /// The text `owner` in a sample: the server was asked for the key's owner between `t` and `t2`. An empty `tok`: no
+    /// owner.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub srv: Cow<'a, str>,
-    /// When a sample's answer was there.
+    /// The time at which the answer of a sample had arrived.
     #[serde(skip_serializing_if = "is_zero_long")]
     pub t2: u64,
 }
@@ -128,7 +130,7 @@ fn is_zero_long(number: &u64) -> bool {
 }
 
 impl Line<'_> {
-    /// The line, with its end.
+    /// Returns the line, with its line end.
     pub fn text(&self) -> String {
         let mut text = serde_json::to_string(self).expect("a struct of numbers and texts");
         text.push('\n');
@@ -136,16 +138,16 @@ impl Line<'_> {
     }
 }
 
-/// A text of a history, kept once.
+/// The name of a text in a history. Each text is kept once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(u32);
 
 impl Name {
-    /// No text.
+    /// The name of the empty text.
     pub const NONE: Self = Self(0);
 }
 
-/// A line about a call; the fields are those of [`Line`].
+/// A line about a call. The fields are those of [`Line`].
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct Event {
@@ -165,40 +167,40 @@ pub struct Event {
     pub err: Name,
 }
 
-/// A fault and how long it lasted.
+/// A fault and its duration.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// Its name.
+    /// The name of the fault.
     pub what: Name,
-    /// What it was done to.
+    /// The target of the fault.
     pub target: Name,
-    /// Before it was done.
+    /// The time before the fault began.
     pub begin: u64,
-    /// After it was undone; the greatest number: never.
+    /// The time after the fault ended. The greatest number: never.
     pub end: u64,
 }
 
-/// Who owned a key at the server at some time between two.
+/// The owner of a key at the server, at some moment between two times.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Before the server was asked.
+    /// The time before the server was asked.
     pub from: u64,
-    /// After it had answered.
+    /// The time after the server had answered.
     pub to: u64,
     /// The key.
     pub k: Name,
-    /// The owner's token; none: nobody.
+    /// The owner token. None: no owner.
     pub tok: Name,
 }
 
-/// All that was written down of one run.
+/// The whole record of one run.
 #[derive(Clone, Debug)]
 pub struct History {
-    /// Calls, in no order.
+    /// The calls, in no order.
     pub events: Vec<Event>,
-    /// What was done to the processes and their server.
+    /// The faults of the processes and of their server.
     pub faults: Vec<Fault>,
-    /// What the server said.
+    /// The samples of the server's owners.
     pub samples: Vec<Sample>,
     texts: Vec<Box<str>>,
     names: FxHashMap<Box<str>, Name>,
@@ -212,7 +214,7 @@ impl Default for History {
 }
 
 impl History {
-    /// The name of a text.
+    /// Returns the name of a text. Adds the text if it is new.
     pub fn name(&mut self, text: &str) -> Name {
         if let Some(&name) = self.names.get(text) {
             return name;
@@ -223,17 +225,17 @@ impl History {
         name
     }
 
-    /// The name of a text, if the history has it.
+    /// Returns the name of a text, if the history has it.
     pub fn find(&self, text: &str) -> Option<Name> {
         self.names.get(text).copied()
     }
 
-    /// The text of a name.
+    /// Returns the text of a name.
     pub fn text(&self, name: Name) -> &str {
         &self.texts[name.0 as usize]
     }
 
-    /// Adds a line. The lines of one fault come in their order.
+    /// Adds a line. The lines of one fault have to come in their order.
     pub fn push(&mut self, line: &Line<'_>) -> Result<(), String> {
         if !line.srv.is_empty() {
             let (k, tok) = (self.name(&line.k), self.name(&line.tok));
@@ -258,7 +260,7 @@ impl History {
         Ok(())
     }
 
-    /// Adds all lines of a file. Only the last one may be cut off, and is then left out.
+    /// Adds all lines of a file. Only the last line may be incomplete. Then it is left out.
     pub fn read(&mut self, path: &Path) -> Result<(), String> {
         let told = |number: usize, why: String| format!("{}:{number}: {why}", path.display());
         let file = std::fs::File::open(path).map_err(|error| told(0, error.to_string()))?;
@@ -276,7 +278,7 @@ impl History {
         Ok(())
     }
 
-    /// An event as it was written.
+    /// Returns an event as it was written.
     pub fn show(&self, event: &Event) -> String {
         let text = |name| Cow::Borrowed(self.text(name));
         let Event { t, w, op, of, fence, vu, auto, by, .. } = *event;

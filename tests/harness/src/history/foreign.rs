@@ -1,4 +1,4 @@
-//! Whether anybody's call worked on a lock that was somebody else's.
+//! The check for calls that worked on a lock of another owner.
 
 use rustc_hash::FxHashMap;
 
@@ -26,10 +26,10 @@ pub(crate) fn check(judge: &mut Judge<'_>) {
     samples(judge);
 }
 
-/// All grants of a key by the time they were told, with the latest time any so far was asked for.
+/// The grants of each key by the time of their report. Each has the latest request time of all grants so far.
 struct Grants {
     by_key: FxHashMap<Name, Vec<(u64, u64, usize)>>,
-    /// A definite hold's place among those of its key.
+    /// The index of a definite hold among those of its key.
     place: FxHashMap<usize, usize>,
 }
 
@@ -51,8 +51,8 @@ impl Grants {
         Self { by_key, place: place.collect() }
     }
 
-    /// Somebody who got the lock after this hold's grant and before that time. Whoever is granted a lock owns it for a
-    /// moment, and whoever owned it before can't own it again.
+    /// Returns a hold that was granted after this hold's grant and before `until`. A holder owns its lock for at least
+    /// a moment after the grant, and an earlier owner can't own the lock again.
     fn between(&self, table: &Table<'_>, mine: usize, until: u64) -> Option<usize> {
         let hold = &table.holds[mine];
         let grants = self.by_key.get(&hold.k)?;
@@ -62,14 +62,14 @@ impl Grants {
         {
             return Some(other);
         }
-        // One that was asked for before that grant, but was surely held after it.
+        // The other possibility is a hold that was requested before this grant, but was certainly held after it.
         let next = self.place.get(&mine)? + 1;
         let other = *table.definite.get(&hold.k)?.get(next)?;
         (table.holds[other].start < until).then_some(other)
     }
 }
 
-/// What the server says against what the clients say.
+/// Checks the server's answers against the clients' reports.
 fn samples(judge: &mut Judge<'_>) {
     let mut by_key = FxHashMap::<_, Vec<Sample>>::default();
     for sample in &judge.table.history.samples {
@@ -92,7 +92,7 @@ fn samples(judge: &mut Judge<'_>) {
             }
         }
     }
-    // Who wasn't the owner at any time after the grant can't renew or release.
+    // A renewal or release can't succeed if the caller wasn't the owner at some time after its grant.
     for call in &judge.table.calls {
         let (inv, Some(ret), Some(mine)) = (&judge.table.events[call.inv], call.ret, call.hold) else { continue };
         let hold = &judge.table.holds[mine];

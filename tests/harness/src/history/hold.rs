@@ -1,10 +1,10 @@
-//! Calls and holds, put together from the lines of a history.
+//! Calls and holds, made from the lines of a history.
 
 use rustc_hash::FxHashMap;
 
 use super::event::{Event, History, Name, Phase, Verb};
 
-/// What had ended a hold for its holder.
+/// The event that ended a hold for its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Released,
@@ -14,75 +14,75 @@ pub(crate) enum End {
     Never,
 }
 
-/// A call. Its events are numbers into the sorted history.
+/// A call. Its events are indexes into the sorted history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) inv: usize,
     pub(crate) ret: Option<usize>,
-    /// The hold it is about, or makes.
+    /// The hold that the call is about, or that it makes.
     pub(crate) hold: Option<usize>,
 }
 
-/// A hold. It is definite from `start` to `end`: its holder had been told that it has it, was not about to give it back,
-/// had not been told of a loss, and its validity had not run out.
+/// A hold. It is definite from `start` to `end`. In this time its holder knew of the grant, had not begun a release,
+/// had not been told of a loss, and its validity had not ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hold {
     pub(crate) k: Name,
     pub(crate) p: Name,
     pub(crate) tok: Name,
     pub(crate) fence: Option<u64>,
-    /// When it was asked for.
+    /// The time of the request.
     pub(crate) asked: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) why: End,
-    /// As stated last.
+    /// The end of the validity, as reported last.
     pub(crate) vu: u64,
-    /// Whether it may be renewed in the background.
+    /// True if the lease may be renewed in the background.
     pub(crate) auto: bool,
-    /// Whether nothing has moved `vu` since it was stated.
+    /// True if nothing has moved `vu` since it was reported.
     pub(crate) sure: bool,
-    /// When its loss was told.
+    /// The time at which the loss was reported.
     pub(crate) told: u64,
-    /// When its release was begun, or it was dropped.
+    /// The time at which the release began, or the lease was dropped.
     pub(crate) left: u64,
-    /// The line that the grant was told by.
+    /// The line of the grant.
     pub(crate) from: usize,
-    /// The line of its end, if there is one.
+    /// The line of the end, if there is one.
     pub(crate) to: Option<usize>,
 }
 
 impl Hold {
-    /// Whether there is a time at which it was surely held.
+    /// Returns true if there is a time at which the lock was certainly held.
     pub(crate) fn is_definite(&self) -> bool {
         self.start < self.end
     }
 }
 
-/// When a process was stopped, and when it was killed.
+/// The stops and the death of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     stops: Vec<(u64, u64)>,
     pub(crate) death: Option<u64>,
-    /// Its last line.
+    /// The time of the process's last line.
     pub(crate) last: u64,
 }
 
 impl Life {
-    /// How much of this time it was stopped for.
+    /// Returns the part of this time in which the process was stopped.
     pub(crate) fn stopped(&self, from: u64, to: u64) -> u64 {
         self.stops.iter().map(|&(begin, end)| end.min(to).saturating_sub(begin.max(from))).sum()
     }
 }
 
-/// A history, sorted and put together.
+/// A history, sorted, with its calls and holds.
 #[derive(Debug)]
 pub(crate) struct Table<'a> {
     pub(crate) history: &'a History,
     pub(crate) events: Vec<Event>,
     pub(crate) calls: Vec<Call>,
     pub(crate) holds: Vec<Hold>,
-    /// By key, those that are definite, by their start.
+    /// The definite holds of each key, by their start.
     pub(crate) definite: FxHashMap<Name, Vec<usize>>,
     lives: FxHashMap<Name, Life>,
     nobody: Life,
@@ -138,7 +138,7 @@ impl<'a> Table<'a> {
             if let (Some(vu), Some(hold)) = (event.vu, hold) {
                 let hold = &mut self.holds[hold];
                 hold.vu = vu;
-                // A lease that is lost or given back isn't renewed any more.
+                // A lease that is lost or released isn't renewed any more.
                 let last = hold.told < u64::MAX || matches!(event.f, Verb::Release | Verb::Drop);
                 hold.sure = !hold.auto || last;
             }

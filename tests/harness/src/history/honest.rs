@@ -1,4 +1,4 @@
-//! Whether holders were told the truth: nothing counts after its end, and a loss is told in time.
+//! The check of the library's reports to holders: no lease counts after its end, and each loss is reported in time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(crate) fn check(judge: &mut Judge<'_>) {
     losses(judge);
 }
 
-/// Asked after the end that the very answer states, and answered with yes.
+/// Checks for validations that began after the end stated in their own answer, and still succeeded.
 fn validations(judge: &mut Judge<'_>) {
     let mut wrong = Vec::new();
     for call in &judge.table.calls {
@@ -40,8 +40,8 @@ fn validations(judge: &mut Judge<'_>) {
     }
 }
 
-/// Every lease that ran out in its holder's hands: the time from there to the report, without what its process was
-/// stopped for. A release in between needs no report.
+/// Checks every lease that ended while its holder had it. Measures the time from the end to the report, without the
+/// time in which the process was stopped. A lease that was released in between needs no report.
 fn losses(judge: &mut Judge<'_>) {
     let slack = nanos(judge.plan.slack);
     let early = nanos(judge.plan.early);

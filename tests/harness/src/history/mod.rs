@@ -1,4 +1,5 @@
-//! Histories of lock calls: written while programs run, by processes that outlive them, and judged afterwards.
+//! Histories of lock calls. Running programs write them, recorder processes that outlive the programs keep them, and a
+//! judge reads them afterwards.
 
 pub mod check;
 mod count;

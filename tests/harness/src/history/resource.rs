@@ -1,25 +1,25 @@
-//! What a lock protects: logs that are read, thought about and appended to, by whoever has the lock.
+//! The resource that a lock protects: logs that each holder of the lock reads and then appends to.
 //!
-//! Each key has two logs. One takes every write; the other refuses those of an older fencing token. A write states how
-//! long the log was when it was read, so a write that came in between shows as a lost update.
+//! Each key has two logs. The open log takes every write. The guarded log refuses writes with an older fencing token. A
+//! write states the length of the log when it was read. So a write that came in between shows as a lost update.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What happened to the logs.
+/// The damage to the logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// Writes to the open log.
+    /// The number of writes to the open log.
     pub writes: u64,
-    /// Writes to the open log that came with an older fencing token than one seen before.
+    /// The number of writes to the open log with an older fencing token than one seen before.
     pub stale: u64,
-    /// Writes to the open log that did not know of an earlier one.
+    /// The number of writes to the open log that did not know of an earlier write.
     pub lost_open: u64,
-    /// Writes that the guarded log refused.
+    /// The number of writes that the guarded log refused.
     pub refused: u64,
-    /// Writes to the guarded log that did not know of an earlier one: never, if fencing tokens ascend.
+    /// The number of writes to the guarded log that did not know of an earlier write. It is 0 if fencing tokens ascend.
     pub lost_guarded: u64,
 }
 
@@ -36,7 +36,7 @@ struct State {
     damage: Damage,
 }
 
-/// The store, served by threads of this process on a port of its own.
+/// The store. Threads of this process serve it on a port of its own.
 #[derive(Debug)]
 pub struct Resource {
     state: Arc<Mutex<State>>,
@@ -44,7 +44,7 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Starts it.
+    /// Starts the store.
     pub fn start() -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let resource = Self { state: Arc::default(), address: listener.local_addr()? };
@@ -58,12 +58,12 @@ impl Resource {
         Ok(resource)
     }
 
-    /// Where it listens.
+    /// Returns the address of the store.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What has happened so far.
+    /// Returns the damage so far.
     pub fn damage(&self) -> Damage {
         locked(&self.state).damage
     }
@@ -73,7 +73,7 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `read KEY FENCE` gives the lengths of both logs; `write KEY FENCE OPEN GUARDED` appends to both.
+/// Serves a client. `read KEY FENCE` returns the lengths of both logs; `write KEY FENCE OPEN GUARDED` appends to both.
 fn attend(client: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     let mut output = client;
@@ -89,7 +89,7 @@ fn answer(state: &mut State, words: &[&str]) -> Option<String> {
     let (key, fence) = (*words.get(1)?, words.get(2)?.parse().ok()?);
     let logs = state.logs.entry(key.to_owned()).or_default();
     let stale = fence < logs.highest;
-    // A reader counts as well: whoever read before it must not write after it.
+    // A reader counts as well: a client that has read before it must not write after it.
     logs.highest = logs.highest.max(fence);
     match *words {
         ["read", ..] => Some(format!("{} {}", logs.open, logs.guarded)),
@@ -116,7 +116,7 @@ fn answer(state: &mut State, words: &[&str]) -> Option<String> {
 pub struct Visitor(BufReader<TcpStream>);
 
 impl Visitor {
-    /// Connects.
+    /// Connects to the store.
     pub fn connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -130,7 +130,7 @@ impl Visitor {
         Ok(answer.trim_end().to_owned())
     }
 
-    /// Reads, calls `think`, writes; false: the guarded log refused the write.
+    /// Reads, calls `think` and writes. Returns false if the guarded log refused the write.
     pub fn update(&mut self, key: &str, fence: u64, think: impl FnOnce()) -> std::io::Result<bool> {
         let lengths = self.ask(&format!("read {key} {fence}"))?;
         think();
@@ -158,7 +158,7 @@ mod tests {
         let resource = Resource::start().unwrap();
         let mut first = Visitor::connect(resource.address()).unwrap();
         let mut second = Visitor::connect(resource.address()).unwrap();
-        // One fencing token for two holders: what no check of tokens can find.
+        // Two holders have the same fencing token, which no check of tokens can find.
         assert!(first.update("k", 1, || assert!(second.update("k", 1, || {}).unwrap())).unwrap());
         let damage = resource.damage();
         assert_eq!((damage.lost_open, damage.lost_guarded, damage.stale), (1, 1, 0));

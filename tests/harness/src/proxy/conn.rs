@@ -1,4 +1,4 @@
-//! One connection: what is under way in either direction, and what happens to it.
+//! One connection: the bytes that are under way in both directions, and their treatment.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,21 +9,21 @@ use super::rule::{Entry, Rule};
 use super::{Action, Counts, Direction, Mode};
 use crate::resp;
 
-/// A side that sends faster than the other takes is left waiting from here on.
+/// The maximum number of queued bytes. A side that sends faster than the other side reads waits from here on.
 const FULL: usize = 16 << 20;
 
 pub(super) const BOTH: [Direction; 2] = [Direction::ToServer, Direction::ToClient];
 
-/// What is to be done to a connection.
+/// The decision about a connection.
 #[derive(Debug)]
 pub(super) enum Fate {
     Keep,
     Close,
-    /// Reset both sides, and count it for these.
+    /// Both sides are reset, and the reset counts for these rules.
     Cut(Vec<Rule>),
 }
 
-/// What of the proxy a connection has to know.
+/// The parts of the proxy that a connection needs.
 pub(super) struct Terms<'a> {
     pub(super) modes: [Mode; 2],
     pub(super) rules: &'a mut Vec<Entry>,
@@ -34,21 +34,21 @@ pub(super) struct Terms<'a> {
 #[derive(Debug)]
 pub(super) struct Conn {
     client: TcpStream,
-    /// Absent in a black hole.
+    /// The server. `None` in a black hole.
     server: Option<TcpStream>,
     pipes: [Pipe; 2],
-    /// Whether this is Redis' protocol; unknown before the client's first byte.
+    /// True if the protocol is Redis'. `None` before the client's first byte.
     resp: Option<bool>,
-    /// Requests forwarded to which a reply comes, and the replies that came.
+    /// The number of forwarded requests that get a reply. The field `answered` counts the replies that came.
     asked: u64,
     answered: u64,
     awaited: Vec<Awaited>,
 }
 
-/// What is to be done to a reply.
+/// An action for a reply.
 #[derive(Debug)]
 struct Awaited {
-    /// The number of its request; without one, whatever comes next.
+    /// The number of the reply's request. `None`: the next bytes, whatever they are.
     reply: Option<u64>,
     action: Action,
     rule: Rule,
@@ -64,7 +64,7 @@ impl Conn {
         Ok(Self { client, server, pipes, resp: None, asked: 0, answered: 0, awaited: Vec::new() })
     }
 
-    /// Where bytes of this direction come from.
+    /// Returns the stream from which bytes of this direction come.
     pub(super) fn source(&self, direction: Direction) -> Option<&TcpStream> {
         match direction {
             Direction::ToServer => Some(&self.client),
@@ -83,18 +83,18 @@ impl Conn {
         std::iter::once(self.client).chain(self.server)
     }
 
-    /// Neither side has ended it.
+    /// Returns true if neither side has ended the connection.
     pub(super) fn is_live(&self) -> bool {
         self.pipes.iter().all(|pipe| pipe.end.is_none())
     }
 
-    /// Whether bytes of this direction are wanted from their source.
+    /// Returns true if bytes of this direction are to be read from their source.
     pub(super) fn wants(&self, direction: Direction) -> bool {
         let pipe = &self.pipes[direction as usize];
         pipe.end.is_none() && pipe.queued < FULL
     }
 
-    /// When the next bytes of this direction are to be written.
+    /// Returns the time at which the next bytes of this direction are to be written.
     pub(super) fn due(&self, direction: Direction, mode: Mode) -> Option<Instant> {
         self.pipes[direction as usize].due(mode)
     }
@@ -105,7 +105,7 @@ impl Conn {
         }
     }
 
-    /// Loses what is under way in this direction.
+    /// Drops the bytes that are under way in this direction.
     pub(super) fn lose(&mut self, direction: Direction) {
         let pipe = &mut self.pipes[direction as usize];
         self.asked -= pipe.queue.iter().filter(|chunk| chunk.asks).count() as u64;
@@ -115,7 +115,7 @@ impl Conn {
         self.awaited.retain(|awaited| awaited.reply.is_none_or(|reply| reply <= asked));
     }
 
-    /// Reads what has come in this direction, once.
+    /// Reads once from the source of this direction.
     pub(super) fn receive(&mut self, direction: Direction, terms: &mut Terms<'_>) -> Fate {
         let mut buffer = [0; 32 << 10];
         let Some(mut source) = self.source(direction) else { return Fate::Keep };
@@ -131,7 +131,7 @@ impl Conn {
         let rest = std::mem::take(&mut self.pipes[direction as usize].part);
         let fate = if rest.is_empty() { Fate::Keep } else { self.arrive(direction, rest, false, terms) };
         let pipe = &mut self.pipes[direction as usize];
-        // A reset would overtake what is still queued, and the peer might never read that.
+        // A reset would overtake the bytes that are still queued, and the peer might never read them.
         pipe.end = Some(if pipe.queue.is_empty() { end } else { End::Closed });
         fate
     }
@@ -163,7 +163,7 @@ impl Conn {
         Fate::Keep
     }
 
-    /// Takes in a request or a reply; or only a part of one, behind which the stream ended.
+    /// Takes in a request or a reply. If `whole` is false, it is a part of one, and the stream ended after it.
     fn arrive(&mut self, direction: Direction, bytes: Vec<u8>, whole: bool, terms: &mut Terms<'_>) -> Fate {
         let mode = terms.modes[direction as usize];
         let resp = self.resp == Some(true) && whole;
@@ -234,7 +234,7 @@ impl Conn {
         Fate::Keep
     }
 
-    /// Writes what is due in this direction.
+    /// Writes the bytes of this direction that are due.
     pub(super) fn send(&mut self, direction: Direction, terms: &Terms<'_>) -> Fate {
         let mode = terms.modes[direction as usize];
         while self.due(direction, mode).is_some_and(|due| due <= terms.now) {
@@ -254,7 +254,7 @@ impl Conn {
                 Some(End::Reset) => return Fate::Cut(Vec::new()),
                 Some(End::Closed) => {
                     pipe.closed = true;
-                    // It fails only when that side is gone already.
+                    // The call fails only if that side is gone already.
                     let _ = self.sink(direction).map(|sink| sink.shutdown(Shutdown::Write));
                 }
                 None => {}
@@ -265,13 +265,13 @@ impl Conn {
         if over { Fate::Close } else { Fate::Keep }
     }
 
-    /// Nobody takes these bytes any more.
+    /// Handles a sink of this direction that is gone: drops its bytes.
     fn broken(&mut self, direction: Direction) -> Fate {
         self.lose(direction);
         self.pipes[direction as usize].deaf = true;
         if direction == Direction::ToServer {
-            // A client that goes on sending to a server that is gone is reset. The server isn't: it may have read
-            // no more than a part of what the client sent before it went.
+            // A client that goes on sending to a server that is gone is reset. The server isn't reset: it may have read
+            // only a part of the bytes that the client sent before it went.
             let back = &mut self.pipes[Direction::ToClient as usize];
             back.end = Some(End::Reset);
             back.closed = false;

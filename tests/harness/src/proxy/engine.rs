@@ -1,4 +1,4 @@
-//! The proxy's thread: one loop around poll, which owns every socket. A socket that nobody else has can be reset.
+//! The proxy's thread: one loop around poll, which owns every socket. Only a socket without another owner can be reset.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use super::{Counts, Direction, Mode};
 
 pub(super) type Command = Box<dyn FnOnce(&mut Engine) + Send>;
 
-/// An upstream that doesn't answer stops all connections for so long at most.
+/// The maximum time for which an upstream that doesn't answer stops all connections.
 const CONNECT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Engine {
 #[derive(Debug)]
 enum Door {
     Open(TcpListener),
-    /// Bound and not listening: connections are refused, and nobody else gets the port.
+    /// A bound socket that doesn't listen. Connections are refused, and no other program gets the port.
     Shut {
         _bound: Option<OwnedFd>,
     },
@@ -92,7 +92,7 @@ impl Engine {
         self.conns.iter().filter(|conn| conn.is_live()).count()
     }
 
-    /// Until the proxy is dropped.
+    /// Runs the loop until the proxy is dropped.
     pub(super) fn run(mut self, commands: &Receiver<Command>, woken: &UnixStream) {
         loop {
             loop {
@@ -107,7 +107,7 @@ impl Engine {
                 if let Fate::Keep = first { conn.send(Direction::ToClient, terms) } else { first }
             });
             let ready = self.wait(woken);
-            // What wakes us is a byte; whoever sent it has left its command before.
+            // Each wake-up is a byte. Its sender has left a command before.
             while matches!(io::Read::read(&mut &*woken, &mut [0; 64]), Ok(1..)) {}
             self.each(|at, conn, terms| {
                 for direction in BOTH {
@@ -124,7 +124,7 @@ impl Engine {
         }
     }
 
-    /// Does something with each connection, and to it what comes of that.
+    /// Calls `act` for each connection, and carries out the resulting fate.
     fn each(&mut self, mut act: impl FnMut(usize, &mut Conn, &mut Terms<'_>) -> Fate) {
         let now = Instant::now();
         let mut kept = Vec::with_capacity(self.conns.len());
@@ -139,8 +139,8 @@ impl Engine {
         self.conns = kept;
     }
 
-    /// Waits for bytes, connections, commands or the time of something delayed. Gives what can be read, by the
-    /// connection's place.
+    /// Waits for bytes, connections, commands or the time of a delayed chunk. Returns the connections that can be read,
+    /// by their index, with the direction.
     fn wait(&self, woken: &UnixStream) -> Vec<(usize, Direction)> {
         let now = Instant::now();
         let mut fds = vec![PollFd::new(woken, PollFlags::IN)];
@@ -160,7 +160,7 @@ impl Engine {
                     Some(_) => flags.insert(PollFlags::OUT),
                     None => {}
                 }
-                // One that has ended would be reported whether it is wanted or not.
+                // `poll` would report a connection that has ended even if nothing is wanted from it.
                 if !flags.is_empty() {
                     fds.push(PollFd::new(stream, flags));
                     places.push((at, direction));
@@ -212,7 +212,7 @@ fn reset(conn: Conn) {
 }
 
 fn reset_stream(stream: TcpStream) {
-    // A child between fork and exec may have this socket too, and closing it would then do nothing yet.
+    // A child process between fork and exec may have this socket too. Then closing the socket would do nothing yet.
     let _ =
         sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).and_then(|()| rustix::net::connect_unspec(&stream));
 }

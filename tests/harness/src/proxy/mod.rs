@@ -9,12 +9,12 @@
 //! rule.fired(); rule.wait_fired(1, timeout) -> bool; proxy.release_held(); proxy.clear_rules();
 //! ```
 //!
-//! Every call has taken effect when it returns: what a peer sends after it is treated by it.
+//! Every call has taken effect when it returns: it applies to all bytes that a peer sends afterwards.
 //!
-//! One thread of its own does everything, so that nothing here depends on the runtime under test. The bytes of a
-//! connection that begins with `*` are taken as Redis' protocol: they then go on in whole requests and replies, and a
-//! rule knows which reply belongs to its request. Of other protocols, whatever one read brings is a request or a reply,
-//! and the reply to a request is the next that comes.
+//! One thread of its own does everything, so nothing here depends on the runtime under test. If the first byte of a
+//! connection is `*`, its protocol is Redis'. Then the proxy forwards whole requests and replies, and a rule knows the
+//! reply to its request. In other protocols the bytes of one read are a request or a reply, and the next reply is the
+//! reply to a request.
 
 mod conn;
 mod engine;
@@ -32,62 +32,65 @@ use std::time::Duration;
 use self::engine::{Command, Engine};
 pub use self::rule::Rule;
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     ToServer,
     ToClient,
 }
 
-/// What happens to all bytes of one direction, and to the end of the stream.
+/// The treatment of all bytes of one direction, and of the end of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
     Pass,
-    /// Lost, with those still held or delayed. The end of a stream isn't seen either, until this mode ends.
+    /// Bytes are lost, also those that are still held or delayed. Until this mode ends, the end of a stream isn't seen
+    /// either.
     Drop,
-    /// Kept, and delivered when the mode is another: late.
+    /// Bytes are kept, and delivered late, when the mode changes.
     Hold,
-    /// Each chunk so much later, in order.
+    /// Each chunk is delivered so much later, in order.
     Delay(Duration),
-    /// So many at a time, in segments of their own.
+    /// At most so many bytes are delivered at a time, in segments of their own.
     Fragment(usize),
 }
 
-/// What a rule does with the request or reply that has its pattern. Those that await a reply are for requests only.
+/// The action of a rule for a request or reply with its pattern. Actions that wait for a reply are for requests only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Only counts.
+    /// The rule only counts.
     Signal,
-    /// Resets both sides, and doesn't forward it.
+    /// The proxy resets both sides, and doesn't forward the request or reply.
     CutBefore,
-    /// Forwards it, and resets both sides instead of forwarding the reply: applied, reply lost.
+    /// The proxy forwards the request, and resets both sides instead of forwarding the reply. The request is applied,
+    /// and its reply is lost.
     CutAfterForward,
-    /// Forwards it, and forwards neither the reply nor anything later to this client: silence.
+    /// The proxy forwards the request, and forwards neither the reply nor anything later to this client.
     DropReplyAfterForward,
-    /// Keeps it and all later ones of this connection until [`Proxy::release_held`], also when the client goes away
-    /// meanwhile: the request arrives late.
+    /// The proxy keeps the request and all later ones of this connection until [`Proxy::release_held`]. It keeps them
+    /// also if the client goes away in the meantime. So the request arrives late.
     HoldRequest,
-    /// Delivers the reply so much later, and those after it in order. Of a reply: this one.
+    /// The proxy delivers the reply so much later, and later replies after it in order. In a rule for replies, it
+    /// delays the reply with the pattern.
     DelayReply(Duration),
 }
 
-/// What a proxy has seen so far, whether it was delivered or not.
+/// The counts of a proxy so far, of delivered and undelivered bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Connections of clients.
+    /// The number of clients' connections.
     pub opened: u64,
     pub requests: u64,
-    /// Without what the server says unasked.
+    /// The number of replies, without the messages that the server sends without a request.
     pub replies: u64,
-    /// Bytes.
+    /// The number of bytes from clients.
     pub to_server: u64,
-    /// Bytes.
+    /// The number of bytes from the server.
     pub to_client: u64,
 }
 
-/// A proxy. Dropped, it closes all its connections and its thread has ended.
+/// A proxy. When it is dropped, all its connections are closed and its thread ends.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -97,10 +100,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one on a free port.
+    /// Starts a proxy on a free port.
     ///
     /// # Errors
-    /// When there is no port, descriptor or thread for it.
+    /// If there is no port, descriptor or thread for the proxy.
     pub fn new(upstream: SocketAddr) -> io::Result<Self> {
         let engine = Engine::new(upstream)?;
         let addr = engine.addr();
@@ -112,76 +115,77 @@ impl Proxy {
         Ok(Self { addr, commands: Some(commands), wake, thread: Some(thread) })
     }
 
-    /// Where clients connect to.
+    /// Returns the address for clients.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The port of [`addr`](Self::addr).
+    /// Returns the port of [`addr`](Self::addr).
     pub fn port(&self) -> u16 {
         self.addr.port()
     }
 
-    /// Where new connections go.
+    /// Sets the address to which new connections go.
     pub fn set_upstream(&self, upstream: SocketAddr) {
         self.tell(move |engine| engine.upstream = upstream);
     }
 
-    /// Changes a direction, for all connections.
+    /// Changes the mode of one direction, for all connections.
     ///
     /// # Panics
-    /// On fragments of no bytes.
+    /// If fragments have no bytes.
     pub fn set(&self, direction: Direction, mode: Mode) {
         assert!(mode != Mode::Fragment(0), "a fragment has at least one byte");
         self.tell(move |engine| engine.set(direction, mode));
     }
 
-    /// Changes both directions.
+    /// Changes the mode of both directions.
     pub fn both(&self, mode: Mode) {
         self.set(Direction::ToServer, mode);
         self.set(Direction::ToClient, mode);
     }
 
-    /// Resets both sides of every connection; how many there were.
+    /// Resets both sides of every connection. Returns the number of connections.
     pub fn cut(&self) -> usize {
         self.tell(Engine::cut)
     }
 
-    /// Whether connections are refused, as if nobody listened here. Those there are stay.
+    /// Sets whether connections are refused, as if no program listened here. Existing connections stay.
     ///
     /// # Panics
-    /// If somebody else got the port meanwhile.
+    /// If another program got the port in the meantime.
     pub fn refuse(&self, refuse: bool) {
         self.tell(move |engine| engine.refuse(refuse)).expect("the proxy's port is taken");
     }
 
-    /// Whether connections from now on are accepted, and nothing else ever comes of them.
+    /// Sets whether connections from now on are accepted and then get nothing.
     pub fn blackhole(&self, blackhole: bool) {
         self.tell(move |engine| engine.blackhole = blackhole);
     }
 
-    /// Lets go on what [`Action::HoldRequest`] keeps.
+    /// Forwards the requests that [`Action::HoldRequest`] keeps.
     pub fn release_held(&self) {
         self.tell(Engine::release_held);
     }
 
-    /// How many connections there are which neither side has ended.
+    /// Returns the number of connections that neither side has ended.
     pub fn connections(&self) -> usize {
         self.tell(|engine| engine.connections())
     }
 
-    /// What has been seen so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         self.tell(|engine| engine.counts)
     }
 
-    /// Does this to what has the pattern; `which` of them, counted from 1 over all connections: `..`, `3..`, `2..=2`.
+    /// Makes a rule: applies `action` to requests or replies with the pattern. `which` selects some of them, counted
+    /// from 1 over all connections: `..`, `3..`, `2..=2`.
     ///
-    /// Of Redis' protocol a request counts once however often the pattern is in it. Of others each occurrence counts,
-    /// also one that came in two parts: then the action begins with the last of them.
+    /// In Redis' protocol a request counts once, even if it has the pattern several times. In other protocols each
+    /// occurrence counts, also one that came in two parts. Then the action begins with the last part.
     ///
     /// # Panics
-    /// On an empty pattern, and on an action for requests in the other direction.
+    /// If the pattern is empty, or an action for requests is used in the other direction.
     pub fn rule(
         &self,
         direction: Direction,
@@ -197,7 +201,7 @@ impl Proxy {
         rule
     }
 
-    /// Forgets all rules. What they hold or await stays as it is.
+    /// Removes all rules. Requests that they hold and replies that they wait for stay as they are.
     pub fn clear_rules(&self) {
         self.tell(|engine| engine.rules.clear());
     }
@@ -211,7 +215,7 @@ impl Proxy {
     }
 
     fn wake(&self) {
-        // It fails when the buffer is full: then it will be woken anyway.
+        // The write fails if the buffer is full. Then the thread wakes up anyway.
         let _ = io::Write::write(&mut &self.wake, b"!");
     }
 }

@@ -1,4 +1,4 @@
-//! One direction of a connection: what is under way in it.
+//! One direction of a connection, with the bytes that are under way.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 use super::Mode;
 use crate::resp::Scan;
 
-/// Between two fragments: without it a reader would see several as one.
+/// The pause between two fragments. Without it a reader would see several fragments as one.
 const GAP: Duration = Duration::from_micros(50);
 
 /// One direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Pipe {
-    /// The beginning of a value.
+    /// The beginning of an incomplete value.
     pub(super) part: Vec<u8>,
     pub(super) scan: Scan,
-    /// By rule, the end of what it has looked at.
+    /// The end of the bytes that each rule has searched.
     pub(super) tails: HashMap<u64, Vec<u8>>,
     pub(super) queue: VecDeque<Chunk>,
     pub(super) queued: usize,
     last_due: Option<Instant>,
-    /// Not before, after a fragment.
+    /// The time before which nothing is written, after a fragment.
     pause: Option<Instant>,
-    /// By a rule.
+    /// True if a rule holds the bytes.
     pub(super) held: bool,
-    /// Nothing more is taken in, and the end isn't forwarded.
+    /// True if no more bytes are taken in, and the end isn't forwarded.
     pub(super) deaf: bool,
     pub(super) end: Option<End>,
-    /// The end was forwarded.
+    /// True if the end was forwarded.
     pub(super) closed: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum End {
 }
 
 impl Pipe {
-    /// When the next bytes are to be written.
+    /// Returns the time at which the next bytes are to be written.
     pub(super) fn due(&self, mode: Mode) -> Option<Instant> {
         let first = self.queue.front()?;
         self.flows(mode).then(|| self.pause.map_or(first.due, |pause| pause.max(first.due)))

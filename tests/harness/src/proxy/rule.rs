@@ -1,4 +1,4 @@
-//! What is watched for in the bytes, and who waits for it.
+//! Rules: their patterns, and the waits for their actions.
 
 use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use super::{Action, Direction};
 
-/// One for all rules: taken while a cut is made and counted, so that nobody sees the one without the other.
+/// The mutex of all rules. It is locked while a cut is made and counted, so that no thread sees only one of the two.
 static BOARD: Mutex<()> = Mutex::new(());
 static CHANGED: Condvar = Condvar::new();
 
-/// How often a rule's action was done.
+/// A counter of how often a rule's action was done.
 #[derive(Clone, Debug, Default)]
 pub struct Rule(Arc<AtomicU64>);
 
 impl Rule {
-    /// How often so far.
+    /// Returns the number of times so far.
     pub fn fired(&self) -> u64 {
         let _board = board();
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Waits until it was done so often; whether it was.
+    /// Waits until the action was done so often. Returns false after the timeout.
     pub fn wait_fired(&self, times: u64, timeout: Duration) -> bool {
         let less = |_: &mut ()| self.0.load(Ordering::Relaxed) < times;
         let waited = CHANGED.wait_timeout_while(board(), timeout, less);
@@ -34,7 +34,7 @@ impl Rule {
     }
 }
 
-/// Does it, and counts it for these.
+/// Calls `act`, and counts it for these rules.
 pub(super) fn fire_with(rules: &[Rule], act: impl FnOnce()) {
     let _board = board();
     act();
@@ -48,7 +48,7 @@ fn board() -> MutexGuard<'static, ()> {
     BOARD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A rule as the proxy's thread knows it.
+/// A rule in the proxy's thread.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: u64,
@@ -74,12 +74,12 @@ pub(super) fn make(
 }
 
 impl Entry {
-    /// Whether its action is to be done to this whole request or reply.
+    /// Returns true if the rule's action applies to this whole request or reply.
     pub(super) fn in_value(&mut self, value: &[u8]) -> bool {
         self.position(value).is_some() && self.count()
     }
 
-    /// Whether its action is to be done to this part of a stream; `tail` is what is left of the parts before.
+    /// Returns true if the rule's action applies to this part of a stream. `tail` is the rest of the earlier parts.
     pub(super) fn in_stream(&mut self, tail: &mut Vec<u8>, part: &[u8]) -> bool {
         tail.extend(part);
         let mut fires = false;

@@ -1,16 +1,16 @@
-//! Certificates for one test: an authority, a server on this host and a client, as PEM files.
+//! The certificates of one test: an authority, a server on this host and a client, as PEM files.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, Error, IsCa, KeyPair, KeyUsagePurpose};
 
-/// Where they are.
+/// The paths of the certificates.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Certs {
     /// The authority's certificate.
     pub ca: PathBuf,
-    /// For `localhost`, `127.0.0.1` and `::1`.
+    /// The server's certificate for `localhost`, `127.0.0.1` and `::1`.
     pub server_cert: PathBuf,
     pub server_key: PathBuf,
     pub client_cert: PathBuf,
@@ -18,10 +18,10 @@ pub struct Certs {
 }
 
 impl Certs {
-    /// Makes new ones in this folder.
+    /// Makes new certificates in this folder.
     ///
     /// # Errors
-    /// When they can't be made or written.
+    /// If they can't be made or written.
     pub fn make(folder: &Path) -> Result<Self, String> {
         let path = |name: &str| folder.join(name);
         let certs = Self {

@@ -1,5 +1,6 @@
-// A wall clock with an offset that changes while the program runs: preloaded, it reads nanoseconds from a mapped file.
-// It calls no allocator and looks up no symbol: a program's allocator may ask for the time while it starts.
+// A wall clock with an offset that changes while the program runs. This library is preloaded and reads nanoseconds from
+// a mapped file. It calls no allocator and looks up no symbol, because a program's allocator may ask for the time while
+// it starts.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdatomic.h>

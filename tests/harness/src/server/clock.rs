@@ -1,4 +1,4 @@
-//! A program's wall clock, set forwards and back while it runs.
+//! A program's wall clock, which a test sets forwards and back while the program runs.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,16 +14,16 @@ use super::preload::compile;
 /// The clock of one program.
 #[derive(Debug)]
 pub struct Clock {
-    /// Not in memory as the rest: what is mounted there is often closed to libraries.
+    /// The folder of the library. It isn't in memory like the others, because such file systems often forbid libraries.
     folder: TempDir,
     offset: File,
 }
 
 impl Clock {
-    /// One that goes as the machine's.
+    /// Makes a clock that shows the machine's time.
     ///
     /// # Errors
-    /// Why there is none: it needs a C compiler.
+    /// If the clock can't be made. It needs a C compiler.
     pub fn new() -> Result<Self, String> {
         let folder = TempDir::new().map_err(|error| error.to_string())?;
         let make = || {
@@ -36,15 +36,15 @@ impl Clock {
         Ok(Self { folder, offset })
     }
 
-    /// Has the program go by this clock.
+    /// Makes the program use this clock.
     pub fn put(&self, command: &mut Command) {
         command.env("LD_PRELOAD", self.path("clock.so")).env("DLOCK_TEST_CLOCK", self.path("offset"));
     }
 
-    /// Sets it.
+    /// Sets the clock forwards or back.
     ///
     /// # Errors
-    /// When its file can't be written.
+    /// If the clock's file can't be written.
     pub fn step(&self, by: Duration, forwards: bool) -> std::io::Result<()> {
         let mut now = [0; 8];
         self.offset.read_exact_at(&mut now, 0)?;
@@ -58,7 +58,7 @@ impl Clock {
     }
 }
 
-/// The library, compiled once in this process.
+/// Returns the library, which is compiled once in this process.
 fn library() -> Result<&'static [u8], String> {
     static LIBRARY: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
     LIBRARY.get_or_init(|| compile("clock", include_str!("clock.c"))).as_deref().map_err(Clone::clone)

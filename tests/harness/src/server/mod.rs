@@ -1,5 +1,5 @@
-//! What servers of tests are made of: processes that end with their test, certificates, clocks and names of their own.
-//! The servers themselves are in [`backends`](crate::backends).
+//! The parts of the servers of tests: processes that end with their test, certificates, clocks and host names. The
+//! servers themselves are in [`backends`](crate::backends).
 
 mod certs;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-// A name with addresses of a test's choice: preloaded, it answers for the one that DLOCK_TEST_NAME names, as
-// `name=127.0.0.2,127.0.0.1`, in that order. Every other name is asked for as ever.
+// A host name with addresses that a test chooses. This library is preloaded. It answers for the name in
+// DLOCK_TEST_NAME, as `name=127.0.0.2,127.0.0.1`, in that order. The C library answers for every other name.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -23,7 +23,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     snprintf(text, sizeof text, "%s", list + 1);
     char *rest = NULL;
     for (char *one = strtok_r(text, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
-        // Each is one piece of memory of the C library's own, and freed by it as a list.
+        // Each result is one piece of memory of the C library, which frees it as a list.
         int failed = real(one, service, hints, next);
         if (failed) return failed;
         while (*next) next = &(*next)->ai_next;

@@ -1,4 +1,4 @@
-//! A name with several addresses, in the eyes of one program.
+//! A host name with several addresses, for one program only.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::preload::compile;
 
-/// Such a name. The program may look it up for as long as this exists.
+/// A host name with several addresses. The program may look it up as long as this value exists.
 #[derive(Debug)]
 pub struct Name {
     folder: TempDir,
@@ -14,10 +14,10 @@ pub struct Name {
 }
 
 impl Name {
-    /// This name, with these addresses in this order.
+    /// Makes this name with these addresses in this order.
     ///
     /// # Errors
-    /// When what makes it can't be compiled or written.
+    /// If its library can't be compiled or written.
     pub fn new(name: &str, addresses: &[&str]) -> Result<Self, String> {
         let folder = TempDir::new().map_err(|error| error.to_string())?;
         let library = compile("names", include_str!("names.c"))?;
@@ -25,7 +25,7 @@ impl Name {
         Ok(Self { folder, entry: format!("{name}={}", addresses.join(",")) })
     }
 
-    /// Has a program know it.
+    /// Makes a program know the name.
     pub fn put(&self, command: &mut Command) {
         command.env("LD_PRELOAD", self.folder.path().join("names.so")).env("DLOCK_TEST_NAME", &self.entry);
     }

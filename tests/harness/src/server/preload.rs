@@ -1,11 +1,11 @@
-//! Libraries that stand in for a part of the C library in one program.
+//! Libraries that replace a part of the C library in one program.
 
 use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Compiles one.
+/// Compiles a library.
 pub(super) fn compile(name: &str, source: &str) -> Result<Vec<u8>, String> {
     let folder = TempDir::new().map_err(|error| error.to_string())?;
     let path = |ending: &str| folder.path().join(format!("{name}.{ending}"));

@@ -1,4 +1,4 @@
-//! A server's process, folder and port. It ends with whoever started it, however that ends.
+//! A server's process, folder and port. The process ends with the process that started it, however that one ends.
 
 #![allow(unsafe_code, reason = "what a child does before exec has no safe form")]
 
@@ -15,7 +15,7 @@ use rustix::process::{
 };
 use tempfile::TempDir;
 
-/// A process with a group of its own. Dropped, all of the group is killed.
+/// A process with a group of its own. When it is dropped, the whole group is killed.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -32,7 +32,7 @@ impl Process {
             let parent = rustix::process::getpid();
             let bind = move || {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-                // It may have died before that.
+                // The parent may have died before that call.
                 if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
             };
             // SAFETY: system calls only.
@@ -48,7 +48,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal; one that stops has done so on return: the threads of a process stop one after the other.
+    /// Sends a signal. `STOP` returns when the whole process has stopped, because threads stop one after the other.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         kill_process(self.pid, signal)?;
         if signal == Signal::STOP {
@@ -57,7 +57,7 @@ impl Process {
         Ok(())
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -72,15 +72,15 @@ impl Drop for Process {
     }
 }
 
-/// A thread that starts processes and never ends. The kernel ends a child with the *thread* that started it, and those
-/// of tests are short.
+/// Returns the inbox of a thread that starts processes and never ends. The kernel ends a child with the *thread* that
+/// started it, and the threads of tests are short.
 fn starter() -> &'static Sender<Order> {
     static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
     STARTER.get_or_init(|| {
         let (orders, ordered) = channel::<Order>();
         std::thread::spawn(move || {
             for (mut command, answer) in ordered {
-                // Whoever ordered it waits for it.
+                // The sender waits for the answer.
                 let _ = answer.send(command.spawn());
             }
         });
@@ -90,7 +90,7 @@ fn starter() -> &'static Sender<Order> {
 
 const PREFIX: &str = "dlock-test-";
 
-/// A folder in memory, where there is such a thing.
+/// Makes a folder in memory, if the machine has such a place.
 pub(crate) fn folder() -> io::Result<TempDir> {
     static SWEPT: Once = Once::new();
     let make =
@@ -100,7 +100,7 @@ pub(crate) fn folder() -> io::Result<TempDir> {
     make(&roots[0]).or_else(|_| make(&roots[1]))
 }
 
-/// Removes the folders of those that were killed.
+/// Removes the folders of processes that were killed.
 fn sweep(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -113,7 +113,8 @@ fn sweep(root: &Path) {
     }
 }
 
-/// A free port below those that the system gives out: it stays free for a server that is away for a while.
+/// Returns a free port below those that the system gives out. So the port stays free for a server that is away for a
+/// while.
 pub(crate) fn port() -> io::Result<u16> {
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
     let ports = (0..1000).map(|n| 20_000 + (seed.wrapping_add(n) % 10_000) as u16);

@@ -1,4 +1,4 @@
-//! The workers: each a process in a slot, with a recorder of its own. A killed one is followed by another.
+//! The workers: each is a process in a slot, with a recorder of its own. Another process follows one that was killed.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::worker::Job;
 
-/// How long workers get to end what they do.
+/// The time in which workers have to end their work.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Fleet {
@@ -23,7 +23,7 @@ pub(crate) struct Fleet {
 }
 
 pub(crate) struct Slot {
-    /// The words of its program; the job follows.
+    /// The words of the slot's program. The job follows.
     command: Vec<PathBuf>,
     language: &'static str,
     number: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Slot {
 
 struct Running {
     child: Child,
-    /// Its end is the worker's sign to stop.
+    /// The input of the worker. Its end makes the worker stop.
     input: Option<ChildStdin>,
     recorder: Recorder,
 }
@@ -74,14 +74,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// The name of the process in a slot.
+    /// Returns the name of the process in a slot.
     pub(crate) fn name(&self, at: usize) -> String {
         self.slots[at].job.name.clone()
     }
 
     pub(crate) fn signal(&mut self, at: usize, signal: Signal) -> Result<(), String> {
         let running = self.slots[at].running.as_mut().ok_or("no process")?;
-        // The number of one that has ended may be somebody else's.
+        // The number of a process that has ended may belong to another process.
         if let Ok(Some(status)) = running.child.try_wait() {
             return Err(format!("it ended with {status}"));
         }
@@ -96,13 +96,13 @@ impl Fleet {
         running.recorder.finish().map_err(|error| error.to_string())
     }
 
-    /// Writes down that a fault begins or ends now.
+    /// Writes that a fault begins or ends now.
     pub(crate) fn note(&mut self, what: &str, target: &str, phase: Phase) {
         let line = Line { t: now(), nem: what.into(), target: target.into(), ph: Some(phase), ..Line::default() };
         let _ = self.faults.write_all(line.text().as_bytes());
     }
 
-    /// A worker that has ended by itself: none should.
+    /// Returns an error for a worker that has ended by itself, which none should.
     pub(crate) fn fallen(&mut self) -> Option<String> {
         self.slots.iter_mut().find_map(|slot| {
             let status = slot.running.as_mut()?.child.try_wait().ok()??;
@@ -110,7 +110,7 @@ impl Fleet {
         })
     }
 
-    /// Has all workers stop, and waits for them; those that didn't.
+    /// Stops all workers and waits for them. Returns an error for each one that didn't end well.
     pub(crate) fn finish(&mut self) -> Vec<String> {
         for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
             running.input = None;

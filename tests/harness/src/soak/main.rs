@@ -1,5 +1,5 @@
-//! `dlock-soak`: processes in several languages share locks while faults are done to them and to their server; what they
-//! wrote down is checked afterwards.
+//! `dlock-soak`: processes in several languages share locks, while faults happen to them and to their server.
+//! Afterwards the program checks their histories.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 
@@ -31,66 +31,66 @@ use crate::place::Place;
 use crate::report::Found;
 use crate::worker::Job;
 
-/// The word by which this program is its own Rust worker.
+/// The word that makes this program its own Rust worker.
 const AS_WORKER: &str = "as-rust-worker";
 
 /// A process: its language and its command.
 type Crew = (&'static str, Vec<PathBuf>);
 
-/// Shares locks among processes in several languages, does faults to them, and checks what they wrote down.
+/// Shares locks among processes in several languages, injects faults into them, and checks their histories.
 ///
-/// Ends with 1 on a violation, or if something the run is about was never seen.
+/// Exits with 1 on a violation, or if something that the run is about was never seen.
 #[derive(Debug, Parser)]
 #[command(name = "dlock-soak", max_term_width = 110)]
 struct Options {
-    /// Where the locks are: a URL, or a word. A word starts a folder or servers of this run alone, and proxies before the
-    /// servers: faults are then done to them as well.
+    /// The place of the locks: a URL, or a word. A word starts a folder or servers for this run only, with proxies
+    /// before the servers. Then the run injects faults into them as well.
     #[arg(long, value_name = "URL|WORD", long_help = url_help())]
     url: String,
-    /// How many processes of each language: rust, python (blocking), asyncio, node, c.
+    /// The number of processes in each language: rust, python (blocking), asyncio, node, c.
     #[arg(long, value_name = "LANGUAGE=N,…", default_value = "rust=2,python=1,asyncio=1,node=1,c=1")]
     processes: String,
-    /// Threads or tasks in each process.
+    /// The number of threads or tasks in each process.
     #[arg(long, value_name = "N", default_value_t = 3)]
     threads: u32,
-    /// Keys that all share.
+    /// The number of keys that all processes share.
     #[arg(long, value_name = "N", default_value_t = 2)]
     keys: usize,
-    /// The run ends after so many calls, and all faults.
+    /// The number of calls after which the run ends, if all faults were done.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     operations: u64,
-    /// Instead: workers only take and give back, and the run ends after so many grants.
+    /// The number of grants after which the run ends, instead of --operations. Workers then only acquire and release.
     #[arg(long, value_name = "N", conflicts_with = "operations")]
     entries: Option<u64>,
-    /// With --entries: a worker of this language (rust, python, asyncio) now and then enters without the lock, to show
-    /// that it is noticed.
+    /// The language of a worker that sometimes enters without the lock, to show that the check notices it: rust,
+    /// python, asyncio. Needs --entries.
     #[arg(long, value_name = "LANGUAGE", requires = "entries", value_parser = ["rust", "python", "asyncio"])]
     rogue: Option<String>,
-    /// Rust's workers have this deliberate defect, to show that it is noticed.
+    /// The deliberate defect of Rust's workers, to show that the check notices it.
     #[cfg(feature = "mutants")]
     #[arg(long, value_name = "NAME", value_parser = mutants())]
     mutant: Option<String>,
-    /// The ttl, in seconds or as 300ms; where there is none as short, the least there is.
+    /// The ttl, in seconds or as 300ms. A backend with a longer shortest ttl uses that one.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     ttl: Duration,
-    /// Decides about everything but the machine's timing. Default: another one each time.
+    /// The number that decides everything except the machine's timing. Default: another one each time.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How many faults are done. 0: none.
+    /// The number of faults. 0: none.
     #[arg(long, value_name = "N", default_value_t = 20)]
     faults: u64,
-    /// Splits the run into so many smaller ones side by side.
+    /// The number of smaller runs into which the run is split. They run at the same time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     shards: u64,
-    /// How late a loss may be told.
+    /// The maximum time from the end of a lease to the report of its loss.
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = duration)]
     slack: Duration,
     #[command(flatten)]
     speakers: Speakers,
-    /// Keeps the histories here. Default: only those of a failed run, in a new folder.
+    /// The folder in which the histories are kept. Default: only those of a failed run are kept, in a new folder.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Only checks the histories that were kept here.
+    /// The folder of kept histories. The program only checks them.
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
 }
@@ -162,7 +162,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// At least 1.
+/// Returns the time in milliseconds, at least 1.
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
@@ -247,7 +247,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     Ok(good)
 }
 
-/// All processes.
+/// Returns the languages and commands of all processes.
 fn crews(options: &Options) -> Result<Vec<Crew>, String> {
     let mut all = Vec::new();
     for part in options.processes.split(',') {
@@ -260,7 +260,7 @@ fn crews(options: &Options) -> Result<Vec<Crew>, String> {
     if all.is_empty() { Err("no processes".to_owned()) } else { Ok(all) }
 }
 
-/// How many grants each language got.
+/// Counts the grants of each language.
 fn entries(history: &History, crews: &[Crew]) -> BTreeMap<&'static str, u64> {
     let mut all: BTreeMap<_, _> = crews.iter().map(|(language, _)| (*language, 0)).collect();
     let grants =
@@ -274,7 +274,7 @@ fn entries(history: &History, crews: &[Crew]) -> BTreeMap<&'static str, u64> {
     all
 }
 
-/// All files of the run, as one history.
+/// Reads all files of the run as one history.
 fn read(folder: &Path) -> Result<History, String> {
     let mut history = History::default();
     for entry in std::fs::read_dir(folder).map_err(|error| error.to_string())? {

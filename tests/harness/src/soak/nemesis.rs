@@ -1,4 +1,4 @@
-//! What is done to the workers and their server, one thing at a time, as a seed says.
+//! The faults of the workers and their server. One fault happens at a time, in an order from the seed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,15 @@ use crate::fleet::Fleet;
 
 /// A kind of fault.
 pub(crate) trait Nemesis: Send {
-    /// Its name in the history.
+    /// Returns the fault's name in the history.
     fn name(&self) -> &'static str;
-    /// Whom it is done to next: the name is written down before anything is done.
+    /// Chooses the next target. The target's name is written before the fault begins.
     fn choose(&mut self, fleet: &Fleet, rng: &mut fastrand::Rng) -> Result<String, String>;
-    /// Does it.
+    /// Begins the fault.
     fn begin(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String>;
-    /// Undoes it.
+    /// Ends the fault.
     fn end(&mut self, fleet: &Mutex<Fleet>) -> Result<(), String>;
-    /// Whether it is over as soon as it is done.
+    /// Returns true if the fault is over as soon as it has begun.
     fn is_short(&self) -> bool {
         false
     }
@@ -29,7 +29,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// SIGSTOP and SIGCONT of a worker.
+/// The fault that stops a worker by SIGSTOP, and lets it continue by SIGCONT.
 #[derive(Default)]
 pub(crate) struct Stop(usize);
 
@@ -52,7 +52,7 @@ impl Nemesis for Stop {
     }
 }
 
-/// SIGKILL of a worker; another one takes its place.
+/// The fault that kills a worker by SIGKILL. Another worker takes its place.
 #[derive(Default)]
 pub(crate) struct Kill(usize);
 
@@ -79,7 +79,7 @@ impl Nemesis for Kill {
     }
 }
 
-/// The schedule.
+/// The schedule of the faults.
 pub(crate) struct Schedule {
     pub(crate) rng: fastrand::Rng,
     pub(crate) ttl: Duration,
@@ -89,7 +89,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Does so many faults, or as many as there is time for: in each round every kind once.
+    /// Injects `many` faults, or as many as there is time for. Each round has every kind once.
     pub(crate) fn run(&self, all: &mut [Box<dyn Nemesis>], fleet: &Mutex<Fleet>) -> Result<(), String> {
         let (mut rng, mut round) = (self.rng.clone(), Vec::new());
         while self.done.load(Ordering::Relaxed) < self.many {
@@ -107,7 +107,7 @@ impl Schedule {
                 fleet.note(fault.name(), &target, Phase::Begin);
                 target
             };
-            // Mostly short enough for a lease to survive, sometimes longer than any.
+            // The fault is mostly short enough for a lease to survive, and sometimes longer than any lease.
             let share = if rng.u8(..10) < 7 { rng.f64() * 0.4 } else { 0.8 + rng.f64() };
             let lasts = if fault.is_short() { Duration::ZERO } else { self.ttl.mul_f64(share) };
             let name = fault.name();
@@ -120,7 +120,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// False: the run is over.
+    /// Pauses for a time. Returns false if the run is over.
     fn pause(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         while Instant::now() < end && !self.over.load(Ordering::Acquire) {

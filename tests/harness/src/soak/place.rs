@@ -1,4 +1,4 @@
-//! Where the locks of a run are, and what can be done to it.
+//! The place of a run's locks, with its faults.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,12 +14,12 @@ use crate::server::Server;
 
 pub(crate) struct Place {
     backend: &'static dyn TestBackend,
-    /// Ours, if we started one.
+    /// The server, if this run has started one.
     server: Option<Server>,
     urls: Vec<String>,
-    /// What all workers share.
+    /// The keys that all workers share.
     pub(crate) keys: Vec<String>,
-    /// A client that nothing is done to.
+    /// A client that no fault affects.
     client: Client,
 }
 
@@ -35,41 +35,41 @@ impl Place {
         if !client.capabilities().processes {
             return Err(format!("{url}: its locks don't exclude other processes"));
         }
-        // Keys of this run alone, so that several may run beside each other.
+        // The keys belong to this run alone, so that several runs can go on at the same time.
         let mark = format!("soak-{}-{}", std::process::id(), now());
         let keys = (0..keys.max(1)).map(|number| format!("{mark}-{number}")).collect();
         Ok(Self { backend: backends::named(client.backend())?, server, urls, keys, client })
     }
 
-    /// For the worker in this slot.
+    /// Returns the URL for the worker in this slot.
     pub(crate) fn url(&self, at: usize) -> String {
         self.urls[at % self.urls.len()].clone()
     }
 
-    /// The longest time a call without a deadline takes.
+    /// Returns the longest time of a call without a deadline.
     pub(crate) fn patience_ms(&self) -> u64 {
         let longest = self.client.config().connect_timeout().max(Duration::from_secs(5));
         u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Besides those done to the workers.
+    /// Returns the faults other than those of the workers.
     pub(crate) fn faults(&self) -> Vec<Box<dyn Nemesis>> {
         self.server.as_ref().map_or(Vec::new(), Server::faults)
     }
 
-    /// The least ttl there is.
+    /// Returns the shortest ttl of the backend.
     pub(crate) fn min_ttl(&self) -> Duration {
         self.client.capabilities().min_ttl
     }
 
-    /// How long a lock may be free while somebody waits for it.
+    /// Returns the time for which a lock may be free while somebody waits for it.
     pub(crate) fn recovery(&self, ttl: Duration) -> Duration {
-        // A waiter whose grant nobody saw keeps the lock for a ttl of its own.
+        // A waiter may get the lock without noticing. Then it keeps the lock for a ttl of its own.
         let more = if self.client.capabilities().local { Duration::ZERO } else { ttl };
         self.backend.outlives(ttl) + more + Duration::from_secs(2)
     }
 
-    /// Counters without which a run shows nothing. `plain`: workers only take and give back.
+    /// Returns the counters without which a run proves nothing. `plain`: workers only acquire and release.
     pub(crate) fn required(&self, faults: u64, plain: bool) -> Vec<String> {
         let mut required = vec!["contended acquires".to_owned()];
         if !plain {
@@ -78,7 +78,7 @@ impl Place {
             required.extend(losses.into_iter().chain(ends).map(str::to_owned));
         }
         let kinds = self.faults();
-        // With fewer, chance may leave out what they are to bring about.
+        // With fewer faults, chance may leave some kinds out.
         if faults >= 4 * (kinds.len() as u64 + 2) {
             required.extend(["fault stop", "fault kill"].map(str::to_owned));
             required.extend(kinds.iter().map(|kind| format!("fault {}", kind.name())));
@@ -88,7 +88,7 @@ impl Place {
         required
     }
 
-    /// Asks the server again and again who owns the keys, where it can tell.
+    /// Asks the server again and again for the owners of the keys, if it knows them.
     pub(crate) fn sample(&self, path: &Path, over: &AtomicBool) -> Result<(), String> {
         if self.client.capabilities().local {
             return Ok(());
@@ -120,7 +120,7 @@ impl Place {
         Ok(())
     }
 
-    /// The keys that somebody still has when all have gone and a ttl has passed.
+    /// Returns the keys that still have a contender after all workers have ended and the ttl has passed.
     pub(crate) fn leftovers(&self, ttl: Duration) -> Result<Vec<String>, String> {
         let end = Instant::now() + self.backend.outlives(ttl) + Duration::from_secs(1);
         loop {

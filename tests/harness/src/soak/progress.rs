@@ -1,4 +1,4 @@
-//! Watches a run until it has done what it was asked for, and says how far it is.
+//! The progress of a run: a watch that ends when the run has done its work, and that prints how far it is.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,14 +13,14 @@ use crate::fleet::Fleet;
 use crate::nemesis::{Schedule, locked};
 
 const EVERY: Duration = Duration::from_secs(5);
-/// With nothing written for so long, the run is stuck.
+/// The time without a new line after which the run is stuck.
 const STUCK: Duration = Duration::from_secs(60);
-/// By which the lines of calls that came back are known.
+/// The marks of lines of calls that returned.
 const RETURNS: [&str; 3] = [r#""ph":"ok""#, r#""ph":"fail""#, r#""ph":"unknown""#];
-/// And of those that answered yes, by which the grants are.
+/// The marks of calls that ask for a lock. A grant is such a call that succeeded.
 const GRANTS: [&str; 2] = [r#""f":"acquire""#, r#""f":"try""#];
 
-/// Ends when all is done; with an error when a worker fell or nothing happens any more.
+/// Watches the run until all is done. Fails if a worker ends by itself or nothing happens any more.
 pub(crate) fn watch(
     folder: &Path,
     options: &Options,
@@ -34,7 +34,7 @@ pub(crate) fn watch(
         std::thread::sleep(Duration::from_millis(100));
         let more = count(folder, &mut files).map_err(|error| error.to_string())?;
         so_far.calls += more.calls;
-        // Grants of before the last process came only show how fast the others start.
+        // Grants from before the last process's start only show how fast the others start.
         let begun_all = files.values().filter(|&&read| read > 0).count() >= locked(fleet).slots.len();
         if begun_all {
             so_far.grants += more.grants;
@@ -65,14 +65,14 @@ pub(crate) fn watch(
     }
 }
 
-/// Calls that came back, and those of them that were granted a lock.
+/// The numbers of calls that returned, and of the grants among them.
 #[derive(Default)]
 struct Seen {
     calls: u64,
     grants: u64,
 }
 
-/// What there is since the last look.
+/// Counts the calls that returned since the last count.
 fn count(folder: &Path, files: &mut HashMap<PathBuf, u64>) -> std::io::Result<Seen> {
     let mut seen = Seen::default();
     for entry in std::fs::read_dir(folder)? {
@@ -86,7 +86,7 @@ fn count(folder: &Path, files: &mut HashMap<PathBuf, u64>) -> std::io::Result<Se
         file.seek(SeekFrom::Start(*from))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        // The last line may not be whole yet.
+        // The last line may still be incomplete.
         text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
         *from += text.len() as u64;
         for line in text.lines().filter(|line| RETURNS.iter().any(|mark| line.contains(mark))) {

@@ -1,4 +1,4 @@
-//! What is printed at the end of a run.
+//! The output at the end of a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use dlock_harness::history::Verdict;
 use dlock_harness::history::resource::Damage;
 
-/// How many violations are printed with their lines.
+/// The number of violations that are printed with their lines.
 const SHOWN: usize = 10;
 
-/// What there is beside the verdict.
+/// The results of a run besides the verdict.
 pub(crate) struct Found {
     pub(crate) took: Duration,
     pub(crate) checked: Duration,
-    /// What went wrong with the run itself.
+    /// The failures of the run itself.
     pub(crate) trouble: Vec<String>,
     pub(crate) damage: Damage,
-    /// Grants by language.
+    /// The number of grants by language.
     pub(crate) entries: BTreeMap<&'static str, u64>,
 }
 
-/// Prints everything, and says whether all is well. `undisturbed`: no lock was taken from anybody, so that no update of
-/// the resource may be lost even without a fence check.
+/// Prints everything, and returns true if all is well. `undisturbed`: no holder lost its lock, so no update of the
+/// resource may be lost, even without a check of fencing tokens.
 pub(crate) fn print(verdict: &Verdict, found: Found, undisturbed: bool) -> bool {
     let Found { took, checked, mut trouble, damage, entries } = found;
     println!("{} holds in {:.1} s, checked in {:.2} s", verdict.holds, took.as_secs_f64(), checked.as_secs_f64());
@@ -44,7 +44,7 @@ pub(crate) fn print(verdict: &Verdict, found: Found, undisturbed: bool) -> bool 
     good
 }
 
-/// Prints what the judge says.
+/// Prints the verdict.
 pub(crate) fn judged(verdict: &Verdict) {
     for (name, count) in &verdict.counts {
         println!("  {count:>9}  {name}");
@@ -81,7 +81,7 @@ fn ms(nanos: u64) -> f64 {
     nanos as f64 / 1e6
 }
 
-/// The command that does the same again, as far as timing allows.
+/// Returns the command that repeats the run, as far as timing allows.
 pub(crate) fn again(seed: u64) -> String {
     let mut words: Vec<_> = std::env::args().collect();
     if !words.iter().any(|word| word == "--seed" || word.starts_with("--seed=")) {

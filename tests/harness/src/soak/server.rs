@@ -1,4 +1,5 @@
-//! What the run has started for its locks, with a proxy for each worker before each server, and what is done to them.
+//! The servers that the run has started for its locks, with a proxy for each worker before each server, and their
+//! faults.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,23 +11,23 @@ use dlock_harness::proxy::{Direction, Mode, Proxy};
 use crate::fleet::Fleet;
 use crate::nemesis::Nemesis;
 
-/// Does or undoes a fault.
+/// A function that begins or ends a fault.
 type Act = fn(&Proxy);
 
 #[derive(Clone)]
 pub(crate) struct Server {
     deployed: Arc<dyn Deployed>,
-    /// For each worker's slot one before each server.
+    /// The proxies: for each worker's slot one before each server.
     pub(crate) proxies: Arc<Vec<Vec<Proxy>>>,
 }
 
-/// Returns what words of `--url` start something.
+/// Returns the deployments that words of `--url` start.
 pub(crate) fn words() -> impl Iterator<Item = &'static Deployment> {
     BACKENDS.iter().flat_map(|backend| backend.deployments())
 }
 
 impl Server {
-    /// `None` for a word that starts nothing.
+    /// Starts the deployment of a word. Returns `None` for a word that starts nothing.
     pub(crate) fn start(word: &str, processes: usize) -> Result<Option<Self>, String> {
         let Some(deployment) = words().find(|deployment| deployment.word == word) else { return Ok(None) };
         let deployed = (deployment.start)()?;
@@ -40,14 +41,14 @@ impl Server {
         Ok(Some(Self { deployed, proxies }))
     }
 
-    /// Returns true if a network leads to it.
+    /// Returns true if a network leads to the server.
     pub(crate) fn is_remote(&self) -> bool {
         self.proxies.iter().any(|slot| !slot.is_empty())
     }
 
-    /// Where it is without a proxy, and for each worker.
+    /// Returns the URL without a proxy, and the URL for each worker.
     pub(crate) fn urls(&self) -> (String, Vec<String>) {
-        // Each begins with another server.
+        // Each worker's URL begins with another server.
         let of_slot = |(slot, proxies): (usize, &Vec<Proxy>)| {
             let mut addrs: Vec<SocketAddr> = proxies.iter().map(Proxy::addr).collect();
             addrs.rotate_left(slot % proxies.len().max(1));
@@ -79,13 +80,13 @@ fn cut(proxy: &Proxy) {
     proxy.cut();
 }
 
-/// Of a connection that has lost bytes nothing can be made any more.
+/// Ends a fault that loses bytes. A connection that has lost bytes can't be used any more, so it is cut.
 fn heal(proxy: &Proxy) {
     proxy.cut();
     proxy.both(Mode::Pass);
 }
 
-/// Something done to one worker's connections: to all servers, or to one of several.
+/// A fault of one worker's connections: to all servers, or to one of several.
 struct OfProxy {
     name: &'static str,
     begin: Act,
@@ -129,7 +130,7 @@ impl Nemesis for OfProxy {
     }
 }
 
-/// Something done to the servers, and so to all.
+/// A fault of the servers, which affects all workers.
 struct OfServers(Box<dyn ServerFault>);
 
 impl Nemesis for OfServers {

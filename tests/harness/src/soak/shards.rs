@@ -1,4 +1,4 @@
-//! Several smaller runs side by side, each with servers of its own: most of a run is waiting.
+//! Several smaller runs at the same time, each with servers of its own. A run mostly waits.
 
 use std::process::{Command, Output, Stdio};
 
@@ -6,7 +6,7 @@ use dlock_harness::languages::Speakers;
 
 use crate::Options;
 
-/// Runs them, prints what each found, and says whether all is well. The last line counts the runs.
+/// Starts the runs, prints the output of each, and returns true if all is well. The last line counts the runs.
 pub(crate) fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let share = |all: u64| all.div_ceil(options.shards).to_string();

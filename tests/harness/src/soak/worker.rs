@@ -1,4 +1,4 @@
-//! The Rust worker: threads that take locks, use and misuse them, and write down what happens.
+//! The Rust worker: threads that take locks, use and misuse them, and write a history.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use dlock_harness::history::resource::Visitor;
 use dlock_harness::history::{Line, Phase, Verb, now};
 use serde::{Deserialize, Serialize};
 
-/// What a worker is told, as one argument; tests/README.md has what it means and what is printed.
+/// The job of a worker, as one argument. tests/README.md explains them and the worker's output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) url: String,
@@ -21,20 +21,20 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     pub(crate) keys: Vec<String>,
     pub(crate) ttl_ms: u64,
-    /// The ttl of a turn that comes too late.
+    /// The ttl of a turn that lasts longer than its lease.
     pub(crate) stale_ms: u64,
     pub(crate) threads: u32,
-    /// Where the protected resource is.
+    /// The address of the protected resource.
     pub(crate) store: String,
-    /// How long a call without a deadline of its own may take.
+    /// The maximum time of a call without a deadline of its own.
     pub(crate) patience_ms: u64,
-    /// Only takes and gives back.
+    /// True if the worker only acquires and releases.
     pub(crate) plain: bool,
-    /// Now and then enters without the lock.
+    /// True if the worker sometimes enters without the lock.
     pub(crate) rogue: bool,
 }
 
-/// One thread.
+/// One thread of the worker.
 struct Worker<'a> {
     job: &'a Job,
     pen: &'a Arc<Pen>,
@@ -70,12 +70,13 @@ pub(crate) fn main(job: &str) -> ExitCode {
     ExitCode::from(u8::from(!dlock::runtime::drain(Duration::from_secs(5))))
 }
 
-/// The standard output, which is the recorder's pipe.
+/// Returns a copy of the standard output, which is the recorder's pipe.
 fn output() -> OwnedFd {
     rustix::io::dup(std::io::stdout()).expect("a descriptor")
 }
 
-/// Whether a failed call surely changed nothing, and the kind of its error.
+/// Returns the phase of a failed call, which shows whether the call certainly changed nothing, and the kind of its
+/// error.
 fn failed(error: &Error) -> (Phase, &'static str) {
     let phase = if error.kind() == Kind::Backend { Phase::Unknown } else { Phase::Fail };
     (phase, error.kind().name())
@@ -86,7 +87,7 @@ impl Worker<'_> {
         Duration::from_micros(self.rng.u64(range.start * 1000..range.end * 1000))
     }
 
-    /// One lock, from its acquire to its end.
+    /// Takes one lock, and uses it from its acquire to its end.
     fn turn(&mut self) {
         let keys = &self.job.keys;
         let key = keys[self.rng.usize(..keys.len())].clone();
@@ -114,7 +115,7 @@ impl Worker<'_> {
                 self.validate(of, &lease);
             }
             80..88 => {
-                // Long enough to be renewed, and to be cut off.
+                // The pause is long enough to be renewed in, or to be cut off from the server.
                 let longest = if self.rng.u8(..16) == 0 { self.job.ttl_ms * 2 } else { 20 };
                 let pause = self.ms(0..longest.max(1));
                 std::thread::sleep(pause);
@@ -131,7 +132,7 @@ impl Worker<'_> {
         std::thread::sleep(pause);
     }
 
-    /// One lock, taken and given back.
+    /// Acquires and releases one lock.
     fn plain_turn(&mut self) {
         let keys = &self.job.keys;
         let key = keys[self.rng.usize(..keys.len())].clone();
@@ -149,7 +150,7 @@ impl Worker<'_> {
         std::thread::sleep(pause);
     }
 
-    /// Enters without the lock.
+    /// Enters without the lock, and writes the lines of a holder.
     fn break_in(&self, key: &str) {
         let line = || Line { k: key.to_owned().into(), ..Line::default() };
         let op = self.begin(Verb::Acquire, 0, key, self.patience());
@@ -160,7 +161,7 @@ impl Worker<'_> {
         self.pen.end(self.number, release, Verb::Release, Phase::Ok, Line { of: op, ..line() });
     }
 
-    /// Writes down when a loss is told.
+    /// Writes the time at which a loss is reported.
     fn watch(&self, of: u64, lease: &Lease) {
         let (pen, number, k) = (self.pen.clone(), self.number, lease.key().to_owned());
         lease.on_lost_here(move || {
@@ -273,7 +274,7 @@ impl Worker<'_> {
         self.pen.end(self.number, op, Verb::Drop, Phase::Ok, Line { of, k: key.into(), ..Line::default() });
     }
 
-    /// What the lock is for.
+    /// Updates the protected resource.
     fn update(&mut self, lease: &Lease, think: Duration) {
         if let Some(fence) = lease.fence() {
             let _ = self.store.update(lease.key(), fence, || std::thread::sleep(think));

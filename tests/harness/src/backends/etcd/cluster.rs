@@ -1,4 +1,4 @@
-//! Several etcds that form a cluster, each with a proxy before it that the others go through.
+//! A cluster of several etcds. Each has a proxy before it, through which the other members reach it.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use super::etcdctl::LEADS;
 use super::{Etcd, EtcdOptions};
 use crate::proxy::{Action, Direction, Mode, Proxy};
 
-/// How long an election may take.
+/// The time that an election may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running cluster. Clients go to the members themselves.
+/// A running cluster. Clients connect to the members without a proxy.
 #[derive(Debug)]
 pub struct Cluster {
     pub members: Vec<Etcd>,
@@ -18,10 +18,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts so many, and waits until they serve.
+    /// Starts so many members and waits until they serve.
     ///
     /// # Errors
-    /// As for [`Etcd::start`], and when there is no proxy to be had.
+    /// As for [`Etcd::start`], and if a proxy can't be started.
     pub fn start(count: usize, options: &EtcdOptions) -> Result<Self, String> {
         let nowhere = ([127, 0, 0, 1], 1).into();
         let peers = (0..count).map(|_| Proxy::new(nowhere)).collect::<Result<Vec<_>, _>>();
@@ -35,10 +35,10 @@ impl Cluster {
         Ok(Self { members, ids, peers })
     }
 
-    /// Which one leads. Waits until there is exactly one that says so.
+    /// Returns the index of the leader. Waits until exactly one member reports that it leads.
     ///
     /// # Errors
-    /// When that doesn't come about, or a member doesn't answer.
+    /// If that doesn't happen, or a member doesn't answer.
     pub fn leader(&self) -> Result<usize, String> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -55,22 +55,22 @@ impl Cluster {
         }
     }
 
-    /// Cuts a member off from the others, which have each other; clients still reach it.
+    /// Cuts a member off from the others. The others still reach each other, and clients still reach the member.
     pub fn isolate(&self, at: usize) {
         for (n, proxy) in self.peers.iter().enumerate() {
             if n == at {
                 proxy.both(Mode::Drop);
             } else {
-                // Each request between members begins with whose it is.
+                // Each request between members begins with the id of its sender.
                 proxy.rule(Direction::ToServer, format!("X-Server-From: {}", self.ids[at]), .., Action::CutBefore);
             }
         }
         self.cut();
     }
 
-    /// Ends what [`isolate`](Self::isolate) began.
+    /// Ends the isolation by [`isolate`](Self::isolate).
     pub fn rejoin(&self) {
-        // Of a connection that has lost bytes nothing can be made any more.
+        // A connection that has lost bytes can't be used any more.
         self.cut();
         for proxy in &self.peers {
             proxy.clear_rules();
@@ -84,10 +84,10 @@ impl Cluster {
         }
     }
 
-    /// Has a member lead.
+    /// Makes a member the leader.
     ///
     /// # Errors
-    /// As for [`leader`](Self::leader), and what etcdctl complains of.
+    /// As for [`leader`](Self::leader), and the errors of etcdctl.
     pub fn lead(&self, at: usize) -> Result<(), String> {
         self.members[self.leader()?].try_ctl(&["move-leader", &self.ids[at]]).map(drop)
     }

@@ -1,4 +1,4 @@
-//! What an etcd is asked from outside: its figures, its health, and etcdctl on it.
+//! Requests to an etcd from outside: its metrics, its health, and etcdctl.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -9,21 +9,21 @@ use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue, SortOrder, SortT
 
 use super::server::{Etcd, PATIENCE, PAUSE};
 
-/// A key and what it has.
+/// A key and its data.
 #[derive(Debug)]
 pub struct Pair {
     pub key: String,
     pub value: String,
-    /// The revision that made it.
+    /// The revision that created the key.
     pub created: i64,
     pub lease: i64,
 }
 
-/// The figure that is 1 at a leader.
+/// The name of the metric that is 1 at a leader.
 pub(super) const LEADS: &str = "etcd_server_is_leader";
 
 impl Etcd {
-    /// What it answers to a plain GET.
+    /// Returns the answer to a plain GET.
     pub(super) fn get(&self, path: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.figures))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -33,18 +33,18 @@ impl Etcd {
         Ok(text)
     }
 
-    /// One of its figures, of those without labels.
+    /// Returns one metric, of those without labels.
     ///
     /// # Panics
-    /// When it doesn't answer or has no such figure.
+    /// If the server doesn't answer or has no such metric.
     pub fn figure(&self, name: &str) -> f64 {
         self.try_figure(name).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The same.
+    /// Returns one metric, of those without labels.
     ///
     /// # Errors
-    /// When it doesn't answer or has no such figure, with the end of its log.
+    /// If the server doesn't answer, with the end of its log, or if it has no such metric.
     pub fn try_figure(&self, name: &str) -> Result<f64, String> {
         let all =
             self.get("/metrics").map_err(|error| format!("{} tells no figures: {error}: {}", self.name, self.log()))?;
@@ -52,7 +52,7 @@ impl Etcd {
         line.and_then(|number| number.trim().parse().ok()).ok_or_else(|| format!("there is no figure {name}"))
     }
 
-    /// Does what etcdctl does with these words, and gives what it prints.
+    /// Runs etcdctl with these words and returns its output.
     ///
     /// # Panics
     /// On an error.
@@ -60,17 +60,17 @@ impl Etcd {
         self.try_ctl(words).unwrap_or_else(|error| panic!("etcdctl {}: {error}", words.join(" ")))
     }
 
-    /// The same.
+    /// Runs etcdctl with these words and returns its output.
     ///
     /// # Errors
-    /// What etcdctl complains of.
+    /// The errors of etcdctl.
     pub fn try_ctl(&self, words: &[&str]) -> Result<String, String> {
         let done = self.ctl_line(words).output().map_err(|error| format!("etcdctl: {error}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
     }
 
-    /// The command line of an etcdctl that does so.
+    /// Returns the command that runs etcdctl with these words.
     pub fn ctl_line(&self, words: &[&str]) -> Command {
         let mut line = self.program("etcdctl");
         line.env("ETCDCTL_API", "3").stdin(Stdio::null());
@@ -83,7 +83,7 @@ impl Etcd {
         line
     }
 
-    /// A lease of so many seconds, as etcdctl names it.
+    /// Makes a lease of so many seconds and returns its id, as etcdctl writes it.
     ///
     /// # Panics
     /// As for [`ctl`](Self::ctl).
@@ -92,13 +92,13 @@ impl Etcd {
         said.split_whitespace().nth(1).expect("lease … granted").to_owned()
     }
 
-    /// Does this as a client of its own, without etcdctl.
+    /// Runs `work` with a client of its own, without etcdctl.
     ///
     /// # Errors
-    /// When it doesn't answer.
+    /// If the server doesn't answer.
     ///
     /// # Panics
-    /// When there is no runtime to be had.
+    /// If no runtime can be made.
     pub fn raw<T>(
         &self,
         work: impl AsyncFnOnce(Client) -> Result<T, etcd_client::Error>,
@@ -110,26 +110,26 @@ impl Etcd {
         })
     }
 
-    /// The keys that begin with this, in the order in which they were made.
+    /// Returns the keys with this prefix, in the order in which they were created.
     ///
     /// # Panics
-    /// When it doesn't answer.
+    /// If the server doesn't answer.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
         self.pairs(prefix).into_iter().map(|pair| pair.key).collect()
     }
 
-    /// The same, with what is there.
+    /// Returns the keys with this prefix and their data, in the order in which they were created.
     ///
     /// # Panics
-    /// When it doesn't answer.
+    /// If the server doesn't answer.
     pub fn pairs(&self, prefix: &str) -> Vec<Pair> {
         self.try_pairs(prefix).unwrap_or_else(|error| panic!("the keys of {prefix:?}: {error}"))
     }
 
-    /// The same. It is asked again while its cluster has no leader.
+    /// Returns the keys with this prefix and their data. Asks again while the cluster has no leader.
     ///
     /// # Errors
-    /// When it doesn't answer.
+    /// If the server doesn't answer.
     pub fn try_pairs(&self, prefix: &str) -> Result<Vec<Pair>, String> {
         let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
         let end = Instant::now() + PATIENCE;
@@ -150,7 +150,7 @@ impl Etcd {
         Ok(answer.kvs().iter().map(pair).collect())
     }
 
-    /// Returns how often this was asked of it.
+    /// Returns the number of calls of this method that the server has received.
     ///
     /// # Panics
     /// As for [`figure`](Self::figure).
@@ -165,7 +165,7 @@ impl Etcd {
         count
     }
 
-    /// Forgets the past of all keys.
+    /// Removes the history of all keys.
     ///
     /// # Panics
     /// As for [`ctl`](Self::ctl).
@@ -173,7 +173,7 @@ impl Etcd {
         self.ctl(&["compact", &self.figure("etcd_debugging_mvcc_current_revision").to_string()]);
     }
 
-    /// Whether it leads its cluster.
+    /// Returns true if this member leads its cluster.
     ///
     /// # Panics
     /// As for [`figure`](Self::figure).
@@ -181,7 +181,7 @@ impl Etcd {
         self.figure(LEADS) > 0.5
     }
 
-    /// Its number in its cluster, as etcd writes it.
+    /// Returns the member's id in its cluster, as etcd writes it.
     ///
     /// # Panics
     /// As for [`ctl`](Self::ctl).
@@ -192,10 +192,10 @@ impl Etcd {
         own.expect("it is a member of its own cluster")[0].to_owned()
     }
 
-    /// The version of its program.
+    /// Returns the version of the etcd program.
     ///
     /// # Panics
-    /// When it doesn't answer.
+    /// If the server doesn't answer.
     pub fn version(&self) -> String {
         let all = self.get("/metrics").expect("it tells its figures");
         let mut lines = all.lines().filter_map(|line| line.strip_prefix("etcd_server_version{server_version=\""));

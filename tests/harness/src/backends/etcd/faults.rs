@@ -1,4 +1,4 @@
-//! The faults that the soak test injects into a server of etcd or the members of a cluster, and into their keys.
+//! The faults that the soak test injects into an etcd or the members of a cluster, and into their keys.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use super::{Cluster, Etcd, EtcdOptions};
 use crate::backends::deployed::{Act, OfServer};
 use crate::backends::{Deployed, ServerFault, TestServer};
 
-/// Does or undoes a fault of the n-th member.
+/// A function that begins or ends a fault of the n-th member.
 type ActOn = fn(&mut Cluster, usize) -> Result<(), String>;
 
 #[derive(Clone, Copy)]
@@ -157,8 +157,8 @@ fn nothing(_: &mut Cluster, _: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Deletes the key of one that waits, if there is one, and never that of a holder: whoever came before it still has to be
-/// there.
+/// Deletes the key of a waiter, if there is one. Never deletes the key of a holder: the waiter's key is deleted only if
+/// an older key of the same lock still exists.
 fn remove_waiter(etcd: &Etcd) -> Result<(), String> {
     let keys: Vec<_> = etcd.try_pairs("soak-")?.into_iter().map(|pair| (pair.key, pair.created)).collect();
     let lock = |key: &str| key.rsplit_once('/').map(|(lock, _)| lock.to_owned());
@@ -170,7 +170,7 @@ fn remove_waiter(etcd: &Etcd) -> Result<(), String> {
     let mut line = etcd.ctl_line(&["txn"]);
     let mut child = line.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(|error| error.to_string())?;
     let order = format!("create(\"{first}\") = \"{revision}\"\n\ndel \"{waiter}\"\n\n\n");
-    // Whether it read everything shows in how it ends.
+    // The exit status of etcdctl shows if it has read all of this.
     let _ = child.stdin.take().map(|mut input| input.write_all(order.as_bytes()));
     let ended = child.wait().map_err(|error| error.to_string())?;
     if ended.success() { Ok(()) } else { Err(format!("etcdctl txn ended with {ended}")) }

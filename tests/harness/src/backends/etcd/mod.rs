@@ -18,11 +18,12 @@ use super::{Cases, Deployment, Fault, Login, Request, Setup, TestBackend, TestSe
 use crate::server::Certs;
 use crate::server::process::Process;
 
-/// A server of etcd.
+/// The etcd backend.
 #[derive(Debug)]
 pub struct Backend;
 
-/// A server for each case, started with it: the last two, since the clients of a case are closed when the next begins.
+/// A server for each case, started with the case. The last two are kept, because the clients of a case are closed when
+/// the next case begins.
 struct Servers(Mutex<VecDeque<(String, Etcd)>>);
 
 impl TestBackend for Backend {
@@ -30,7 +31,8 @@ impl TestBackend for Backend {
         "etcd"
     }
 
-    /// Its cases wait most: a fresh server has to elect itself, and its shortest ttl is many times that of the others.
+    /// Returns 4, because the cases mostly wait: a fresh server has to elect itself, and the shortest ttl of etcd is
+    /// many times that of the others.
     fn lanes(&self) -> usize {
         4
     }
@@ -48,8 +50,8 @@ impl TestBackend for Backend {
         &[Deployment { word: "etcd", start: faults::alone }, Deployment { word: "etcd3", start: faults::three }]
     }
 
-    /// Its leases end up to 1 s late. A new leader is there after 2 s, and gives them their whole time again and the 1 s
-    /// after which it would have been elected.
+    /// Returns the longest time for which the lock of a dead process stays. Leases end up to 1 s late. A new leader is
+    /// there after 2 s. It gives all leases their whole time again, and the 1 s after which it would have been elected.
     fn outlives(&self, ttl: Duration) -> Duration {
         ttl * 2 + Duration::from_secs(4)
     }
@@ -64,7 +66,7 @@ impl TestBackend for Backend {
 }
 
 impl Servers {
-    /// Does this with the server of a case, started now if it is the first time.
+    /// Runs `work` with the server of a case. Starts the server if this is the first time.
     fn with<T>(&self, case: &str, work: impl FnOnce(&Etcd) -> Result<T, String>) -> Result<T, String> {
         let (case, mut servers) = (flat(case), self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if servers.back().is_none_or(|(known, _)| *known != case) {
@@ -88,7 +90,7 @@ impl Cases for Servers {
     }
 }
 
-/// Does what others may do to the keys of holder and queue.
+/// Does what others may do to the keys of the holder and of the queue.
 fn act(server: &Etcd, words: &[&str]) -> Result<(), String> {
     match words {
         ["remove", key] => server.try_ctl(&["del", "--prefix", &format!("{key}/")]).map(drop),
@@ -102,7 +104,7 @@ fn act(server: &Etcd, words: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The setting that a full server's errors name.
+/// The setting that the errors of a full server name.
 const QUOTA: &str = "quota-backend-bytes";
 
 impl Remote for Backend {
@@ -121,12 +123,13 @@ impl Remote for Backend {
         Ok(Box::new(server))
     }
 
-    /// It looks for leases that have ended every half second, and asks all members to revoke them.
+    /// Returns 1 s, because etcd looks for expired leases every half second, and asks all members to revoke them.
     fn lag(&self) -> Duration {
         Duration::from_secs(1)
     }
 
-    /// Only a put has the beginning of what dlock writes into a key; a release has the key.
+    /// Returns the bytes of a request. Only a put contains the beginning of the value that dlock writes. A release
+    /// contains the key.
     fn pattern(&self, request: Request, key: &str) -> String {
         match request {
             Request::Acquire => "1 dlock:".to_owned(),
@@ -155,10 +158,10 @@ impl Remote for Backend {
 }
 
 impl Etcd {
-    /// Has it ask for a login from now on, with a user `app` who has the keys below `app/`.
+    /// Makes the server ask for a login from now on. A user `app` has the keys below `app/`.
     ///
     /// # Errors
-    /// What etcdctl complains of.
+    /// The errors of etcdctl.
     pub fn ask_for_login(&self) -> Result<(), String> {
         for line in [
             "user add root:swordfish-4711",
@@ -223,7 +226,7 @@ impl TestServer for Etcd {
         self.keys("")
     }
 
-    /// The leases that keys and clients have.
+    /// Returns the leases of keys and clients.
     fn sessions(&self) -> Vec<String> {
         self.ctl(&["lease", "list"]).lines().skip(1).map(str::to_owned).collect()
     }

@@ -1,4 +1,4 @@
-//! An etcd of one test: a member alone, or several that form a cluster.
+//! An etcd of one test: a single member, or several that form a cluster.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use crate::server::Certs;
 use crate::server::process::{self, Process};
 
-/// By this variable the folder of etcd and etcdctl is given. Without it they are those of PATH.
+/// The variable with the folder of etcd and etcdctl. Without it they are found by PATH.
 const BIN: &str = "ETCD_BIN";
-/// How long a server may take to start, and to answer one command.
+/// The time that a server may take to start, and to answer one command.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
-/// How an [`Etcd`] is to be started.
+/// The options with which an [`Etcd`] is started.
 #[derive(Clone, Debug, Default)]
 pub struct EtcdOptions {
     args: Vec<String>,
@@ -25,63 +25,63 @@ pub struct EtcdOptions {
 }
 
 impl EtcdOptions {
-    /// 127.0.0.1 on a free port, no login.
+    /// Returns the default options: 127.0.0.1 on a free port, no login.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// More arguments of etcd, which win over all others.
+    /// Adds arguments of etcd, which override all others.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
     }
 
-    /// Serves clients by TLS only, see [`Etcd::certs`].
+    /// Makes etcd serve clients by TLS only, see [`Etcd::certs`].
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
     }
 }
 
-/// A running member. Dropped, its process and its folder are gone.
+/// A running member. When it is dropped, its process and its folder are removed.
 #[derive(Debug)]
 pub struct Etcd {
     options: EtcdOptions,
-    /// The folder of the programs; an empty one: those of PATH.
+    /// The folder of the programs. If it is empty, they are found by PATH.
     bin: PathBuf,
     pub(super) name: String,
     port: u16,
     peer: u16,
-    /// Where the other members find it.
+    /// The address at which the other members find this one.
     advertised: SocketAddr,
-    /// Where its figures and its health are, in clear.
+    /// The port of the metrics and the health check, without TLS.
     pub(super) figures: u16,
-    /// All members, as etcd wants them named.
+    /// The list of all members, in etcd's format.
     cluster: String,
     pub(super) certs: Option<Certs>,
-    // Dropped in this order.
+    // The order of these fields is the order in which they are dropped.
     pub(super) process: Option<Process>,
     folder: TempDir,
 }
 
 impl Etcd {
-    /// Whether its programs are where they are said to be.
+    /// Checks that etcd's programs are where they should be.
     ///
     /// # Errors
-    /// When the folder that `ETCD_BIN` names lacks one.
+    /// If the folder that `ETCD_BIN` names lacks a program.
     pub fn found() -> Result<(), String> {
         bin(std::env::var_os(BIN)).map(drop)
     }
 
-    /// Starts one, and waits until it serves.
+    /// Starts a member and waits until it serves.
     ///
     /// # Errors
-    /// When it can't be started or doesn't serve in time, with the end of its log.
+    /// If the member can't be started or doesn't serve in time, with the end of its log.
     pub fn start(options: &EtcdOptions) -> Result<Self, String> {
         Self::several(1, options)?.pop().ok_or("no member".to_owned())
     }
 
-    /// Starts so many that form one cluster, and waits until it serves.
+    /// Starts so many members of one cluster and waits until it serves.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
@@ -89,7 +89,8 @@ impl Etcd {
         Self::behind(count, options, |_, peer| peer)
     }
 
-    /// The same; the n-th is told to its peers to be where `before` says, given n and where it really is for them.
+    /// Starts so many members of one cluster. The n-th tells its peers the address that `before` returns for n and the
+    /// real address.
     pub(super) fn behind(
         count: usize,
         options: &EtcdOptions,
@@ -145,7 +146,7 @@ impl Etcd {
         Ok(members)
     }
 
-    /// Starts it again, after killing it if it runs: same ports, same folder.
+    /// Starts the member again with the same ports and the same folder, after killing it if it runs.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
@@ -155,7 +156,7 @@ impl Etcd {
         self.served()
     }
 
-    /// Starts it again with nothing in it, as one that was restored from a backup of its beginning.
+    /// Starts the member again without data, like one that was restored from a backup of its beginning.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
@@ -189,7 +190,7 @@ impl Etcd {
         line
     }
 
-    /// The command line of one of etcd's programs.
+    /// Returns the command of one of etcd's programs.
     pub(super) fn program(&self, name: &str) -> Command {
         Command::new(self.bin.join(name))
     }
@@ -210,18 +211,18 @@ impl Etcd {
         }
     }
 
-    /// The end of what it has logged.
+    /// Returns the end of the log.
     pub fn log(&self) -> String {
         let text = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned()
     }
 
-    /// Its address for clients.
+    /// Returns the address for clients.
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Its URL.
+    /// Returns the URL.
     pub fn url(&self) -> String {
         match &self.certs {
             Some(_) => format!("etcds://localhost:{}", self.port),
@@ -229,21 +230,21 @@ impl Etcd {
         }
     }
 
-    /// Its certificates.
+    /// Returns the certificates.
     ///
     /// # Panics
-    /// Without [`EtcdOptions::tls`].
+    /// If the member was started without [`EtcdOptions::tls`].
     pub fn certs(&self) -> &Certs {
         self.certs.as_ref().expect("it was started with TLS")
     }
 
-    /// Kills it with SIGKILL, if it runs. Its folder stays.
+    /// Kills the member with SIGKILL, if it runs. Its folder stays.
     pub fn kill(&mut self) {
         self.process = None;
     }
 }
 
-/// The folder that is given; it has to have both programs.
+/// Returns the given folder, which has to contain both programs.
 fn bin(given: Option<OsString>) -> Result<PathBuf, String> {
     let Some(given) = given.filter(|given| !given.is_empty()) else { return Ok(PathBuf::new()) };
     let folder = std::path::absolute(Path::new(&given)).map_err(|error| format!("{BIN}: {error}"))?;

@@ -10,7 +10,8 @@ use crate::resp::{self, Scan};
 
 type Answer = dyn Fn(&[Vec<u8>]) -> Option<Vec<u8>> + Send + Sync;
 
-/// Such a server. Dropped, its connections are closed and its threads have ended.
+/// A running server that answers some commands itself. When it is dropped, its connections are closed and its threads
+/// end.
 #[derive(Debug)]
 pub struct Canned {
     addr: SocketAddr,
@@ -19,11 +20,11 @@ pub struct Canned {
 }
 
 impl Canned {
-    /// Starts one on a free port. `answer` gets the words of each command, and gives the bytes of the reply, such as
-    /// `-OOM used memory > 'maxmemory'\r\n`; or nothing: then the server at `upstream` answers.
+    /// Starts a server on a free port. `answer` gets the words of each command and returns the bytes of the reply, such
+    /// as `-OOM used memory > 'maxmemory'\r\n`. If it returns `None`, the server at `upstream` answers.
     ///
     /// # Errors
-    /// When there is no port or thread for it.
+    /// If there is no port or thread for the server.
     pub fn start(
         upstream: SocketAddr,
         answer: impl Fn(&[Vec<u8>]) -> Option<Vec<u8>> + Send + Sync + 'static,
@@ -46,12 +47,12 @@ impl Canned {
         Ok(Self { addr, stop, thread: Some(thread) })
     }
 
-    /// Where clients connect to.
+    /// Returns the address for clients.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The URL of that, without a password.
+    /// Returns the URL without a password.
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
     }
@@ -60,7 +61,7 @@ impl Canned {
 impl Drop for Canned {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // Wakes it.
+        // The connection wakes the thread.
         let woken = TcpStream::connect(self.addr);
         if let Some(thread) = self.thread.take().filter(|_| woken.is_ok()) {
             let _ = thread.join();
@@ -83,7 +84,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Turn {
-    /// Commands passed on that aren't answered. An answer of ours waits for theirs, so that all come in order.
+    /// The number of forwarded commands without a reply. A reply of `answer` waits for their replies, so that all come
+    /// in order.
     open: u64,
     over: bool,
 }
@@ -107,7 +109,7 @@ impl Drop for Conn {
     fn drop(&mut self) {
         self.shared.close();
         for thread in self.threads.drain(..) {
-            // One that panicked did so in the test's closure, and has said so.
+            // A thread that panicked did so in the test's closure, which has printed the reason.
             let _ = thread.join();
         }
     }
@@ -140,7 +142,8 @@ impl Shared {
     }
 
     fn close(&self) {
-        // First of all: a thread that writes has the turn. They fail when that side is gone already.
+        // The shutdown comes before the mutex, because a thread that writes holds the mutex. It fails if that side is
+        // gone already.
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
         self.turn().over = true;
@@ -148,7 +151,7 @@ impl Shared {
     }
 }
 
-/// Does this with each value that comes from there.
+/// Calls `act` with each value of the stream.
 fn each(mut stream: &TcpStream, mut act: impl FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<()> {
     let (mut scan, mut bytes, mut buffer) = (Scan::default(), Vec::new(), [0; 16 << 10]);
     loop {

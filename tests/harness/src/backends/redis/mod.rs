@@ -16,7 +16,7 @@ use super::{Cases, Deployed, Deployment, Fault, Login, Request, ServerFault, Set
 use crate::server::Certs;
 use crate::server::process::Process;
 
-/// A server of Redis.
+/// The Redis backend.
 #[derive(Debug)]
 pub struct Backend;
 
@@ -140,7 +140,8 @@ impl Remote for Backend {
         Ok(Box::new(Redis::start(&options)?))
     }
 
-    /// Scripts have different numbers of words: an acquire 12, a release or a withdrawal 10.
+    /// Returns the beginning of a request. Scripts have different numbers of words: an acquire has 12, a release or a
+    /// withdrawal has 10.
     fn pattern(&self, request: Request, _: &str) -> String {
         let words = match request {
             Request::Acquire => 12,
@@ -223,7 +224,7 @@ impl TestServer for Redis {
         Duration::from_millis(self.get::<i64>(&["PTTL", key]).try_into().unwrap_or_default())
     }
 
-    /// All but fences, and details of queues that are about to expire.
+    /// Returns all keys except fences, and except details of queues that are about to expire.
     fn left_over(&self) -> Vec<String> {
         let mut keys = self.keys("*");
         keys.retain(|key| {
@@ -233,7 +234,7 @@ impl TestServer for Redis {
         keys
     }
 
-    /// The scripts that it has run or refused.
+    /// Returns the number of scripts that the server has run or refused.
     fn requests(&self) -> u64 {
         let stats: String = self.get(&["INFO", "commandstats"]);
         let of = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok();

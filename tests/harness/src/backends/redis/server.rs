@@ -14,11 +14,12 @@ use crate::server::Certs;
 use crate::server::Clock;
 use crate::server::process::{self, Process};
 
-/// How long a server may take to start, and to answer one command.
+/// The time that a server may take to start, and to answer one command.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How a [`Redis`] is to be started. Without options: no password, no persistence, 127.0.0.1 on a free port.
+/// The options with which a [`Redis`] is started. Without options: no password, no persistence, 127.0.0.1 on a free
+/// port.
 #[derive(Clone, Debug, Default)]
 pub struct RedisOptions {
     port: Option<u16>,
@@ -31,55 +32,56 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
-    /// None yet.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This port.
+    /// Sets the port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Keeps a log of all changes, written out `always`, `everysec` or `no`.
+    /// Makes the server keep a log of all changes. `fsync` is `always`, `everysec` or `no`.
     pub fn appendonly(mut self, fsync: &str) -> Self {
         self.fsync = Some(fsync.to_owned());
         self
     }
 
-    /// Asks for this password.
+    /// Makes the server ask for this password.
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self
     }
 
-    /// Listens with TLS as well, see [`Redis::tls`]; a client's certificate is looked at if it has one.
+    /// Makes the server listen with TLS as well, see [`Redis::tls`]. It checks a client's certificate if the client has
+    /// one.
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
     }
 
-    /// Listens on a socket file as well, see [`Redis::unix_path`].
+    /// Makes the server listen on a socket file as well, see [`Redis::unix_path`].
     pub fn unix(mut self) -> Self {
         self.unix = true;
         self
     }
 
-    /// Gives it a wall clock of its own, see [`Redis::step_clock`]. Linux only.
+    /// Gives the server a wall clock of its own, see [`Redis::step_clock`]. Linux only.
     pub fn clock(mut self) -> Self {
         self.clock = true;
         self
     }
 
-    /// More arguments of redis-server, which win over all others.
+    /// Adds arguments of redis-server, which override all others.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
     }
 }
 
-/// A running server. Dropped, its process and its folder are gone.
+/// A running server. When it is dropped, its process and its folder are removed.
 pub struct Redis {
     options: RedisOptions,
     port: u16,
@@ -87,7 +89,7 @@ pub struct Redis {
     #[cfg(target_os = "linux")]
     clock: Option<Clock>,
     connection: Mutex<Option<Connection>>,
-    // Dropped in this order.
+    // The order of these fields is the order in which they are dropped.
     pub(super) process: Option<Process>,
     folder: TempDir,
 }
@@ -99,10 +101,10 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Starts one, and waits until it answers.
+    /// Starts a server and waits until it answers.
     ///
     /// # Errors
-    /// When it can't be started or doesn't answer in time, with the end of its log.
+    /// If the server can't be started or doesn't answer in time, with the end of its log.
     pub fn start(options: &RedisOptions) -> Result<Self, String> {
         let mut tries = 5;
         loop {
@@ -135,7 +137,7 @@ impl Redis {
         redis.restart().map(|()| redis)
     }
 
-    /// Starts it again, after killing it if it runs: same port, same folder, same clock.
+    /// Starts the server again with the same port, folder and clock, after killing it if it runs.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
@@ -143,7 +145,7 @@ impl Redis {
         self.kill();
         let mut server = Process::start(self.line()).map_err(|error| format!("redis-server: {error}"))?;
         let end = Instant::now() + PATIENCE;
-        // Somebody else's server on the same port would answer too.
+        // Another program's server on the same port would answer too.
         let ours = format!("process_id:{}\r\n", server.id());
         let ping = |redis: &Self| {
             redis.try_command::<Value>(&["PING"]).and_then(|_| redis.try_command::<String>(&["INFO", "server"]))
@@ -198,23 +200,23 @@ impl Redis {
         self.folder.path().join("log")
     }
 
-    /// The end of what it has logged.
+    /// Returns the end of the log.
     pub fn log(&self) -> String {
         let text = std::fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned()
     }
 
-    /// Its port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its address.
+    /// Returns the address.
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Its URL, with the password.
+    /// Returns the URL with the password.
     pub fn url(&self) -> String {
         format!("redis://{}{}", self.user(), self.addr())
     }
@@ -223,56 +225,55 @@ impl Redis {
         self.options.password.as_ref().map_or(String::new(), |password| format!(":{password}@"))
     }
 
-    /// Returns its port for TLS, if it was started with one.
+    /// Returns the port for TLS, if the server was started with TLS.
     pub fn tls_port(&self) -> Option<u16> {
         self.tls.as_ref().map(|(port, _)| *port)
     }
 
-    /// Its port for TLS, its URL there and the certificates.
+    /// Returns the port for TLS, the URL for TLS and the certificates.
     ///
     /// # Panics
-    /// Without [`RedisOptions::tls`].
+    /// If the server was started without [`RedisOptions::tls`].
     pub fn tls(&self) -> (u16, String, &Certs) {
         let (port, certs) = self.tls.as_ref().expect("it was started with TLS");
         (*port, format!("rediss://{}localhost:{port}", self.user()), certs)
     }
 
-    /// Its socket file, if it was started with one.
+    /// Returns the path of the socket file. It exists if the server was started with [`RedisOptions::unix`].
     pub fn unix_path(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
     }
 
-    /// Its folder.
+    /// Returns the server's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its process, while it runs.
+    /// Returns the id of the process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
-    /// Does this command, and gives the reply.
+    /// Runs a command and returns the reply.
     ///
     /// # Panics
-    /// On an error, also one that the server replies.
+    /// If there is an error, also one from the server.
     pub fn command(&self, words: &[&str]) -> Value {
         self.get(words)
     }
 
-    /// The same, as text, a number or a list of them.
+    /// Runs a command and returns the reply as text, a number or a list of them.
     ///
     /// # Panics
-    /// On an error, also one that the server replies.
+    /// If there is an error, also one from the server.
     pub fn get<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_command(words).unwrap_or_else(|error| panic!("{}: {error}", words.join(" ")))
     }
 
-    /// Does this command on a connection that is kept, and made again when it is lost: the command may then be done
-    /// twice.
+    /// Runs a command on a connection that is kept. A lost connection is replaced, and then the command may run twice.
     ///
     /// # Errors
-    /// Those of the server and of the connection.
+    /// The errors of the server and of the connection.
     pub fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
@@ -289,7 +290,7 @@ impl Redis {
         command.query(kept.insert(connection))
     }
 
-    /// The keys that match, in order.
+    /// Returns the keys that match, in order.
     ///
     /// # Panics
     /// As for [`command`](Self::command).
@@ -299,7 +300,7 @@ impl Redis {
         keys
     }
 
-    /// A field of INFO.
+    /// Returns a field of INFO.
     ///
     /// # Panics
     /// As for [`command`](Self::command).
@@ -308,16 +309,16 @@ impl Redis {
         info.lines().find_map(|line| Some(line.split_once(':').filter(|(name, _)| *name == field)?.1.to_owned()))
     }
 
-    /// Kills it with SIGKILL, if it runs. Its folder stays.
+    /// Kills the server with SIGKILL, if it runs. Its folder stays.
     pub fn kill(&mut self) {
         *self.connection.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         self.process = None;
     }
 
-    /// Sets its wall clock, at once and for as long as this exists.
+    /// Steps the server's wall clock at once. The change lasts as long as this value.
     ///
     /// # Panics
-    /// Without [`RedisOptions::clock`], and on a time that is no clock's.
+    /// If the server was started without [`RedisOptions::clock`], or no clock can have this time.
     #[cfg(target_os = "linux")]
     pub fn step_clock(&self, by: Duration, forwards: bool) {
         let clock = self.clock.as_ref().expect("it was started with a clock of its own");
