@@ -144,12 +144,14 @@ for program in "${PROGRAMS[@]}"; do
         $([ "$program" = fork ] && echo still)
 done
 
-# ---- under ThreadSanitizer: Rust's libraries are built with it, since what they do unseen would look like races
+# ---- under ThreadSanitizer: Rust's libraries are built with it, since what they do unseen would look like races. These
+# programs use the local backends alone, so the library has no other.
 triple=$(rustc -vV | sed -n 's/^host: //p')
 with_sources() { [ -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ] || rustup component add rust-src; }
 instrumented() {
     with_sources && RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=thread -Zexternal-clangrt' cargo rustc --target-dir "$target/tsan" \
-        -p dlock-c --crate-type cdylib -Zbuild-std --target "$triple" && tsan=$target/tsan/$triple/debug
+        -p dlock-c --no-default-features --features local --crate-type cdylib -Zbuild-std --target "$triple" &&
+        tsan=$target/tsan/$triple/debug
 }
 if [ -z "$tsan" ]; then
     if ! with_sources; then
