@@ -25,6 +25,16 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// Returns the number of permits that there are, as the claim sees it: 0 without permits.
+    pub(crate) fn limit(self) -> u32 {
+        match self {
+            Self::Permits { limit, .. } => limit,
+            _ => 0,
+        }
+    }
+}
+
 /// The answer to one claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -83,9 +93,13 @@ impl Tally {
         }
     }
 
-    /// Returns true if a claim behind these may be admitted, whatever its mode and its limit.
-    pub(crate) fn admits_some(&self) -> bool {
-        self.exclusive == 0 && (self.shared == 0 || self.permits == 0)
+    /// Returns true if a claim behind these may be admitted, whatever its mode, if its limit is at most this.
+    pub(crate) fn admits_some(&self, limit: u32) -> bool {
+        match (self.exclusive, self.shared, self.permits) {
+            (0, _, 0) => true,
+            (0, 0, _) => self.taken < u64::from(limit),
+            _ => false,
+        }
     }
 }
 
@@ -174,6 +188,26 @@ mod tests {
         ];
         for (mine, ahead, expected) in cases {
             assert_eq!(&admit(*mine, ahead.iter().copied()), expected, "{mine:?} behind {ahead:?}");
+        }
+    }
+
+    #[test]
+    fn says_when_nobody_behind_is_admitted() {
+        let after = |modes: &[Mode]| {
+            let mut sum = Tally::default();
+            modes.iter().for_each(|mode| sum.add(*mode));
+            sum
+        };
+        for (ahead, limit, expected) in [
+            (&[][..], 0, true),
+            (&[S, S], 0, true),
+            (&[X], 9, false),
+            (&[S, p(1, 5)], 9, false),
+            (&[p(1, 1)], 1, false),
+            (&[p(1, 1)], 2, true),
+            (&[p(3, 5), p(3, 5)], 5, false),
+        ] {
+            assert_eq!(after(ahead).admits_some(limit), expected, "{ahead:?}, at most {limit}");
         }
     }
 

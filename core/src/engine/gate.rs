@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::{oneshot, watch};
 
 use super::shared::Shared;
@@ -69,11 +70,13 @@ struct State<H: Holder> {
     contender: Option<Arc<str>>,
     /// True if that claim only withdraws.
     withdraws: bool,
-    /// In the order in which they were granted.
-    holders: Vec<Held<H>>,
+    /// In no order.
+    holders: SmallVec<[Held<H>; 1]>,
     /// The sum of the holders.
     holding: Tally,
     queue: VecDeque<Waiting<H>>,
+    /// The greatest limit of permits of those in the queue, since it was empty.
+    limit: u32,
     /// The length of the queue at which those who have left are taken out of it.
     sweep: usize,
     /// The number of the next holder.
@@ -94,9 +97,10 @@ impl<H: Holder> Default for State<H> {
             suspected: false,
             contender: None,
             withdraws: false,
-            holders: Vec::new(),
+            holders: SmallVec::new(),
             holding: Tally::default(),
             queue: VecDeque::new(),
+            limit: 0,
             sweep: 0,
             next: 1,
         }
@@ -106,7 +110,7 @@ impl<H: Holder> Default for State<H> {
 impl<H: Holder> State<H> {
     /// Returns true if a claim of this mode may contend now, beside the holders, were nothing before it in the queue.
     fn admits(&self, mode: Mode) -> bool {
-        self.contending.is_none() && self.holding.admits(mode)
+        self.contending.is_none() && (self.holders.is_empty() || self.holding.admits(mode))
     }
 
     /// Gives the right to contend to a claim of this mode.
@@ -127,7 +131,7 @@ impl<H: Holder> State<H> {
             if ahead.admits(mode) {
                 return Some(at);
             }
-            if !ahead.admits_some() {
+            if !ahead.admits_some(self.limit) {
                 return None;
             }
             ahead.add(mode);
@@ -280,8 +284,13 @@ impl<H: Holder> KeyQueue<H> {
         let mut ahead = state.holding;
         let waiting =
             state.queue.iter().filter(|waiting| !waiting.has_left()).map(|waiting| waiting.claim.options.mode);
-        state.contending.into_iter().chain(waiting).for_each(|before| ahead.add(before));
+        // What isn't admitted behind some is admitted behind no more.
+        let mut before = state.contending.into_iter().chain(waiting);
         !ahead.admits(mode)
+            || before.any(|before| {
+                ahead.add(before);
+                !ahead.admits(mode)
+            })
     }
 
     /// Returns true if nothing is in the way but what this process has ended and not confirmed yet: a withdrawal or a
@@ -316,6 +325,7 @@ impl<H: Holder> KeyQueue<H> {
             state.queue.retain(|waiting| !waiting.has_left());
             state.sweep = (2 * state.queue.len()).max(SWEEP);
         }
+        state.limit = if state.queue.is_empty() { mode.limit() } else { state.limit.max(mode.limit()) };
         let (claim, cancel) = (claim.clone(), cancel.clone());
         state.queue.push_back(Waiting { claim, since: Instant::now(), cancel, grant });
         drop(state);
@@ -324,7 +334,7 @@ impl<H: Holder> KeyQueue<H> {
         Entry::Wait(LocalWait { queue: self.clone(), turn: Some(turn) })
     }
 
-    /// The first lease that holds the name.
+    /// A lease that holds the name.
     pub(crate) fn holder(&self) -> Option<Arc<H>> {
         lock(&self.state).holders.iter().find_map(|held| held.holder.upgrade())
     }
@@ -387,11 +397,13 @@ impl<H: Holder> KeyQueue<H> {
         }
         if phase == CONTENDS {
             state.end_contention();
+        } else if matches!(&*state.holders, [only] if only.number == phase) {
+            // The common case: it alone.
+            state.holders.pop();
+            state.holding = Tally::default();
         } else if let Some(at) = state.holders.iter().position(|held| held.number == phase) {
-            // The common case, the last one, moves nothing.
-            let last = at + 1 == state.holders.len();
-            let left = if last { state.holders.pop() } else { Some(state.holders.remove(at)) };
-            left.into_iter().for_each(|left| state.holding.remove(left.mode));
+            let left = state.holders.swap_remove(at);
+            state.holding.remove(left.mode);
         }
         let more = !state.queue.is_empty();
         drop(state);

@@ -45,6 +45,8 @@ pub(super) struct Counter {
     path: PathBuf,
     access: Access,
     boot: u128,
+    /// True if the clock may show one time at two grants.
+    coarse: bool,
     seen: ArcSwap<Seen>,
     looking: Mutex<()>,
     /// The time when this process last wrote that it waits.
@@ -129,20 +131,20 @@ impl Counter {
         let known = before.map_or(0, |before| before.seen.load().base);
         let seen = join(&path, access, boot, known, PATIENCE)?;
         let (seen, looking, marked_at) = (ArcSwap::from_pointee(seen), Mutex::default(), AtomicU64::new(0));
-        Ok(Self { path, access, boot, seen, looking, marked_at })
+        Ok(Self { path, access, boot, coarse: is_coarse(), seen, looking, marked_at })
     }
 
     /// Returns the next fence, and the time from which it counts. The caller has locked its lock file before.
     pub(super) fn next_fence(&self) -> Result<(u64, Instant)> {
         let locked = Instant::real();
+        let mut now = locked;
+        // Not in the clock tick of the lock: another process may have granted in the same tick.
+        while self.coarse && now == locked {
+            std::hint::spin_loop();
+            now = Instant::real();
+        }
         let mut rounds = 0;
         loop {
-            let now = Instant::real();
-            // Not in the clock tick of the lock: with a coarse clock another process may have granted in the same tick.
-            if now == locked {
-                std::hint::spin_loop();
-                continue;
-            }
             let seen = self.seen.load();
             if now >= seen.from && now - seen.at <= LOOK || mutant!("file-counter-not-looked-at") {
                 return Ok((seen.base.saturating_add(now.nanos()), locked.as_now()));
@@ -160,6 +162,7 @@ impl Counter {
                 drop(seen);
                 self.look()?;
             }
+            now = Instant::real();
         }
     }
 
@@ -326,6 +329,19 @@ fn offset() -> u64 {
         }
     }
     offset
+}
+
+/// Returns true if the clock's ticks are longer than the system calls between two grants.
+fn is_coarse() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let tick = rustix::time::clock_getres(rustix::time::ClockId::Boottime);
+        tick.tv_sec != 0 || tick.tv_nsec > 50
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        true
+    }
 }
 
 /// Returns the number of this boot, or 0 if there is none.

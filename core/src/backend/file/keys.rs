@@ -53,7 +53,8 @@ pub(super) fn key(file_name: &str) -> Option<String> {
     // The head of a long key may end within a character.
     let head = percent_encoding::percent_decode_str(head).collect::<Vec<_>>();
     match hash {
-        "" => String::from_utf8(head).ok(),
+        // Another spelling of a name is the file of no key.
+        "" => String::from_utf8(head).ok().filter(|key| !key.is_empty() && self::file_name(key) == file_name),
         _ => Some(String::from_utf8_lossy(&head).into_owned() + hash),
     }
 }
@@ -70,6 +71,7 @@ mod tests {
         assert_eq!(file_name(".."), "%2E..lock");
         assert_eq!(file_name("é%"), "%C3%A9%25.lock");
         assert_eq!(file_name(&"x".repeat(512)).len(), 100 + 1 + 32 + 5);
+        assert_eq!(["a%2fb.lock", "%61.lock", "a", ".lock"].map(key), [const { None }; 4]);
     }
 
     proptest! {

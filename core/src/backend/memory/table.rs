@@ -31,6 +31,8 @@ struct Entry {
     /// The slots of their permits.
     slots: Slots,
     queue: VecDeque<Queued>,
+    /// The greatest limit of permits of those in the queue, since it was empty.
+    limit: u32,
 }
 
 /// The claim that holds a name.
@@ -114,6 +116,8 @@ impl Table {
             match place {
                 Some(place) => entry.queue[place].stale = stale,
                 None => {
+                    let limit = claim.options.mode.limit();
+                    entry.limit = if entry.queue.is_empty() { limit } else { entry.limit.max(limit) };
                     entry.queue.push_back(Queued { claim: claim.clone(), since: now, stale, wake: wake.cloned() });
                 }
             }
@@ -133,17 +137,26 @@ impl Table {
         let Some(entry) = self.entries.get_mut(name) else {
             return false;
         };
-        entry.clean(now, None);
-        let place = entry.holders.iter().position(|held| held.claim.nonce == nonce);
-        if let Some(place) = place {
-            entry.leave(place);
-        }
+        let held = match &*entry.holders {
+            // The common case: it alone.
+            [only] if only.claim.nonce == nonce => {
+                let held = only.expires > now;
+                entry.leave(0);
+                held
+            }
+            _ => {
+                entry.clean(now, None);
+                let place = entry.holders.iter().position(|held| held.claim.nonce == nonce);
+                place.inspect(|place| entry.leave(*place)).is_some()
+            }
+        };
         if !entry.queue.is_empty() {
+            entry.clean(now, None);
             entry.queue.retain(|queued| queued.claim.nonce != nonce);
+            entry.call_next();
         }
-        entry.call_next();
         self.forget_free();
-        place.is_some()
+        held
     }
 
     /// Extends the lease of this claim. A shorter ttl never brings its end nearer, because requests may overtake one
@@ -287,9 +300,13 @@ impl Entry {
     /// Returns true if a claim of this mode may hold the name: at its place in the queue, or behind all.
     fn admits(&self, mode: Mode, place: Option<usize>) -> bool {
         let mut ahead = self.holding;
-        let before = self.queue.iter().take(place.unwrap_or(self.queue.len()));
-        before.for_each(|queued| ahead.add(queued.claim.options.mode));
+        let mut before = self.queue.iter().take(place.unwrap_or(self.queue.len()));
+        // What isn't admitted behind some is admitted behind no more.
         ahead.admits(mode)
+            && before.all(|queued| {
+                ahead.add(queued.claim.options.mode);
+                ahead.admits(mode)
+            })
     }
 
     /// Wakes the first claim of the queue that may hold the name now. It wakes the next one.
@@ -306,7 +323,7 @@ impl Entry {
             let mode = queued.claim.options.mode;
             match &queued.wake {
                 Some(wake) if ahead.admits(mode) => return wake.notify_one(),
-                _ if !ahead.admits_some() => return,
+                _ if !ahead.admits_some(self.limit) => return,
                 _ => ahead.add(mode),
             }
         }
