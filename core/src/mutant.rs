@@ -30,6 +30,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("loss-told-late", "a loss is told when the lease is over, not before"),
     ("unknown-is-lost", "a renewal without an answer ends the lease"),
     ("turn-before-release", "the turn in the gate is passed on before the release is settled"),
+    ("client-break-in-doubt-believed-undone", "after a break without an answer the lease is not looked at"),
     ("release-once", "a release without an answer is not repeated"),
     ("renew-after-release", "a lease is renewed while it is given back"),
     ("drop-forgets", "a dropped lease is not given back"),

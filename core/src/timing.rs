@@ -85,23 +85,37 @@ pub(crate) fn shared_keep_alive(ttl: Duration) -> Duration {
     ttl / 20
 }
 
-/// The pauses of a contender that polls: 10 ms, doubled up to 250 ms, with jitter.
-#[derive(Debug, Default)]
-pub(crate) struct PollPause {
-    polls: u32,
+/// The pauses of what is tried again and again: each is twice as long as the one before, up to a limit. With jitter, so
+/// that many don't try at once.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    next: Duration,
+    longest: Duration,
 }
 
-impl PollPause {
-    /// Returns the next pause.
+impl Backoff {
+    /// Returns pauses from 10 ms up to this.
+    pub(crate) fn up_to(longest: Duration) -> Self {
+        let first = Duration::from_millis(10);
+        Self { first, next: first, longest }
+    }
+
+    /// Returns the pauses of a contender that polls: up to 250 ms.
+    pub(crate) fn polls() -> Self {
+        Self::up_to(Duration::from_millis(250))
+    }
+
+    /// Returns the next pause: between half of it and the whole.
     pub(crate) fn next(&mut self) -> Duration {
-        self.polls = (self.polls + 1).min(6);
-        let pause = Duration::from_millis(5 << self.polls).min(Duration::from_millis(250));
+        let pause = self.next;
+        self.next = (pause * 2).min(self.longest);
         pause.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
     /// Starts again with the shortest pause.
     pub(crate) fn reset(&mut self) {
-        self.polls = 0;
+        self.next = self.first;
     }
 }
 

@@ -152,6 +152,21 @@ fn a_suspicion_that_comes_before_the_lease_is_followed_by_it() {
 }
 
 #[test]
+fn a_break_without_an_answer_is_suspected() {
+    let play = async || {
+        let (client, fake) = Fake::client();
+        let lease = client.lock("k").acquire().await.unwrap();
+        fake.script(Call::Break, [Answer::Down]);
+        fake.script(Call::Renew, [Answer::No]);
+        let begun = Instant::now();
+        assert!(client.break_lock("k").await.unwrap_err().is_temporary());
+        assert!(lease.lost().await.unwrap());
+        Instant::now() - begun < Duration::from_secs(1)
+    };
+    shows("client-break-in-doubt-believed-undone", play, &true);
+}
+
+#[test]
 fn a_token_that_dlock_has_made_is_nobody_elses() {
     let play = async || {
         let client = Client::connect("memory://tokens").unwrap();

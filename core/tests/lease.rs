@@ -33,6 +33,28 @@ fn watch(lease: &Lease) -> (Arc<AtomicUsize>, Arc<std::sync::OnceLock<Instant>>)
     (count, at)
 }
 
+/// One thread finds the lease lost, another one gives it back at that moment.
+#[test]
+fn a_loss_is_told_though_the_lock_is_given_back_meanwhile() {
+    let client = Client::connect("memory://untold").unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let mut lost = 0;
+    for _ in 0..3_000 {
+        let lease = client.lock("k").max_hold(ms(1)).acquire().wait().unwrap();
+        let counting = told.clone();
+        lease.on_lost_here(move || _ = counting.fetch_add(1, Ordering::SeqCst));
+        std::thread::scope(|scope| {
+            scope.spawn(|| while lease.is_held() {});
+            while lease.state() == State::Held {
+                std::hint::spin_loop();
+            }
+            lost += usize::from(lease.state() == State::Lost);
+            lease.release().wait().unwrap();
+        });
+    }
+    assert!(lost > 2_000 && told.load(Ordering::SeqCst) == lost, "{lost} lost, {told:?} told");
+}
+
 #[test]
 fn released_once_and_for_all() {
     each(|client| async move {

@@ -50,6 +50,20 @@ fn all_who_wait_are_told_at_once() {
     });
 }
 
+/// A refusal of this process tells nothing about the server.
+#[test]
+fn what_the_backend_cannot_do_is_no_answer_of_the_server() {
+    testing::simulate(1, None, async {
+        let (client, fake) = Fake::client();
+        fake.set_down(true);
+        assert_eq!(client.list("").await.unwrap_err().kind(), Kind::Unsupported);
+        let begun = Instant::now();
+        let error = client.lock("k").acquire().await.unwrap_err();
+        // A server that never answered is reported at once, after the time for a withdrawal.
+        assert!(error.is_temporary() && Instant::now() - begun < ms(500), "{error:?}");
+    });
+}
+
 /// Behind a holder of this process, whose renewal is the first that has no answer.
 #[test]
 fn who_waits_behind_this_process_is_told_too() {

@@ -18,6 +18,7 @@ use crate::runtime::cancel::CancelToken;
 use crate::runtime::exit::{self, Contending, Entry as Entrance};
 use crate::runtime::op::Op;
 use crate::runtime::{lock, spawn_tracked};
+use crate::timing::Backoff;
 use crate::timing::limits::WITHDRAWAL;
 
 /// The time after its deadline in which an acquire may still clean up before its caller gets its answer.
@@ -335,10 +336,9 @@ impl Acquisition {
     /// ended by itself.
     async fn withdraw(&self, contender: &mut dyn Contender) {
         let end = Instant::now().plus(self.claim.options.ttl).plus(self.resource.shared.connect_timeout());
-        let mut pause = Duration::from_millis(10);
+        let mut pauses = Backoff::up_to(Duration::from_secs(1));
         while contender.withdraw().await.is_err() && !end.passed() {
-            clock::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            clock::sleep(pauses.next()).await;
         }
     }
 }

@@ -138,8 +138,12 @@ impl Engine {
     /// # Errors
     /// `Invalid` for a key that the backend can't carry.
     pub(crate) fn name_of(&self, key: &str) -> Result<Arc<str>> {
-        let prefix = self.shared().config.prefix().unwrap_or_default();
-        self.shared().backend.name_of(&format!("{prefix}{key}")).map(Into::into)
+        let backend = &self.shared().backend;
+        let name = match self.shared().config.prefix() {
+            None => backend.name_of(key),
+            Some(prefix) => backend.name_of(&format!("{prefix}{key}")),
+        };
+        name.map(Into::into)
     }
 
     /// The key of this name of the backend's.

@@ -7,15 +7,19 @@ use std::time::Duration;
 use super::outage::Counted;
 use super::shared::Shared;
 use crate::clock::{self, Instant};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::runtime;
+use crate::timing::Backoff;
 
 impl Shared {
     /// Takes note of what came of a request that was sent then.
     pub(crate) fn answered<T>(self: &Arc<Self>, asked: Instant, answer: &Result<T>) {
         match answer {
+            Ok(_) => self.outage.answered(),
             Err(error) if error.is_temporary() => self.failed(asked, error),
-            _ => self.outage.answered(),
+            Err(error) if error.kind() == Kind::Backend => self.outage.answered(),
+            // This process refused it: the backend was not asked.
+            Err(_) => {}
         }
     }
 
@@ -53,10 +57,9 @@ impl Shared {
 }
 
 async fn probe(shared: Weak<Shared>) {
-    let mut pause = Duration::from_millis(10);
+    let mut pauses = Backoff::up_to(Duration::from_secs(1));
     loop {
-        clock::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
+        clock::sleep(pauses.next()).await;
         let Some(shared) = shared.upgrade() else { return };
         if !shared.outage.is_waited_in() {
             shared.outage.probing.store(false, Ordering::SeqCst);

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::observe::event::EventKind;
 use crate::runtime::op::Op;
 use crate::runtime::{self, BoxFuture, lock};
+use crate::timing::Backoff;
 
 /// The time that a release may take before its caller learns that it isn't confirmed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
@@ -135,7 +136,7 @@ impl Tenure {
     async fn repeat_release(self: Arc<Self>) {
         // A renewal may be on its way, or an earlier one was for longer.
         let end = Instant::now().plus(self.ttl()).max(self.validity.expires());
-        let mut pause = Duration::from_millis(20);
+        let mut pauses = Backoff::up_to(Duration::from_secs(1));
         let answer = loop {
             let asked = Instant::now();
             let answer = self.grant.release().await;
@@ -143,9 +144,8 @@ impl Tenure {
             match answer {
                 Ok(answer) => break Some(answer),
                 Err(error) if end.passed() || !error.is_temporary() || mutant!("release-once") => break None,
-                Err(_) => clock::sleep(pause).await,
+                Err(_) => clock::sleep(pauses.next()).await,
             }
-            pause = (pause * 2).min(Duration::from_secs(1));
         };
         self.end_release(answer);
     }
@@ -159,7 +159,7 @@ impl Tenure {
         // Before anybody can see that the release has ended: a caller that sees it may try the lock again.
         self.turn.pass();
         self.status.end_release(state);
-        drop(self.change());
+        self.change();
     }
 }
 

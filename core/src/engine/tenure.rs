@@ -181,7 +181,8 @@ impl Tenure {
             return;
         }
         self.emit(|| EventKind::Lost { held: self.age() });
-        for hook in self.change() {
+        self.change();
+        for hook in self.take_hooks() {
             guarded(self.shared().name(), self.key(), hook);
         }
     }
@@ -206,20 +207,25 @@ impl Tenure {
 
     fn after_let_go(&self) {
         self.emit(|| EventKind::Released { held: self.age() });
-        drop(self.change());
+        self.change();
+        drop(self.take_hooks());
     }
 
-    /// Wakes all that wait for a change, and returns the hooks, which are of use once.
+    /// Wakes all that wait for a change.
     #[inline]
-    pub(super) fn change(&self) -> Vec<Hook> {
-        if self.watched.load(Ordering::SeqCst) { self.wake() } else { Vec::new() }
+    pub(super) fn change(&self) {
+        if self.watched.load(Ordering::SeqCst) {
+            self.watch().changed.notify_waiters();
+        }
     }
 
-    #[cold]
-    fn wake(&self) -> Vec<Hook> {
-        let watchers = self.watch();
-        watchers.changed.notify_waiters();
-        std::mem::take(&mut *lock(&watchers.hooks))
+    /// Takes the hooks. They belong to the call that ended the hold.
+    #[inline]
+    fn take_hooks(&self) -> Vec<Hook> {
+        if self.watched.load(Ordering::SeqCst) {
+            return std::mem::take(&mut *lock(&self.watch().hooks));
+        }
+        Vec::new()
     }
 
     /// The watchers. What is looked at after this call, and changes later, is reported to those that are added now.

@@ -2,8 +2,10 @@
 
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::request::Refusal;
+use crate::{clock, runtime};
 
 /// Requests without an answer, for a server that refuses each after its deadline.
 #[derive(Debug, Default)]
@@ -32,6 +34,24 @@ impl InDoubt {
     pub(crate) fn until(&self) -> i64 {
         self.requests.iter().map(|(deadline, _)| *deadline).max().unwrap_or(0)
     }
+}
+
+/// The remnant of a claim that ended: one of its requests had no answer, and may still be applied at the server.
+pub(crate) trait Remnant: Send + 'static {
+    /// Takes back what has been applied. Returns true once nothing can be applied any more.
+    fn take_back(&mut self) -> impl Future<Output = bool> + Send;
+
+    /// Returns the pause before the next try.
+    fn pause(&mut self) -> Duration;
+}
+
+/// Takes a remnant back in the background, again and again until nothing can be applied any more.
+pub(crate) fn take_back(mut remnant: impl Remnant) {
+    runtime::spawn(async move {
+        while !remnant.take_back().await {
+            clock::sleep(remnant.pause()).await;
+        }
+    });
 }
 
 /// Returns true if all these connections are closed, so that no request that was sent on them can be applied any more.

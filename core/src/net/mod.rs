@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod connection;
 mod dial;
 pub(crate) mod failure;
+mod hedge;
 pub(crate) mod in_doubt;
 pub(crate) mod link;
 pub(crate) mod request;

@@ -120,7 +120,7 @@ impl<T> Future for Within<T> {
     }
 }
 
-/// What it does when it is dropped, it does as its process: one that was killed does nothing any more.
+/// Drops its work as its process does: a process that was killed does nothing any more.
 impl<T> Drop for Within<T> {
     fn drop(&mut self) {
         let work = self.work.take();

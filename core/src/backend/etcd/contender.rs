@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::net::failure::Outcome;
 use crate::net::request::Limits;
 use crate::runtime::BoxFuture;
-use crate::timing::{self, PollPause, patience};
+use crate::timing::{self, Backoff, patience};
 
 /// The number of requests in a row before a contender pauses.
 const LOOKS: u32 = 8;
@@ -29,7 +29,7 @@ pub(super) struct EtcdContender {
     value: Vec<u8>,
     entry: Option<QueueEntry>,
     subscription: Option<Subscription>,
-    polls: PollPause,
+    polls: Backoff,
 }
 
 /// The key of a claim in the queue, which exists or may exist.
@@ -59,7 +59,7 @@ impl QueueEntry {
 impl EtcdContender {
     pub(super) fn new(etcd: Arc<Etcd>, claim: Claim) -> Self {
         let value = value(&claim);
-        Self { etcd, claim, value, entry: None, subscription: None, polls: PollPause::default() }
+        Self { etcd, claim, value, entry: None, subscription: None, polls: Backoff::polls() }
     }
 
     /// Tries once.

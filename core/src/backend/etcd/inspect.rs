@@ -12,8 +12,10 @@ use super::connection::Link;
 use super::keys::{after, is_child, name_of_child, owner_record, range};
 use super::mutex::{get, txn};
 use super::request::Refusal;
+use crate::clock::Instant;
 use crate::contract::ContenderInfo;
 use crate::contract::owner::parse_owner;
+use crate::error::Error;
 use crate::net::request::Limits;
 
 /// The number of keys that are read at a time, with their values.
@@ -70,7 +72,8 @@ pub(super) async fn names(link: &Arc<Link>, prefix: &str, limits: Limits) -> Res
         // The first key of a page is the prefix itself, or the one after the last key of the page before.
         let options = to.clone().with_range(end_of(prefix)).with_revision(at);
         let page = get(link, limits, &from, &options).await?.value;
-        names.extend(page.kvs().iter().filter_map(|kv| name_of_child(kv.key(), kv.lease()).map(str::to_owned)));
+        let names_of = page.kvs().iter().filter(|kv| kv.lease() > 0).filter_map(|kv| name_of_child(kv.key()));
+        names.extend(names_of.map(str::to_owned));
         match page.kvs().last() {
             Some(last) if page.more() => {
                 at = if at == 0 { page.header().map_or(0, ResponseHeader::revision) } else { at };
@@ -99,7 +102,7 @@ pub(super) async fn alarms(link: &Arc<Link>, limits: Limits) -> Vec<String> {
     let answer = match asked.await {
         Ok(answer) => answer,
         Err(refusal) => {
-            let error = crate::error::Error::from(refusal);
+            let error = Error::from(refusal);
             return vec![format!("whether a member of etcd has raised an alarm is not known: {}", error.message())];
         }
     };
@@ -136,11 +139,20 @@ fn holder(contender: &KeyValue) -> ContenderInfo {
 
 /// Deletes the key of the holder. Returns false if the lock was free.
 pub(super) async fn break_lock(link: &Arc<Link>, name: &str, limits: Limits) -> Result<bool, Refusal> {
-    let Some(first) = queue(link, name, limits).await?.into_iter().next() else { return Ok(false) };
-    let request = Txn::new()
-        .when([Compare::create_revision(first.key(), CompareOp::Equal, first.create_revision())])
-        .and_then([TxnOp::delete(first.key(), None)]);
-    let answer = txn(link, limits, &request).await?;
-    // The transaction fails if the key is gone. After a request without an answer that counts as broken.
-    Ok(answer.value.succeeded() || !answer.unanswered.is_empty())
+    let end = Instant::now().plus(limits.budget);
+    loop {
+        let Some(first) = queue(link, name, limits).await?.into_iter().next() else { return Ok(false) };
+        let request = Txn::new()
+            .when([Compare::create_revision(first.key(), CompareOp::Equal, first.create_revision())])
+            .and_then([TxnOp::delete(first.key(), None)]);
+        let answer = txn(link, limits, &request).await?;
+        // The transaction fails if the key is gone. After a request without an answer that counts as broken.
+        if answer.value.succeeded() || !answer.unanswered.is_empty() {
+            return Ok(true);
+        }
+        if end.passed() {
+            let text = format!("{name:?} passes from owner to owner faster than a request; try again");
+            return Err(Refusal::not_applied(Error::unavailable(text)));
+        }
+    }
 }

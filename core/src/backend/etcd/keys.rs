@@ -22,10 +22,11 @@ pub(super) fn is_child(name: &str, key: &[u8]) -> bool {
     })
 }
 
-/// Returns the name of the lock that a key stands below, if it is the key of the contender that has this lease.
-pub(super) fn name_of_child(key: &[u8], lease: i64) -> Option<&str> {
-    let (name, last) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
-    (lease > 0 && last == format!("{lease:x}")).then_some(name)
+/// Returns the name of the lock that a key stands below, if it is that of a contender. The key has its name by the lease
+/// that it had first.
+pub(super) fn name_of_child(key: &[u8]) -> Option<&str> {
+    let (name, _) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
+    is_child(name, key).then_some(name)
 }
 
 /// Returns the next key after this one, and after all others of the longer name that it belongs to.
@@ -83,9 +84,9 @@ mod tests {
 
     #[test]
     fn a_contenders_key_tells_the_name() {
-        assert_eq!(name_of_child(&key("a/b", 0x1f), 0x1f), Some("a/b"));
-        for (other, lease) in [(&b"a/b"[..], 7), (b"a/1f", 0x1e), (b"1f", 0x1f), (b"a/0", 0), (b"a/\xff", 7)] {
-            assert_eq!(name_of_child(other, lease), None, "{other:?}");
+        assert_eq!(name_of_child(&key("a/b", 0x1f)), Some("a/b"));
+        for other in [&b"a/x"[..], b"1f", b"a/", b"a/\xff"] {
+            assert_eq!(name_of_child(other), None, "{other:?}");
         }
     }
 

@@ -1,8 +1,6 @@
 //! Requests to etcd: sent on the link's connection, on further ones after a silence, and again after a failure.
 
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use etcd_client::Error as Etcd;
@@ -11,7 +9,7 @@ use super::connection::{Conn, Link};
 use super::error::{is_answer, of_request};
 use crate::clock::{self, Instant};
 use crate::net::failure::{Failure, Outcome};
-use crate::net::request::{self, Limits, answer_within};
+use crate::net::request::{self, Limits};
 
 /// The time for which a server that can't serve now, or can't be reached, is left alone.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -35,7 +33,7 @@ impl Link {
     /// Does `work` on a connection, and again on another one if there is no answer for the patience, if the connection
     /// is lost, or if its server can't serve; and again on the same one if the server doesn't know the outcome. So
     /// `work` may be done twice.
-    pub(super) async fn ask<T, F>(
+    pub(super) async fn ask<T: Send, F>(
         self: &Arc<Self>,
         limits: Limits,
         work: impl Fn(Arc<Conn>) -> F + Sync,
@@ -51,8 +49,17 @@ impl Link {
                 Ok(conn) => conn,
                 Err(failure) => return Err(Refusal { failure, unanswered }),
             };
-            let answered = self.hedged(conn, limits.patience, end, &work, &mut unanswered).await;
-            let Some((value, conn, sent)) = answered else {
+            let hedged = self
+                .hedged(conn, limits, end, |conn| async {
+                    let sent = Instant::now();
+                    (work(conn.clone()).await, conn, sent)
+                })
+                .await;
+            for conn in hedged.unanswered {
+                self.give_up(&conn);
+                unanswered.push(Arc::downgrade(&conn));
+            }
+            let Some((value, conn, sent)) = hedged.answer else {
                 let failure = Failure::in_doubt(self.silence("no answer came in time"));
                 return Err(Refusal { failure, unanswered });
             };
@@ -81,81 +88,4 @@ impl Link {
             }
         }
     }
-
-    /// Sends a request, and sends it on another connection whenever there was no answer for the patience. The first
-    /// answer counts. A leader that is gone takes with it the requests that were sent in the meantime.
-    async fn hedged<T, F>(
-        self: &Arc<Self>,
-        conn: Arc<Conn>,
-        patience: Duration,
-        end: Instant,
-        work: &(impl Fn(Arc<Conn>) -> F + Sync),
-        unanswered: &mut Unanswered,
-    ) -> Option<(Result<T, Etcd>, Arc<Conn>, Instant)>
-    where
-        F: Future<Output = Result<T, Etcd>> + Send,
-    {
-        let sent = Instant::now();
-        let mut first = Box::pin(work(conn.clone()));
-        if let Some(value) = answer_within(patience.min(end.left()), &mut first).await {
-            return Some((value, conn, sent));
-        }
-        let mut hedges = vec![Hedge { work: first, conn, sent }];
-        let mut answered = None;
-        while answered.is_none() && !end.passed() {
-            let newest = hedges.last().map(|hedge| hedge.conn.status.number());
-            let next = Instant::now().plus(patience).min(end);
-            tokio::select! {
-                biased;
-                done = first_answer(&mut hedges) => answered = Some(done),
-                fresh = self.connect(newest) => match fresh {
-                    Ok(conn) => {
-                        // Two at a time: a connection without further requests closes.
-                        while hedges.len() > 1 {
-                            self.abandon(hedges.remove(0), unanswered);
-                        }
-                        let (work, sent) = (Box::pin(work(conn.clone())), Instant::now());
-                        hedges.push(Hedge { work, conn, sent });
-                    }
-                    Err(_) => clock::sleep(PAUSE.min(end.left())).await,
-                },
-                () = clock::sleep_until(end) => {}
-            }
-            if answered.is_none() {
-                answered = answer_within(next.left(), first_answer(&mut hedges)).await;
-            }
-        }
-        let answered = answered.map(|(at, value)| {
-            let hedge = hedges.remove(at);
-            (value, hedge.conn, hedge.sent)
-        });
-        hedges.into_iter().for_each(|hedge| self.abandon(hedge, unanswered));
-        answered
-    }
-
-    /// Gives up a sending and its connection.
-    fn abandon<F>(&self, hedge: Hedge<F>, unanswered: &mut Unanswered) {
-        self.give_up(&hedge.conn);
-        unanswered.push(Arc::downgrade(&hedge.conn));
-    }
-}
-
-/// A sending in progress.
-struct Hedge<F> {
-    work: Pin<Box<F>>,
-    conn: Arc<Conn>,
-    sent: Instant,
-}
-
-/// Waits for the first answer, and returns it with the number of its sending.
-async fn first_answer<T, F: Future<Output = T>>(hedges: &mut [Hedge<F>]) -> (usize, T) {
-    std::future::poll_fn(|cx| {
-        for (at, hedge) in hedges.iter_mut().enumerate() {
-            if let Poll::Ready(value) = hedge.work.as_mut().poll(cx) {
-                return Poll::Ready((at, value));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }

@@ -14,6 +14,7 @@ use crate::clock::{self, Instant};
 use crate::contract::Context;
 use crate::net::request::answer_within;
 use crate::runtime::{self, lock};
+use crate::timing::Backoff;
 
 /// The time for which an unused watcher is kept, so that the next contender of a busy lock finds it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -208,7 +209,7 @@ impl Watches {
 
 /// Keeps a stream for as long as there is something to watch.
 async fn run(watches: Weak<Watches>, mut commands: mpsc::UnboundedReceiver<WatchCommand>) {
-    let mut pause = Duration::from_millis(10);
+    let mut pauses = Backoff::up_to(PAUSE);
     loop {
         let Some(this) = watches.upgrade() else { return };
         this.sweep();
@@ -218,7 +219,7 @@ async fn run(watches: Weak<Watches>, mut commands: mpsc::UnboundedReceiver<Watch
         let opened = answer_within(OPENING, Stream::open(&this.link, || this.all())).await.flatten();
         drop(this);
         if let Some(mut stream) = opened {
-            pause = Duration::from_millis(10);
+            pauses.reset();
             serve(&mut stream, &watches, &mut commands).await;
             if commands.is_closed() {
                 return;
@@ -227,8 +228,7 @@ async fn run(watches: Weak<Watches>, mut commands: mpsc::UnboundedReceiver<Watch
             let Some(this) = watches.upgrade() else { return };
             this.all_ended();
         }
-        clock::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE);
+        clock::sleep(pauses.next()).await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::net::in_doubt::InDoubt;
 use crate::net::request::Limits;
 use crate::runtime::BoxFuture;
-use crate::timing::{self, PATIENCE, PollPause, millis, patience};
+use crate::timing::{self, Backoff, PATIENCE, millis, patience};
 
 /// The shortest time for which a request may be accepted, so that a small error of the estimated clock refuses none.
 const LEAST_LIFE: Duration = Duration::from_millis(250);
@@ -39,7 +39,7 @@ pub(super) struct RedisContender {
     /// True if the claim may be in the queue.
     queued: bool,
     in_doubt: InDoubt,
-    polls: PollPause,
+    polls: Backoff,
 }
 
 impl RedisContender {
@@ -55,7 +55,7 @@ impl RedisContender {
             ticket: 0,
             queued: false,
             in_doubt: InDoubt::default(),
-            polls: PollPause::default(),
+            polls: Backoff::polls(),
         }
     }
 

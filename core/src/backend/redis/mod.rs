@@ -23,6 +23,7 @@ use self::grant::RedisGrant;
 use self::keys::Keys;
 use self::request::Answer;
 use self::script::{Script, no_lock, read};
+use crate::clock::Instant;
 use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, ValueKind, Values, read_servers, write_servers};
 use crate::contract::{Backend, Capabilities, Claim, Contender, ContenderInfo, Context, Driver, DueLease, Renewal};
 use crate::error::{Error, Result};
@@ -126,6 +127,11 @@ impl Redis {
     }
 }
 
+/// Returns the error of a break that met another owner each time.
+fn too_fast(name: &str) -> Error {
+    Error::unavailable(format!("{name:?} passes from owner to owner faster than a request; try again"))
+}
+
 impl Backend for Redis {
     fn name_of(&self, key: &str) -> Result<String> {
         keys::check(key)?;
@@ -157,21 +163,24 @@ impl Backend for Redis {
 
     fn break_lock<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let found = self.run_on(Script::Break, name, &[]).await?.value;
-            if let Some(error) = no_lock(&found) {
-                return Err(error);
+            let end = Instant::now().plus(self.link.config.connect_timeout());
+            let mut seen: Vec<Vec<u8>> = Vec::new();
+            loop {
+                let args: Vec<_> = seen.iter().map(Vec::as_slice).collect();
+                let answer = self.run_on(Script::Break, name, &args).await?;
+                if let Some(error) = no_lock(&answer.value) {
+                    return Err(error);
+                }
+                // A sending without an answer may have done it before this one.
+                let may_be_done = !seen.is_empty() && !answer.unanswered.is_empty();
+                match answer.value {
+                    Value::Int(broken) => return Ok(broken == 1 || may_be_done),
+                    _ if may_be_done => return Ok(true),
+                    _ if end.passed() => return Err(too_fast(name)),
+                    // The lock has an owner, or another one by now.
+                    owner => seen = read(owner)?,
+                }
             }
-            if found == Value::Int(0) {
-                return Ok(false);
-            }
-            // A break that arrives late or twice must not take the lock of the next owner.
-            let (owner, grant): (Vec<u8>, Vec<u8>) = read(found)?;
-            let answer = self.run_on(Script::Break, name, &[&owner, &grant]).await?;
-            if let Some(error) = no_lock(&answer.value) {
-                return Err(error);
-            }
-            // A sending without an answer may have done it before this one.
-            Ok(read::<i64>(answer.value)? == 1 || !answer.unanswered.is_empty())
         })
     }
 

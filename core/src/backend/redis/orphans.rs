@@ -6,33 +6,42 @@ use std::time::Duration;
 use super::connection::Link;
 use super::inbox::Orphan;
 use super::script::{Script, read};
-use crate::clock::{self, Instant};
+use crate::clock::Instant;
 use crate::error::Result;
+use crate::net::in_doubt::{self, Remnant};
 use crate::net::request::Limits;
-use crate::runtime;
-use crate::timing::PATIENCE;
+use crate::timing::{Backoff, PATIENCE};
+
+/// The longest time for which an orphan is taken back.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// An orphan, until the server has executed its withdrawal after the last moment at which one of the claim's requests
+/// could be accepted.
+struct Unsettled {
+    link: Arc<Link>,
+    orphan: Orphan,
+    end: Instant,
+    pauses: Backoff,
+}
 
 /// Takes an orphan back in the background.
 pub(super) fn take_back(link: &Arc<Link>, orphan: Orphan) {
     if !mutant!("redis-no-reaper") {
-        runtime::spawn(withdraw_until_over(link.clone(), orphan));
+        let (link, end, pauses) =
+            (link.clone(), Instant::now().plus(LONGEST), Backoff::up_to(Duration::from_millis(500)));
+        in_doubt::take_back(Unsettled { link, orphan, end, pauses });
     }
 }
 
-/// Repeats the withdrawal until the server has executed it after the last moment at which one of the claim's requests
-/// could be accepted.
-async fn withdraw_until_over(link: Arc<Link>, orphan: Orphan) {
-    const LONGEST: Duration = Duration::from_secs(60);
-    let end = Instant::now().plus(LONGEST);
-    let mut pause = Duration::from_millis(20);
-    while !end.passed() {
-        if let Ok(withdrawn) = withdraw(&link, &orphan, Limits { patience: PATIENCE, budget: PATIENCE * 5 }).await
-            && withdrawn.server_ms > orphan.until
-        {
-            return;
-        }
-        clock::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
+impl Remnant for Unsettled {
+    async fn take_back(&mut self) -> bool {
+        let limits = Limits { patience: PATIENCE, budget: PATIENCE * 5 };
+        let withdrawn = withdraw(&self.link, &self.orphan, limits).await;
+        withdrawn.is_ok_and(|withdrawn| withdrawn.server_ms > self.orphan.until) || self.end.passed()
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.pauses.next()
     }
 }
 

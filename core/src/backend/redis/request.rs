@@ -11,9 +11,9 @@ use super::error::{no_script, of_request};
 use super::script::Script;
 use crate::clock::{self, Instant};
 use crate::net::failure::{Failure, Outcome};
-use crate::net::request::{self, Limits, answer_within};
+use crate::net::request::{self, Limits};
 use crate::runtime::{self, lock};
-use crate::timing::PATIENCE;
+use crate::timing::{Backoff, PATIENCE};
 
 /// The shortest life of a connection whose server can't serve. It is doubled up to `TRIED_DOUBLED` times while the next
 /// server can't serve either, as during the minutes in which a server loads its data.
@@ -92,11 +92,13 @@ impl Link {
     ) -> Result<Answer, Refusal> {
         // It ends before the caller gives up, so that the caller gets the reason.
         let end = end.minus(limits.budget / 8);
-        let mut pause = Duration::from_millis(10);
-        while end.left() > pause {
-            // With jitter, so that clients don't ask all at once.
-            clock::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(Duration::from_millis(250));
+        let mut pauses = Backoff::polls();
+        loop {
+            let pause = pauses.next();
+            if end.left() <= pause {
+                break;
+            }
+            clock::sleep(pause).await;
             if !self.is_connected()
                 && let Err(failure) = self.connected(end).await
             {
@@ -133,31 +135,18 @@ impl Link {
     ) -> Result<Answer, Refusal> {
         let conn = self.connected(end).await?;
         let sendings = Mutex::new(Vec::new());
-        let mut first = std::pin::pin!(exchange(conn.clone(), make, &sendings));
-        let answered = match answer_within(limits.patience.min(end.left()), &mut first).await {
-            None if limits.budget <= limits.patience => {
-                self.probe();
-                None
+        let hedged = self.hedged(conn, limits, end, |conn| exchange(conn, make, &sendings)).await;
+        match &hedged.answer {
+            // A later connection answered first.
+            Some(answered) => {
+                let earlier = |conn: &&Arc<Conn>| conn.status.number() < answered.conn.status.number();
+                hedged.unanswered.iter().filter(earlier).for_each(|conn| self.give_up(conn));
             }
-            // Silence: the server may be slow, or the connection dead. The first answer counts.
-            None => {
-                let other = Box::pin(async {
-                    let fresh = self.connect(Some(conn.status.number())).await.ok()?;
-                    let answered = exchange(fresh, make, &sendings).await;
-                    conn.status.give_up();
-                    Some(answered)
-                });
-                tokio::select! {
-                    biased;
-                    answered = &mut first => Some(answered),
-                    Some(answered) = other => Some(answered),
-                    () = clock::sleep_until(end) => None,
-                }
-            }
-            answered => answered,
-        };
+            None if limits.budget <= limits.patience => self.probe(),
+            None => {}
+        }
         let mut unanswered = std::mem::take(&mut *lock(&sendings));
-        let Some(Exchanged { value, conn, sent }) = answered else {
+        let Some(Exchanged { value, conn, sent }) = hedged.answer else {
             return Err(Refusal { failure: Failure::in_doubt(self.silence("no answer came in time")), unanswered });
         };
         unanswered.retain(|other: &Sent| other.at != sent.at || other.conn != sent.conn);

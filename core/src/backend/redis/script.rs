@@ -104,7 +104,7 @@ fn broken(mut text: String) -> String {
     change(mutant!("redis-messages-replicated"), "redis.set_repl(redis.REPL_NONE)", "");
     change(mutant!("redis-renewals-forget-the-fence"), "left < FENCE_TTL / 2", "false");
     change(mutant!("redis-break-deletes-anything"), "if odd then return odd end\nlocal owner", "local owner");
-    change(mutant!("redis-break-takes-any-owner"), "if owner ~= ARGV[1] or", "if false and");
+    change(mutant!("redis-break-takes-any-owner"), "if owner ~= ARGV[1] or", "if not ARGV[1] or false and");
     change(mutant!("redis-polling-head-overtaken"), "if not receivers then", "if false then");
     change(mutant!("redis-fence-not-floored"), "t[1] * 1000000 + t[2]", "t[1] * 0 + 1");
     change(mutant!("redis-fence-not-floored"), "'%010d%06d', t[1], t[2]", "'%016d', 1");

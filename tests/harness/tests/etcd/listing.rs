@@ -25,6 +25,16 @@ fn names_with_contenders_are_listed_and_other_keys_are_not() {
 }
 
 #[test]
+fn a_lock_whose_lease_was_lengthened_is_listed() {
+    let server = server();
+    let client = client(server.addr());
+    let lease = lock(&client, "a", LONG).acquire().wait().unwrap();
+    lease.renew(Some(LONG * 4)).wait().unwrap();
+    assert_eq!(client.list("").wait().unwrap(), ["a"]);
+    released(&lease);
+}
+
+#[test]
 fn a_member_without_space_is_a_finding() {
     let server = Etcd::start(&EtcdOptions::new().args(&["--quota-backend-bytes", "60000"])).unwrap();
     let client = client(server.addr());

@@ -2,8 +2,8 @@
 
 use dlock_harness::proxy::{Action, Direction};
 
-use crate::common::{LONG, client, lock, ms, owner, proxy, released, server, until_queued};
-use crate::wire_patterns::BREAK;
+use crate::common::{LONG, client, lock, ms, owner, proxy, released, server, until, until_queued};
+use crate::wire_patterns::{BREAK, READ};
 
 /// A holder and two that wait: a break that meets this gives the lock to the first of them, which keeps it.
 fn one_lock_is_taken(action: Action) {
@@ -48,6 +48,27 @@ fn a_break_whose_connection_is_cut_takes_one_lock() {
 #[test]
 fn a_break_that_arrives_late_takes_no_lock() {
     one_lock_is_taken(Action::HoldRequest);
+}
+
+/// The holder gives the lock to the next one while the break is on its way.
+#[test]
+fn a_break_takes_a_lock_that_has_changed_hands_meanwhile() {
+    let server = server();
+    let proxy = proxy(&server);
+    let admin = client(proxy.addr());
+    let [holder, second] = [(); 2].map(|()| client(server.addr()));
+    let first = lock(&holder, "k", LONG).acquire().wait().unwrap();
+    let next = std::thread::spawn(move || lock(&second, "k", LONG).acquire().wait().unwrap());
+    until_queued(&server, "k", 1);
+    let rule = proxy.rule(Direction::ToServer, READ, 1..=1, Action::DelayReply(ms(400)));
+    let breaking = admin.break_lock("k");
+    let broken = std::thread::spawn(move || breaking.wait().unwrap());
+    until("the owner is read", LONG, || rule.fired() == 1);
+    released(&first);
+    let next = next.join().unwrap();
+    assert!(broken.join().unwrap(), "there was a holder all the time");
+    assert!(next.lost().wait().unwrap());
+    assert_eq!(owner(&server, "k"), None);
 }
 
 #[test]
