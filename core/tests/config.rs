@@ -1,4 +1,5 @@
-//! Configuration through its public face: the embedded default, the local services, and what holds for any input.
+//! Configuration through its public face: the embedded default, the local services, and what holds for any input. One
+//! file, although it is long: every test sets up the same environment, folder and files.
 
 use std::ffi::OsString;
 use std::fs;

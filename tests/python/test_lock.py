@@ -1,4 +1,7 @@
-"""`threading.Lock`'s protocol, and what `with` adds."""
+"""`threading.Lock`'s protocol, and what `with` adds.
+
+One file, although it is long: these are the rules of one class, and most of them concern its entries.
+"""
 
 import copy
 import datetime

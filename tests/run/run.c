@@ -1,5 +1,6 @@
 /* The C interpreter of the behaviour cases: reads steps, does them through dlock.h, prints their outcomes.
- * tests/README.md has the language. */
+ * tests/README.md has the language. One file, although it is long: in each language the interpreter is one file, which
+ * one command compiles, and a step is one function in it. */
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>

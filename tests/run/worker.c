@@ -1,6 +1,7 @@
 /* The C worker of dlock-soak: threads that take locks, use and misuse them, and write down what happens.
  *
- * `worker JOB` works until its input ends. JOB and the lines it prints are described in tests/README.md. */
+ * `worker JOB` works until its input ends. JOB and the lines it prints are described in tests/README.md. One file,
+ * although it is long: in each language the worker is one file, which one command compiles. */
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
 #include <inttypes.h>
