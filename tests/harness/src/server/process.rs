@@ -2,13 +2,14 @@
 
 #![allow(unsafe_code, reason = "what a child does before exec has no safe form")]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Once, OnceLock};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process, waitid,
@@ -113,11 +114,14 @@ fn sweep(root: &Path) {
     }
 }
 
-/// Returns a free port below those that the system gives out. So the port stays free for a server that is away for a
-/// while.
+/// Returns a free port below those that the system gives out, and never the same one twice. So the port stays free for a
+/// server that is away for a while, or that starts later.
 pub(crate) fn port() -> io::Result<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
-    let ports = (0..1000).map(|n| 20_000 + (seed.wrapping_add(n) % 10_000) as u16);
-    let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    let ports = (0..10_000).map(|n| 20_000 + (seed.wrapping_add(n) % 10_000) as u16);
+    let mut free =
+        ports.filter(|port| given.insert(*port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
     free.next().ok_or(io::ErrorKind::AddrInUse.into())
 }

@@ -15,7 +15,8 @@ fn names_with_contenders_are_listed_and_other_keys_are_not() {
     assert_eq!(one.list("").wait().unwrap(), [""; 0]);
     let leases = ["a", "a/b", "b"].map(|key| acquired(&one, key));
     let waiting = begin(&lock(&two, "a", LONG));
-    until_contenders(&server, "a", 2);
+    // With the key of "a/b", which stands below it too.
+    until_contenders(&server, "a", 3);
     for (prefix, names) in [("", vec!["a", "a/b", "b"]), ("a", vec!["a", "a/b"]), ("a/", vec!["a/b"]), ("c", vec![])] {
         assert_eq!(one.list(prefix).wait().unwrap(), names, "{prefix:?}");
     }
