@@ -28,6 +28,8 @@ drivers! {
     redis
     #[cfg(feature = "etcd")]
     etcd
+    #[cfg(feature = "zookeeper")]
+    zookeeper
 }
 
 /// Makes the backend of a configuration. No I/O. Returns what it can do and promises, too.

@@ -112,6 +112,22 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("etcd-one-lease-for-all", "however many keys there are, one lease carries them"),
     #[cfg(feature = "etcd")]
     ("etcd-longer-names-looked-through", "what was seen of the keys of longer names is forgotten"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-no-guid", "the names of a claim's nodes are those of any other claim"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-nobody-is-before", "whoever has a node has the lock"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-asked-timeout-trusted", "a lease counts for the whole timeout of its session"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-foreign-node-accepted", "a node of another session is taken for one's own"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-orphan-forgotten", "a node that could not be deleted in time stays"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-session-end-not-told", "the end of a session is found by the next renewal only"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-numbers-as-text", "the numbers of nodes are compared as text"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-follower-trusted", "what a follower answers counts as known to the leader"),
 ];
 
 #[cfg(feature = "mutants")]

@@ -33,6 +33,7 @@ pub use option_spec::{OptionSpec, Scheme, ValueKind};
 pub use schema::{Schema, Values};
 pub use servers::{read_servers, write_servers};
 pub use service::Config;
+pub(crate) use service::DEFAULT_TTL;
 pub use settings::Settings;
 pub use to_url::{encode, encode_path, write_hosts};
 pub use url::{host_port, join_host};

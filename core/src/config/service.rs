@@ -17,6 +17,8 @@ pub(super) const UNSET: &str =
     "perhaps a variable isn't set. Give a value, or leave the argument out to have the default client";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The ttl of a lock for which none is given.
+pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
 /// One service, completely described: its schema and the options that are set. Equal ones share one client.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -133,7 +135,13 @@ impl Config {
 
     /// Returns what stands before every key at the backend, if something was said about it (it may be empty).
     pub fn prefix(&self) -> Option<&str> {
-        self.values.text("prefix")
+        let own = self.schema().options.iter().any(|option| option.name == "prefix");
+        self.values.text("prefix").filter(|_| !own)
+    }
+
+    /// Returns the ttl of a lock for which none is given: 30 s, or what the service's option says.
+    pub(crate) fn default_ttl(&self) -> Duration {
+        self.values.time("session_timeout").unwrap_or(DEFAULT_TTL)
     }
 
     /// Returns how long an acquire goes on without a successful exchange with the backend; 5 s if nothing was said.

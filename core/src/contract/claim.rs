@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::admission::Mode;
 use super::owner;
+use crate::config::DEFAULT_TTL;
 
 /// The options on which a lock asks for its key, the same for each of its acquisitions.
 #[non_exhaustive]
@@ -43,7 +44,7 @@ impl AcquireOptions {
             key: key.into(),
             name: key.into(),
             mode: Mode::Exclusive,
-            ttl: Duration::from_secs(30),
+            ttl: DEFAULT_TTL,
             wait: None,
             retry: None,
             auto_renew: true,

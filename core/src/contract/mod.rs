@@ -11,6 +11,8 @@ mod contender_info;
 mod context;
 mod driver;
 pub(crate) mod owner;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub(crate) mod record;
 
 pub use admission::{Admission, Mode, admit};
 pub use backend::{Attempt, Backend, Contender, DueLease, Grant, Released, Renewal, RetryHint};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grant::EtcdGrant;
-use super::keys::{key, value};
+use super::keys::key;
 use super::mutex::{MutexTxn, Position, Predecessors, delete_if_ours};
 use super::orphans::{self, Orphan};
 use super::request::{Refusal, Unanswered};
@@ -12,6 +12,7 @@ use super::session::Session;
 use super::shared::Etcd;
 use super::watch::Subscription;
 use crate::clock::Instant;
+use crate::contract::record::record;
 use crate::contract::{Attempt, Claim, Contender, RetryHint};
 use crate::error::Result;
 use crate::net::failure::Outcome;
@@ -58,7 +59,7 @@ impl QueueEntry {
 
 impl EtcdContender {
     pub(super) fn new(etcd: Arc<Etcd>, claim: Claim) -> Self {
-        let value = value(&claim);
+        let value = record(&claim);
         Self { etcd, claim, value, entry: None, subscription: None, polls: Backoff::polls() }
     }
 

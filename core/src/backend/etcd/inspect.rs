@@ -9,12 +9,12 @@ use etcd_client::{
 };
 
 use super::connection::Link;
-use super::keys::{after, is_child, name_of_child, owner_record, range};
+use super::keys::{after, is_child, name_of_child, range};
 use super::mutex::{get, txn};
 use super::request::Refusal;
 use crate::clock::Instant;
 use crate::contract::ContenderInfo;
-use crate::contract::owner::parse_owner;
+use crate::contract::record::contender_info;
 use crate::error::Error;
 use crate::net::request::Limits;
 
@@ -47,7 +47,7 @@ async fn queue(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<KeyVa
 /// Returns the holder, then the queue.
 pub(super) async fn contenders(link: &Arc<Link>, name: &str, limits: Limits) -> Result<Vec<ContenderInfo>, Refusal> {
     let all = queue(link, name, limits).await?;
-    let mut holders: Vec<_> = all.iter().map(holder).collect();
+    let mut holders: Vec<_> = all.iter().map(|contender| contender_info(contender.value())).collect();
     if let (Some(first), Some(holder)) = (all.first(), holders.first_mut()) {
         holder.held = true;
         holder.fence = u64::try_from(first.create_revision()).ok();
@@ -121,20 +121,6 @@ pub(super) async fn alarms(link: &Arc<Link>, limits: Limits) -> Vec<String> {
         AlarmType::None => format!("member {:x} of etcd has raised an alarm", alarm.member_id()),
     };
     answer.value.alarms().iter().map(finding).collect()
-}
-
-/// Reads the record of a contender.
-fn holder(contender: &KeyValue) -> ContenderInfo {
-    let Some(record) = owner_record(contender.value()) else { return ContenderInfo::default() };
-    let (host, pid) = parse_owner(record.claim);
-    let token = if record.token.is_empty() { record.claim } else { record.token };
-    ContenderInfo {
-        token: Some(token.to_owned()),
-        label: Some(record.label.to_owned()).filter(|label| !label.is_empty()),
-        host,
-        pid,
-        ..ContenderInfo::default()
-    }
 }
 
 /// Deletes the key of the holder. Returns false if the lock was free.

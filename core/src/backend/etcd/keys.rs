@@ -1,7 +1,5 @@
 //! The keys of etcd's own mutex: below the lock's name one key for the holder and one for each waiter.
 
-use crate::contract::Claim;
-
 /// Returns the range of the keys of this lock's contenders, without its end. Keys of longer names are in it too, if the
 /// part after the `/` begins as a number does; [`is_child`] tells them apart.
 pub(super) fn range(name: &str) -> (Vec<u8>, Vec<u8>) {
@@ -42,37 +40,9 @@ pub(super) fn after(name: &str, key: &[u8]) -> Vec<u8> {
     next
 }
 
-/// Returns the value of a claim's key: `1 <claim> <n> <user's token, n bytes><label>`. Other clients leave it empty and
-/// ignore it.
-pub(super) fn value(claim: &Claim) -> Vec<u8> {
-    let (token, label) = (&claim.options.token, &claim.options.label);
-    let (token, label) = (token.as_deref().unwrap_or_default(), label.as_deref().unwrap_or_default());
-    format!("1 {} {} {token}{label}", claim.id(), token.len()).into_bytes()
-}
-
-/// The owner of a key, as its value names it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct OwnerRecord<'a> {
-    pub(super) claim: &'a str,
-    pub(super) token: &'a str,
-    pub(super) label: &'a str,
-}
-
-/// Reads a value. `None`: another client wrote it.
-pub(super) fn owner_record(value: &[u8]) -> Option<OwnerRecord<'_>> {
-    let mut parts = std::str::from_utf8(value).ok()?.strip_prefix("1 ")?.splitn(3, ' ');
-    let claim = parts.next()?;
-    let length = parts.next()?.parse().ok()?;
-    let (token, label) = parts.next()?.split_at_checked(length)?;
-    Some(OwnerRecord { claim, token, label })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::contract::AcquireOptions;
 
     #[test]
     fn only_direct_children_count() {
@@ -111,22 +81,5 @@ mod tests {
     fn the_key_is_that_of_the_other_clients() {
         assert_eq!(key("a", 0x2040_a1fa_4557_3b06), b"a/2040a1fa45573b06");
         assert_eq!(key("a", 0xa), b"a/a");
-    }
-
-    #[test]
-    fn a_value_tells_what_was_put_into_it() {
-        let mut options = AcquireOptions::new("k");
-        options.token = Some("mine é".into());
-        options.label = Some("nightly report".into());
-        let claim = Claim::new(1, Arc::new(options), true);
-        let (value, id) = (value(&claim), claim.id());
-        assert_eq!(owner_record(&value), Some(OwnerRecord { claim: &id, token: "mine é", label: "nightly report" }));
-    }
-
-    #[test]
-    fn other_clients_values_tell_nothing() {
-        for value in [&b""[..], b"1", b"1 x", b"1 x 9 short", b"\xff", b"2 x 0 ", "1 x 1 é".as_bytes()] {
-            assert_eq!(owner_record(value), None, "{value:?}");
-        }
     }
 }

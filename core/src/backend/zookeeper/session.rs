@@ -1,0 +1,359 @@
+//! Sessions: one for each ttl, kept alive for all locks of that ttl at once. Its end is the end of all of them.
+//!
+//! A follower answers for the leader, which counts the timeout, and reports to it every half tick. So a lease counts for
+//! three quarters of the session's timeout, which is two ticks or more, and only answers that came by way of the leader
+//! are counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::connection::{Link, Lost, Reply, State};
+use super::error::of_code;
+use super::protocol::{Acl, Request, code};
+use crate::clock::{self, Instant};
+use crate::config::Config;
+use crate::contract::Context;
+use crate::error::{Error, Result};
+use crate::net::address::Address;
+use crate::net::failure::{Failure, Outcome};
+use crate::net::request::{self, Limits, answer_within};
+use crate::runtime::{self, lock};
+use crate::timing::{self, PATIENCE};
+
+pub(super) const PORT: u16 = 2181;
+
+/// The number of ttl classes of a client. A further ttl joins the next longer class.
+const CLASSES: usize = 8;
+/// The pause before a server that can't serve the session is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A request that failed. Its unanswered sendings have no more to tell: each is settled by the next answer.
+pub(super) type Refusal = request::Refusal<()>;
+
+/// A session at the servers.
+pub(super) struct Session {
+    pub(super) link: Arc<Link>,
+    /// True if one claim has the session for itself.
+    pub(super) dedicated: bool,
+    pub(super) acl: Acl,
+    /// The path for a request that only asks for an answer.
+    root: String,
+    refreshing: tokio::sync::Mutex<()>,
+    epoch: u32,
+}
+
+/// The sessions of a client.
+pub(super) struct Sessions {
+    config: Config,
+    servers: Vec<String>,
+    root: String,
+    context: Context,
+    classes: Mutex<BTreeMap<u64, Arc<Class>>>,
+    /// All sessions that may live.
+    all: Mutex<Vec<Weak<Session>>>,
+}
+
+/// The session of one ttl.
+#[derive(Default)]
+struct Class {
+    session: Mutex<Option<Arc<Session>>>,
+    beginning: tokio::sync::Mutex<()>,
+}
+
+/// Returns the timeout to ask for, for leases of this ttl.
+fn timeout_for(seconds: u64) -> Duration {
+    Duration::from_millis((seconds * 4_000).div_ceil(3))
+}
+
+/// Returns the ttl of the leases of a session with this timeout.
+fn ttl_of(timeout: Duration) -> Duration {
+    if mutant!("zookeeper-asked-timeout-trusted") { timeout } else { Duration::from_millis(timing::millis(timeout) * 3 / 4) }
+}
+
+impl Sessions {
+    pub(super) fn new(config: &Config, servers: Vec<String>, root: String, context: Context) -> Result<Self> {
+        // An address that can't be used is refused now.
+        for server in &servers {
+            Address::new(server, PORT, config)?;
+        }
+        let (classes, all) = (Mutex::default(), Mutex::default());
+        Ok(Self { config: config.clone(), servers, root, context, classes, all })
+    }
+
+    /// Returns the limits of a request.
+    pub(super) fn limits(&self, patience: Duration) -> Limits {
+        Limits { patience, budget: self.config.connect_timeout() }
+    }
+
+    /// Returns the session for a claim of this ttl, with at least half of it left. `dedicated`: a session that no other
+    /// claim has.
+    pub(super) async fn pick(&self, ttl: Duration, dedicated: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
+        let wanted = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let Some((seconds, class)) = (if dedicated { None } else { self.class(wanted) }) else {
+            return self.begin(wanted, true, limits).await;
+        };
+        loop {
+            if let Some(session) = class.usable() {
+                if !session.is_older_than(timing::session_limit(session.ttl())) {
+                    if session.is_older_than(timing::session_refresh(session.ttl())) {
+                        session.refresh_later();
+                    }
+                    return Ok(session);
+                }
+                let not_before = Instant::now().minus(timing::session_refresh(session.ttl()));
+                if Box::pin(session.keep_alive(limits, not_before)).await? {
+                    return Ok(session);
+                }
+            }
+            let begin = async {
+                let _one = class.beginning.lock().await;
+                if class.usable().is_none() {
+                    let session = self.begin(seconds, false, limits).await?;
+                    *lock(&class.session) = Some(session);
+                }
+                Ok(())
+            };
+            Box::pin(bounded(limits, begin)).await?;
+        }
+    }
+
+    /// Returns the path for a request that only asks for an answer.
+    pub(super) fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Returns the ttl of the configuration.
+    pub(super) fn default_ttl(&self) -> Duration {
+        self.config.default_ttl()
+    }
+
+    /// Begins a session.
+    async fn begin(&self, seconds: u64, dedicated: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
+        let address = |server: &String| Address::new(server, PORT, &self.config);
+        let addresses: Result<Vec<_>> = self.servers.iter().map(address).collect();
+        let mut addresses = addresses.map_err(Refusal::not_applied)?;
+        // Clients spread over the servers.
+        fastrand::shuffle(&mut addresses);
+        let state = State::new(timeout_for(seconds), self.context.clone());
+        let link = Arc::new(Link::new(addresses, self.config.clone(), state));
+        let acl = if self.config.values().contains("username") { Acl::Creator } else { Acl::Open };
+        let session = Arc::new(Session {
+            link,
+            dedicated,
+            acl,
+            root: self.root.clone(),
+            refreshing: tokio::sync::Mutex::default(),
+            epoch: runtime::epoch(),
+        });
+        session.link.connected(Instant::now().plus(limits.budget)).await?;
+        let mut all = lock(&self.all);
+        all.retain(|session| session.strong_count() > 0);
+        all.push(Arc::downgrade(&session));
+        Ok(session)
+    }
+
+    /// Ends all sessions, with all their nodes.
+    pub(super) async fn close(&self) {
+        lock(&self.classes).clear();
+        let all: Vec<_> = lock(&self.all).drain(..).filter_map(|session| session.upgrade()).collect();
+        let mut ends = JoinSet::new();
+        for session in all {
+            let limits = self.limits(PATIENCE);
+            // Without an answer the session ends by its timeout.
+            ends.spawn(async move { session.close(limits).await });
+        }
+        while ends.join_next().await.is_some() {}
+    }
+
+    /// Returns the class for a ttl, and its seconds. `None`: there are too many classes, and none is longer.
+    fn class(&self, wanted: u64) -> Option<(u64, Arc<Class>)> {
+        let mut classes = lock(&self.classes);
+        if classes.len() < CLASSES || classes.contains_key(&wanted) {
+            return Some((wanted, classes.entry(wanted).or_default().clone()));
+        }
+        classes.range(wanted..).next().map(|(seconds, class)| (*seconds, class.clone()))
+    }
+}
+
+impl Class {
+    fn usable(&self) -> Option<Arc<Session>> {
+        let mut session = lock(&self.session);
+        if session.as_ref().is_some_and(|session| session.is_over()) {
+            *session = None;
+        }
+        session.clone()
+    }
+}
+
+/// Waits within the limits for work that another task may be doing.
+async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let done = answer_within(limits.budget, work).await;
+    done.unwrap_or_else(|| Err(Refusal::not_applied(Error::unavailable("ZooKeeper began no session in time"))))
+}
+
+impl Session {
+    pub(super) fn state(&self) -> &State {
+        &self.link.shared
+    }
+
+    /// Returns the ttl of its leases.
+    pub(super) fn ttl(&self) -> Duration {
+        ttl_of(self.state().timeout())
+    }
+
+    /// Returns the time from which the ttl counts.
+    pub(super) fn since(&self) -> Instant {
+        self.state().since()
+    }
+
+    /// Returns true if that time is longer ago than this.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.since().plus(age).passed()
+    }
+
+    /// Returns true if the session has ended, for us or at the servers.
+    pub(super) fn is_over(&self) -> bool {
+        self.state().is_over()
+    }
+
+    /// Sends a request, and sends it again after a connection that was lost, if that can do no harm.
+    pub(super) async fn ask(&self, request: &Request, limits: Limits) -> Result<Reply, Refusal> {
+        let end = Instant::now().plus(limits.budget);
+        let mut tries = self.link.addresses.len() + 2;
+        loop {
+            let conn = self.connected(end).await?;
+            let sent = Instant::now();
+            let answered = answer_within(limits.patience.min(end.left()), conn.call(request)).await;
+            let lost = match answered {
+                Some(Ok(Ok(reply))) => match self.judge(reply, request, sent) {
+                    Ok(reply) => return Ok(reply),
+                    Err(failure) if failure.outcome == Outcome::TryElsewhere && tries > 0 && !end.passed() => {
+                        self.link.give_up(&conn);
+                        tries -= 1;
+                        clock::sleep(PAUSE.min(end.left())).await;
+                        continue;
+                    }
+                    Err(failure) => return Err(failure.into()),
+                },
+                Some(Ok(Err(lost))) => lost,
+                Some(Err(_)) => Lost { error: Error::unavailable("the connection to ZooKeeper was closed"), sent: true },
+                None => {
+                    self.link.give_up(&conn);
+                    Lost { error: self.link.silence("no answer came in time"), sent: true }
+                }
+            };
+            tries = tries.saturating_sub(1);
+            let again = !lost.sent || request.is_repeatable();
+            if !again || tries == 0 || end.passed() {
+                return Err(match lost.sent {
+                    true => Refusal { failure: Failure::in_doubt(lost.error), unanswered: vec![()] },
+                    false => Refusal::not_applied(lost.error),
+                });
+            }
+        }
+    }
+
+    /// Returns a connection of the session.
+    pub(super) async fn connected(&self, end: Instant) -> Result<Arc<super::connection::Conn>, Refusal> {
+        if self.is_over() {
+            return Err(self.gone());
+        }
+        let made = self.link.connected(end).await;
+        made.map_err(|failure| if self.is_over() { self.gone() } else { failure.into() })
+    }
+
+    /// Takes in an answer: what of it is for the caller, or the failure that it stands for.
+    pub(super) fn judge(&self, reply: Reply, request: &Request, sent: Instant) -> Result<Reply, Failure> {
+        match reply.code {
+            code::OK | code::NO_NODE | code::NODE_EXISTS => {
+                if request.is_for_the_leader() {
+                    self.state().heard(sent);
+                }
+                Ok(reply)
+            }
+            found => {
+                let failure = of_code(found, request.path(), &self.link.names());
+                if failure.outcome == Outcome::LeaseGone {
+                    self.state().end();
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn gone(&self) -> Refusal {
+        self.state().end();
+        let error = Error::unavailable(format!("the session at ZooKeeper {} has ended", self.link.names()));
+        Failure { error, outcome: Outcome::LeaseGone }.into()
+    }
+
+    /// Keeps the session alive, unless a request that was sent at `not_before` or later has done that. Returns false if
+    /// it has ended.
+    pub(super) async fn keep_alive(&self, limits: Limits, not_before: Instant) -> Result<bool, Refusal> {
+        let kept = async {
+            let _one = self.refreshing.lock().await;
+            if self.is_over() {
+                return Ok(false);
+            }
+            if self.since() >= not_before {
+                return Ok(true);
+            }
+            match self.ask(&Request::Sync { path: self.root.clone() }, limits).await {
+                Ok(_) => Ok(true),
+                Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => Ok(false),
+                Err(refusal) => Err(refusal),
+            }
+        };
+        bounded(limits, kept).await
+    }
+
+    /// Keeps the session alive in the background.
+    fn refresh_later(self: &Arc<Self>) {
+        let session = self.clone();
+        let limits = Limits { patience: PATIENCE, budget: session.link.config.connect_timeout() };
+        runtime::spawn(async move {
+            let not_before = Instant::now().minus(timing::session_refresh(session.ttl()));
+            let _ = session.keep_alive(limits, not_before).await;
+        });
+    }
+
+    /// Ends the session: its nodes are deleted, and none can be created later.
+    pub(super) async fn close(&self, limits: Limits) {
+        if !self.is_over() && self.state().id() != 0 {
+            let _ = self.ask(&Request::CloseSession, limits).await;
+        }
+        self.state().end();
+    }
+}
+
+/// Ends the session in the background, but not in a child of fork: the session is the parent's.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.epoch != runtime::epoch() || self.is_over() || self.state().id() == 0 {
+            return;
+        }
+        let link = self.link.clone();
+        runtime::spawn_tracked(async move {
+            // Only on the connection that there is: without one the session ends by its timeout.
+            if let Ok(conn) = link.connected(Instant::now().plus(PATIENCE)).await {
+                let _ = answer_within(PATIENCE, conn.call(&Request::CloseSession)).await;
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({:x}, {:?})", self.state().id(), self.state().timeout())
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(lock(&self.classes).keys()).finish()
+    }
+}

@@ -1,0 +1,406 @@
+//! The ZooKeeper backend: one server for all cases of a cell, or a server of a scenario's own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use zookeeper_client::{Client, Error, Stat};
+
+use super::server::Remote;
+use super::{Cases, Fault, Login, Request, Setup, TestBackend, TestServer, flat};
+use crate::server::Certs;
+use crate::server::process::{self, Process};
+
+/// The time that a server may take to start, and to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The parent of all locks.
+const LOCKS: &str = "/locks";
+
+/// The ZooKeeper backend.
+#[derive(Debug)]
+pub struct Backend;
+
+/// A running server. When it is dropped, its process and its folder are removed.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    port: u16,
+    setup: Setup,
+    certs: Option<Certs>,
+    // The order of these fields is the order in which they are dropped.
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+/// A node of a contender.
+#[derive(Debug)]
+pub struct Contender {
+    pub path: String,
+    pub data: String,
+    pub stat: Stat,
+}
+
+impl TestBackend for Backend {
+    fn name(&self) -> &'static str {
+        "zookeeper"
+    }
+
+    /// Returns 4, because the cases mostly wait: the shortest ttl is many times that of the others.
+    fn lanes(&self) -> usize {
+        4
+    }
+
+    fn outside(&self) -> &'static [&'static str] {
+        &["outside"]
+    }
+
+    fn cases(&self, _: &Path) -> Result<Box<dyn Cases>, String> {
+        Ok(Box::new(ZooKeeper::start(Setup::default())?))
+    }
+
+    /// Returns the longest time for which the lock of a dead process stays: a session is four thirds of the ttl, and ends
+    /// up to a tick late; a new leader gives all sessions their whole time again.
+    fn outlives(&self, ttl: Duration) -> Duration {
+        ttl * 8 / 3 + Duration::from_secs(4)
+    }
+
+    fn faults(&self) -> &'static [Fault] {
+        &[Fault::Server]
+    }
+
+    fn remote(&self) -> Option<&'static dyn Remote> {
+        Some(&Self)
+    }
+}
+
+impl Cases for ZooKeeper {
+    fn url(&self, case: &str) -> Result<String, String> {
+        Ok(format!("{}?prefix=/{}", TestServer::url(self), flat(case)))
+    }
+
+    fn act(&self, case: &str, words: &[&str]) -> Result<(), String> {
+        let prefix = format!("/{}", flat(case));
+        match words {
+            ["remove", key] => self.remove_below(&format!("{prefix}/{key}")),
+            ["replace", key] => {
+                let directory = format!("{prefix}/{key}");
+                self.remove_below(&directory)?;
+                self.raw(async |client| {
+                    let options = zookeeper_client::CreateMode::PersistentSequential
+                        .with_acls(zookeeper_client::Acls::anyone_all());
+                    client.create(&format!("{directory}/other__lock__"), b"", &options).await.map(drop)
+                })
+                .map_err(|error| error.to_string())
+            }
+            ["wipe"] => {
+                let directories = self.below(&prefix).map_err(|error| error.to_string())?;
+                directories.iter().try_for_each(|path| self.remove_below(path))
+            }
+            other => Err(format!("ZooKeeper can't do {other:?}")),
+        }
+    }
+}
+
+impl ZooKeeper {
+    /// Starts a server and waits until it serves.
+    ///
+    /// # Errors
+    /// If the server can't be started or doesn't serve in time, with the end of its log.
+    pub fn start(setup: Setup) -> Result<Self, String> {
+        let mut tries = 5;
+        loop {
+            tries -= 1;
+            let text = |error: std::io::Error| error.to_string();
+            let folder = process::folder().map_err(text)?;
+            let certs = setup.tls.then(|| Certs::make(folder.path())).transpose()?;
+            let mut server = Self { port: process::port().map_err(text)?, setup, certs, process: None, folder };
+            match server.launch() {
+                // Another program may have taken the port.
+                Err(error) if tries > 0 && error.contains("Address already in use") => {}
+                launched => return launched.map(|()| server),
+            }
+        }
+    }
+
+    /// Starts the server again without data.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn restart_empty(&mut self) -> Result<(), String> {
+        self.process = None;
+        std::fs::remove_dir_all(self.folder.path().join("data")).map_err(|error| error.to_string())?;
+        self.launch()
+    }
+
+    fn launch(&mut self) -> Result<(), String> {
+        let folder = self.folder.path().display();
+        let port = if self.setup.tls { "secureClientPort" } else { "clientPort" };
+        let mut lines = format!(
+            "tickTime=2000\ndataDir={folder}/data\n{port}={}\n{port}Address=127.0.0.1\nadmin.enableServer=false\n\
+             maxClientCnxns=0\npreAllocSize=1024\n4lw.commands.whitelist=*\nextendedTypesEnabled=true\n",
+            self.port
+        );
+        if let Some(certs) = &self.certs {
+            // The server wants key and certificate in one file.
+            let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+            let both = format!("{folder}/both.pem");
+            let text = read(&certs.server_key)? + &read(&certs.server_cert)?;
+            std::fs::write(&both, text).map_err(|error| error.to_string())?;
+            lines += &format!(
+                "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\nssl.keyStore.location={both}\n\
+                 ssl.keyStore.type=PEM\nssl.trustStore.location={}\nssl.trustStore.type=PEM\nssl.clientAuth=none\n",
+                certs.ca.display()
+            );
+        }
+        std::fs::write(self.folder.path().join("zoo.cfg"), lines).map_err(|error| error.to_string())?;
+        let log = std::fs::File::create(self.log_path()).map_err(|error| error.to_string())?;
+        let mut line = Command::new("java");
+        line.args(["-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+        line.args(["-cp", "/usr/share/java/zookeeper.jar:/usr/share/java/*"]);
+        line.arg("org.apache.zookeeper.server.ZooKeeperServerMain").arg(self.folder.path().join("zoo.cfg"));
+        line.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.process = Some(Process::start(line).map_err(|error| format!("java: {error}"))?);
+        self.served()
+    }
+
+    fn served(&mut self) -> Result<(), String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.as_mut().and_then(Process::ended) {
+                return Err(format!("ZooKeeper ended with {status}: {}", self.log()));
+            }
+            let up = if self.setup.tls {
+                TcpStream::connect(self.addr()).is_ok()
+            } else {
+                self.word("ruok").is_ok_and(|answer| answer == "imok")
+            };
+            if up {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(format!("ZooKeeper doesn't serve: {}", self.log()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Returns the end of the log.
+    pub fn log(&self) -> String {
+        let text = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned()
+    }
+
+    /// Returns the answer to one of the server's four-letter words.
+    ///
+    /// # Errors
+    /// If the server doesn't answer.
+    pub fn word(&self, word: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.addr(), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(word.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Asks the server by another client.
+    ///
+    /// # Panics
+    /// If no runtime can be made.
+    pub fn raw<T>(&self, work: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { work(Client::connect(&self.addr().to_string()).await?).await })
+    }
+
+    /// Returns the paths of all nodes below a path, the deepest first.
+    fn below(&self, path: &str) -> Result<Vec<String>, Error> {
+        self.raw(async |client| {
+            let (mut open, mut found) = (vec![path.to_owned()], Vec::new());
+            while let Some(at) = open.pop() {
+                let names = match client.list_children(&at).await {
+                    Err(Error::NoNode) => continue,
+                    names => names?,
+                };
+                let paths = names.iter().map(|name| format!("{}/{name}", at.trim_end_matches('/')));
+                for path in paths.filter(|path| path != "/zookeeper") {
+                    found.push(path.clone());
+                    open.push(path);
+                }
+            }
+            found.reverse();
+            Ok(found)
+        })
+    }
+
+    fn remove_below(&self, directory: &str) -> Result<(), String> {
+        let paths = self.below(directory).map_err(|error| error.to_string())?;
+        let deleted = self.raw(async |client| {
+            for path in &paths {
+                match client.delete(path, None).await {
+                    Ok(()) | Err(Error::NoNode) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        deleted.map_err(|error| error.to_string())
+    }
+
+    /// Returns the contenders of a lock, in the order in which their nodes were created.
+    ///
+    /// # Panics
+    /// If the server doesn't answer.
+    pub fn contenders_of(&self, directory: &str) -> Vec<Contender> {
+        let found = self.raw(async |client| {
+            let names = match client.list_children(directory).await {
+                Err(Error::NoNode) => Vec::new(),
+                names => names?,
+            };
+            let mut found = Vec::new();
+            for name in names {
+                let path = format!("{directory}/{name}");
+                match client.get_data(&path).await {
+                    Ok((data, stat)) if stat.ephemeral_owner != 0 => {
+                        let data = String::from_utf8_lossy(&data).into_owned();
+                        found.push(Contender { path, data, stat });
+                    }
+                    Ok(_) | Err(Error::NoNode) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            found.sort_by_key(|one| one.stat.czxid);
+            Ok(found)
+        });
+        found.expect("the server answers")
+    }
+
+    fn figure(&self, name: &str) -> u64 {
+        let figures = self.word("mntr").expect("the server answers");
+        let line = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+        line.and_then(|figure| figure.trim().parse().ok()).unwrap_or_default()
+    }
+}
+
+impl Remote for Backend {
+    fn start(&self, setup: Setup) -> Result<Box<dyn TestServer>, String> {
+        Ok(Box::new(ZooKeeper::start(setup)?))
+    }
+
+    /// Returns the time by which a session outlives the ttl of its leases, with the tick by which it ends late.
+    fn lag(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    fn pattern(&self, request: Request, key: &str) -> String {
+        match request {
+            Request::Acquire => "1 dlock:".to_owned(),
+            Request::Release => format!("/{key}/"),
+        }
+    }
+
+    fn takes_back_within(&self) -> Duration {
+        Duration::from_secs(6)
+    }
+
+    fn login(&self) -> Login {
+        Login {
+            right: "app:swordfish-4711",
+            wrong: "app:swordfish-4711x",
+            secret: "swordfish-4711",
+            of_wrong: &["the right"],
+            of_unknown: &["the right"],
+            of_none: &["the right"],
+        }
+    }
+
+    fn size_setting(&self) -> &'static str {
+        "quota"
+    }
+}
+
+impl TestServer for ZooKeeper {
+    fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    fn url(&self) -> String {
+        match &self.certs {
+            Some(_) => format!("zookeepers://localhost:{}", self.port),
+            None => format!("zookeeper://{}", TestServer::addr(self)),
+        }
+    }
+
+    fn certs(&self) -> Certs {
+        self.certs.clone().expect("it was started with TLS")
+    }
+
+    fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    fn kill(&mut self) {
+        self.process = None;
+    }
+
+    fn restart(&mut self) -> Result<(), String> {
+        self.kill();
+        self.launch()
+    }
+
+    fn queue(&self, key: &str) -> Vec<String> {
+        self.contenders_of(&format!("{LOCKS}/{key}")).into_iter().map(|one| one.path).collect()
+    }
+
+    fn owner(&self, key: &str) -> Option<String> {
+        let first = self.contenders_of(&format!("{LOCKS}/{key}")).into_iter().next()?;
+        Some(first.data.split(' ').nth(1).unwrap_or_default().to_owned())
+    }
+
+    fn fence(&self, key: &str) -> Option<u64> {
+        let first = self.contenders_of(&format!("{LOCKS}/{key}")).into_iter().next()?;
+        u64::try_from(first.stat.czxid).ok()
+    }
+
+    /// Returns the timeout of the owner's session.
+    fn time_left(&self, key: &str) -> Duration {
+        let first = self.contenders_of(&format!("{LOCKS}/{key}")).into_iter().next();
+        let session = first.map(|first| format!("sid=0x{:x},", first.stat.ephemeral_owner));
+        let cons = self.word("cons").expect("the server answers");
+        let line = session.and_then(|session| cons.lines().find(|line| line.contains(&session)).map(str::to_owned));
+        let timeout = line.and_then(|line| line.split("to=").nth(1)?.split(',').next()?.parse().ok());
+        Duration::from_millis(timeout.unwrap_or_default())
+    }
+
+    fn left_over(&self) -> Vec<String> {
+        let paths = self.below(LOCKS).expect("the server answers");
+        paths.into_iter().filter(|path| path.contains("lock__") || path.contains("-lock-")).collect()
+    }
+
+    fn sessions(&self) -> Vec<String> {
+        let dump = self.word("dump").expect("the server answers");
+        let sessions = dump.lines().map(str::trim).filter(|line| line.starts_with("0x") && !line.contains(':'));
+        sessions.map(str::to_owned).collect()
+    }
+
+    fn requests(&self) -> u64 {
+        self.figure("zk_packets_received")
+    }
+
+    fn remove(&self, key: &str) {
+        self.remove_below(&format!("{LOCKS}/{key}")).expect("the server answers");
+    }
+
+    fn fill(&self) {
+        unimplemented!("no scenario fills a ZooKeeper")
+    }
+
+    fn make_room(&self) {
+        unimplemented!("no scenario fills a ZooKeeper")
+    }
+}

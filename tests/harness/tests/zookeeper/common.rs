@@ -1,0 +1,26 @@
+//! What the scenarios share: a server, clients that are contenders of their own, and bounds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dlock::Client;
+use dlock_harness::backends::Setup;
+use dlock_harness::backends::zookeeper::ZooKeeper;
+pub(crate) use dlock_harness::scenario::{LONG, acquired, begin, lock, ms, released, until, until_contenders};
+use dlock_harness::scenario::{answered, next};
+
+pub(crate) fn server() -> ZooKeeper {
+    ZooKeeper::start(Setup::default()).unwrap()
+}
+
+/// Returns a client that shares nothing with any other of this process, and has been answered once.
+pub(crate) fn client(addr: SocketAddr) -> Client {
+    client_with(addr, "")
+}
+
+/// Returns the same with further options of the URL.
+pub(crate) fn client_with(addr: SocketAddr, options: &str) -> Client {
+    // Clients of equal configuration would be one contender.
+    let timeout = (ms(5000) + Duration::from_micros(next())).as_secs_f64();
+    answered(Client::connect(&format!("zookeeper://{addr}?connect_timeout={timeout:.6}{options}")).unwrap())
+}
