@@ -12,10 +12,7 @@
 
 #![warn(missing_docs)]
 // A build that leaves backends out doesn't need all that they share.
-#![cfg_attr(
-    not(all(feature = "memory", feature = "file", feature = "redis", feature = "etcd", feature = "zookeeper")),
-    allow(dead_code)
-)]
+#![cfg_attr(not(all(feature = "memory", feature = "file", feature = "redis", feature = "etcd")), allow(dead_code))]
 
 #[macro_use]
 pub mod mutant;
