@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dlock::clock::{self, Instant};
 use dlock::{Client, Kind, Lease, Result, testing};
-use fake::{Call, Fake};
+use fake::{Answer, Call, Fake};
 use tokio::task::JoinHandle;
 
 fn ms(n: u64) -> Duration {
@@ -61,6 +61,23 @@ fn what_the_backend_cannot_do_is_no_answer_of_the_server() {
         let error = client.lock("k").acquire().await.unwrap_err();
         // A server that never answered is reported at once, after the time for a withdrawal.
         assert!(error.is_temporary() && Instant::now() - begun < ms(500), "{error:?}");
+    });
+}
+
+/// The withdrawal takes longer than the caller waits.
+#[test]
+fn a_caller_that_cannot_wait_for_the_withdrawal_is_told_the_reason() {
+    testing::simulate(1, None, async {
+        let (client, fake) = Fake::client();
+        client.lock("first").try_acquire().await.unwrap();
+        fake.script(Call::Attempt, [Answer::Down]);
+        fake.script(Call::Withdraw, [Answer::Never]);
+        for error in [
+            client.lock("k").try_acquire().await.unwrap_err(),
+            client.lock("other").wait(ms(300)).acquire().await.unwrap_err(),
+        ] {
+            assert!(error.is_temporary() && error.message() == "the server is down", "{error:?}");
+        }
     });
 }
 

@@ -72,15 +72,18 @@ impl Acquisition {
                     }
                     hint
                 }
-                Err(error) if !error.is_temporary() || !self.claim.wait || last => return Err(error),
-                // The very first contact is not repeated: a wrong address is reported at once.
-                Err(error) if !shared.outage.has_answered() => return Err(error),
                 Err(error) => {
+                    // Also for a caller that is answered before the withdrawal has ended.
+                    *lock(&self.progress.last_error) = Some(error.clone());
+                    // The very first contact is not repeated: a wrong address is reported at once.
+                    let again = error.is_temporary() && self.claim.wait && !last && shared.outage.has_answered();
+                    if !again {
+                        return Err(error);
+                    }
                     let (since, _) = failing.get_or_insert_with(|| (asked, shared.outage.asking()));
                     if Instant::now() - *since >= limit {
                         return Err(error);
                     }
-                    *lock(&self.progress.last_error) = Some(error);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     RetryHint { after: pause.mul_f64(0.75 + fastrand::f64() / 2.0), on: None }
                 }

@@ -95,7 +95,8 @@ impl Link {
         let mut pauses = Backoff::polls();
         loop {
             let pause = pauses.next();
-            if end.left() <= pause {
+            // As much time is left for the answer, or else it would be in doubt.
+            if end.left() <= pause * 2 {
                 break;
             }
             clock::sleep(pause).await;
