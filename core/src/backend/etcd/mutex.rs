@@ -9,8 +9,9 @@ use etcd_client::{
 
 use super::connection::Link;
 use super::floors::Floors;
-use super::keys::{after, is_child, owner_record, range};
+use super::keys::{after, is_child, range};
 use super::request::{Answer, Refusal, Unanswered};
+use crate::contract::record::OwnerRecord;
 use crate::error::Error;
 use crate::net::request::Limits;
 
@@ -239,7 +240,9 @@ impl MutexTxn<'_> {
 
     /// Returns the position of the key that was found instead of being put, as of this revision.
     async fn found(&self, own: &KeyValue, at: i64) -> Result<Position, Refusal> {
-        if owner_record(own.value()).map(|record| record.claim) != owner_record(self.value).map(|record| record.claim) {
+        if OwnerRecord::read(own.value()).map(|record| record.claim)
+            != OwnerRecord::read(self.value).map(|record| record.claim)
+        {
             return Ok(Position::Foreign(own.value().to_vec()));
         }
         let rev = own.create_revision();

@@ -125,7 +125,8 @@ impl ZooKeeperContender {
             return Ok(None);
         };
         let ahead = all.iter().filter(|other| other.is_before(own));
-        let last = ahead.max_by(|a, b| if a.is_before(b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
+        let last =
+            ahead.max_by(|a, b| if a.is_before(b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
         let Some(last) = last.filter(|_| !mutant!("zookeeper-nobody-is-before")) else {
             return Ok(self.granted(since));
         };
@@ -196,7 +197,9 @@ impl ZooKeeperContender {
                 return Err(lost(it));
             }
         };
-        let created = session.judge(created, &create, sent).inspect_err(|_| entry.in_doubt = false)?;
+        let created = session.judge(created, &create, sent).inspect_err(|failure| {
+            entry.in_doubt = failure.outcome == Outcome::TryElsewhere;
+        })?;
         if created.code != code::OK {
             entry.in_doubt = false;
             if created.code != code::NO_NODE {
@@ -226,7 +229,9 @@ impl ZooKeeperContender {
         };
         match stat(&entry.session, &path, false, limits).await? {
             // That of another session ends with it.
-            Some(found) if found.session != entry.session.state().id() && !mutant!("zookeeper-foreign-node-accepted") => {
+            Some(found)
+                if found.session != entry.session.state().id() && !mutant!("zookeeper-foreign-node-accepted") =>
+            {
                 entry.in_doubt = false;
             }
             Some(found) => entry.adopt(path, found.created),
@@ -252,8 +257,7 @@ impl ZooKeeperContender {
         let limits = self.zookeeper.sessions.limits(patience(self.claim.options.ttl));
         if entry.session.dedicated {
             // The end of the session deletes the node, and none can be created later.
-            entry.session.close(limits).await;
-            return Ok(());
+            return Ok(entry.session.close(limits).await?);
         }
         match entry.node.delete(&entry.session, limits).await {
             Ok(_) => Ok(()),

@@ -18,10 +18,9 @@ pub(super) fn of_code(found: i32, path: &str, names: &str) -> Failure {
     let refused = |text: String| Failure::not_applied(Error::refused(text));
     let for_now = |text: String, outcome| Failure { error: Error::unavailable(text), outcome };
     match found {
-        code::SESSION_EXPIRED => Failure {
-            error: Error::unavailable(format!("{at} has ended the session")),
-            outcome: Outcome::LeaseGone,
-        },
+        code::SESSION_EXPIRED => {
+            Failure { error: Error::unavailable(format!("{at} has ended the session")), outcome: Outcome::LeaseGone }
+        }
         code::SESSION_MOVED | code::CONNECTION_LOSS | code::OPERATION_TIMEOUT | code::NOT_READ_ONLY => {
             for_now(format!("{at} can't serve the session now (code {found})"), Outcome::TryElsewhere)
         }

@@ -57,11 +57,6 @@ impl ZooKeeperGrant {
         drop(lock(&self.watcher).take());
         self.session.state().watches.tidy(&self.path);
         let limits = Limits { patience: patience(self.ttl), budget: self.session.link.config.connect_timeout() };
-        if self.session.dedicated {
-            // Its end deletes the node.
-            self.session.close(limits).await;
-            return Ok(Released::Yes);
-        }
         let answer = self.session.ask(&Request::Delete { path: self.path.clone() }, limits).await;
         match answer {
             Ok(reply) => {
@@ -82,8 +77,9 @@ pub(super) async fn renew(zookeeper: &ZooKeeper, due: &[(&ZooKeeperGrant, Durati
     let mut answers: Vec<Option<Result<Renewal>>> = due.iter().map(|_| None).collect();
     while let Some(first) = answers.iter().position(Option::is_none) {
         let session = due[first].0.session.clone();
-        let same: Vec<_> =
-            (first..due.len()).filter(|at| answers[*at].is_none() && Arc::ptr_eq(&due[*at].0.session, &session)).collect();
+        let same: Vec<_> = (first..due.len())
+            .filter(|at| answers[*at].is_none() && Arc::ptr_eq(&due[*at].0.session, &session))
+            .collect();
         let found = renew_session(zookeeper, &session, &same.iter().map(|at| due[*at]).collect::<Vec<_>>()).await;
         for (at, answer) in same.into_iter().zip(found) {
             answers[at] = Some(answer);

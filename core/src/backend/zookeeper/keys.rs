@@ -91,7 +91,9 @@ pub(super) fn directory(dialect: Dialect, prefix: &str, key: &str) -> Result<Str
     loop {
         let (part, after) = match rest.split_once('/') {
             // A slash that would leave a level empty is part of the name.
-            Some((part, after)) if dialect == Dialect::Kazoo && !after.is_empty() && !(part.is_empty() && segment.is_empty()) => {
+            Some((part, after))
+                if dialect == Dialect::Kazoo && !after.is_empty() && !(part.is_empty() && segment.is_empty()) =>
+            {
                 (part, Some(after))
             }
             Some((part, after)) => {
@@ -138,7 +140,8 @@ fn finish(path: &mut String, segment: &mut String, levels: usize) {
 /// Encodes `%`, and what no path may contain.
 fn encode(segment: &mut String, part: &str) {
     for char in part.chars() {
-        let refused = matches!(char, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+        let refused =
+            matches!(char, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
         if refused || char == '%' || char == '/' {
             let mut bytes = [0; 4];
             for byte in char.encode_utf8(&mut bytes).bytes() {
@@ -182,7 +185,9 @@ mod tests {
         assert_eq!(read("_c_1b4-__READ__0000000011"), Some((Kind::Shared, 11)));
         assert_eq!(read("4a7f0e1c__lock__-2147483648"), Some((Kind::Exclusive, i32::MIN)));
         assert_eq!(read("_c_1b4-lock--2147483647"), Some((Kind::Exclusive, -i32::MAX)));
-        for other in ["", "0000000001", "b", "x-0000000001", "__lock__12345", "é__lock__00000000", "a__lock__9999999999"] {
+        for other in
+            ["", "0000000001", "b", "x-0000000001", "__lock__12345", "é__lock__00000000", "a__lock__9999999999"]
+        {
             assert_eq!(read(other), None, "{other:?}");
         }
     }

@@ -39,13 +39,30 @@ pub(super) enum NodeKind {
 /// A request, with paths as the server knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    Create { path: String, data: Vec<u8>, kind: NodeKind, acl: Acl },
-    Delete { path: String },
-    Exists { path: String, watch: bool },
-    Data { path: String, watch: bool },
-    Children { path: String },
+    Create {
+        path: String,
+        data: Vec<u8>,
+        kind: NodeKind,
+        acl: Acl,
+    },
+    Delete {
+        path: String,
+    },
+    Exists {
+        path: String,
+        watch: bool,
+    },
+    Data {
+        path: String,
+        watch: bool,
+    },
+    Children {
+        path: String,
+    },
     /// Waits until the server of the connection knows what the leader knew. It is answered by way of the leader.
-    Sync { path: String },
+    Sync {
+        path: String,
+    },
     CloseSession,
 }
 

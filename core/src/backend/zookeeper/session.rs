@@ -71,7 +71,11 @@ fn timeout_for(seconds: u64) -> Duration {
 
 /// Returns the ttl of the leases of a session with this timeout.
 fn ttl_of(timeout: Duration) -> Duration {
-    if mutant!("zookeeper-asked-timeout-trusted") { timeout } else { Duration::from_millis(timing::millis(timeout) * 3 / 4) }
+    if mutant!("zookeeper-asked-timeout-trusted") {
+        timeout
+    } else {
+        Duration::from_millis(timing::millis(timeout) * 3 / 4)
+    }
 }
 
 impl Sessions {
@@ -164,7 +168,7 @@ impl Sessions {
         for session in all {
             let limits = self.limits(PATIENCE);
             // Without an answer the session ends by its timeout.
-            ends.spawn(async move { session.close(limits).await });
+            ends.spawn(async move { drop(session.close(limits).await) });
         }
         while ends.join_next().await.is_some() {}
     }
@@ -240,7 +244,9 @@ impl Session {
                     Err(failure) => return Err(failure.into()),
                 },
                 Some(Ok(Err(lost))) => lost,
-                Some(Err(_)) => Lost { error: Error::unavailable("the connection to ZooKeeper was closed"), sent: true },
+                Some(Err(_)) => {
+                    Lost { error: Error::unavailable("the connection to ZooKeeper was closed"), sent: true }
+                }
                 None => {
                     self.link.give_up(&conn);
                     Lost { error: self.link.silence("no answer came in time"), sent: true }
@@ -322,11 +328,16 @@ impl Session {
     }
 
     /// Ends the session: its nodes are deleted, and none can be created later.
-    pub(super) async fn close(&self, limits: Limits) {
+    pub(super) async fn close(&self, limits: Limits) -> Result<(), Refusal> {
         if !self.is_over() && self.state().id() != 0 {
-            let _ = self.ask(&Request::CloseSession, limits).await;
+            match self.ask(&Request::CloseSession, limits).await {
+                Ok(_) => {}
+                Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => {}
+                Err(refusal) => return Err(refusal),
+            }
         }
         self.state().end();
+        Ok(())
     }
 }
 

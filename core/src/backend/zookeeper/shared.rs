@@ -10,8 +10,8 @@ use crate::contract::Context;
 use crate::error::Result;
 use crate::net::request::Limits;
 
-use super::jute::{Malformed, Reader};
 use super::error::of_code;
+use super::jute::{Malformed, Reader};
 use crate::error::Error;
 
 /// The locks below one prefix.
@@ -43,7 +43,12 @@ impl ZooKeeper {
 
     /// Creates the directory of a lock, and its parents: where the server can, as containers, which it deletes when
     /// they are empty.
-    pub(super) async fn create_directory(&self, session: &Session, directory: &str, limits: Limits) -> Result<(), Refusal> {
+    pub(super) async fn create_directory(
+        &self,
+        session: &Session,
+        directory: &str,
+        limits: Limits,
+    ) -> Result<(), Refusal> {
         let create = async |path: &str, kind| {
             let (path, data) = (path.to_owned(), Vec::new());
             session.ask(&Request::Create { path, data, kind, acl: Acl::Open }, limits).await
@@ -74,7 +79,11 @@ pub(super) fn unreadable(session: &Session, why: Malformed) -> Refusal {
 }
 
 /// Returns the names below a directory. `None`: there is no such node.
-pub(super) async fn children(session: &Session, directory: &str, limits: Limits) -> Result<Option<Vec<String>>, Refusal> {
+pub(super) async fn children(
+    session: &Session,
+    directory: &str,
+    limits: Limits,
+) -> Result<Option<Vec<String>>, Refusal> {
     let reply = session.ask(&Request::Children { path: directory.to_owned() }, limits).await?;
     if reply.code == code::NO_NODE {
         return Ok(None);

@@ -124,16 +124,6 @@ impl ZooKeeper {
         }
     }
 
-    /// Starts the server again without data.
-    ///
-    /// # Errors
-    /// As for [`start`](Self::start).
-    pub fn restart_empty(&mut self) -> Result<(), String> {
-        self.process = None;
-        std::fs::remove_dir_all(self.folder.path().join("data")).map_err(|error| error.to_string())?;
-        self.launch()
-    }
-
     fn launch(&mut self) -> Result<(), String> {
         let folder = self.folder.path().display();
         let port = if self.setup.tls { "secureClientPort" } else { "clientPort" };
@@ -174,7 +164,7 @@ impl ZooKeeper {
             let up = if self.setup.tls {
                 TcpStream::connect(self.addr()).is_ok()
             } else {
-                self.word("ruok").is_ok_and(|answer| answer == "imok")
+                self.word("srvr").is_ok_and(|answer| answer.contains("Mode:"))
             };
             if up {
                 return Ok(());

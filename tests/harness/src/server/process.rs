@@ -121,7 +121,6 @@ pub(crate) fn port() -> io::Result<u16> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
     let ports = (0..10_000).map(|n| 20_000 + (seed.wrapping_add(n) % 10_000) as u16);
-    let mut free =
-        ports.filter(|port| given.insert(*port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    let mut free = ports.filter(|port| given.insert(*port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
     free.next().ok_or(io::ErrorKind::AddrInUse.into())
 }

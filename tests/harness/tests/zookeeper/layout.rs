@@ -13,7 +13,8 @@ fn each_dialect_has_its_names_and_honours_the_other() {
     let (kazoo, curator) = (client(addr), client_with(addr, "&dialect=curator"));
     let (one, other) = (acquired(&kazoo, "a/b"), acquired(&curator, "a/b"));
     let names = |directory: &str| {
-        let found = server.contenders_of(directory).into_iter().map(|one| one.path.rsplit('/').next().unwrap().to_owned());
+        let found =
+            server.contenders_of(directory).into_iter().map(|one| one.path.rsplit('/').next().unwrap().to_owned());
         found.collect::<Vec<_>>()
     };
     let (of_kazoo, of_curator) = (names("/locks/a/b"), names("/locks/a%2Fb"));
