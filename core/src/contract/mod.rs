@@ -11,7 +11,7 @@ mod contender_info;
 mod context;
 mod driver;
 pub(crate) mod owner;
-#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+#[cfg(feature = "tls")]
 pub(crate) mod record;
 
 pub use admission::{Admission, Mode, admit};
