@@ -463,7 +463,7 @@ proptest! {
 
 #[test]
 fn every_driver_can_say_all_of_its_options_in_a_url() {
-    for driver in dlock::drivers::DRIVERS {
+    for driver in DRIVERS {
         let empty = Values::new(driver.schema);
         let url = format!("{}://{}", driver.schema.schemes[0].name, (driver.schema.authority)(&empty));
         let config = Config::from_url(&url);
