@@ -172,6 +172,7 @@ fn the_first_file_with_an_enabled_block_is_taken() {
 fn urls_and_typed_options_are_checked() {
     let cases = [
         ("depot://me:hunter2@h:1?password=hunter2", "\"password\" can't be a parameter"),
+        ("depot://me:@a:hunter2/@h", "an @ behind the hosts"),
         ("depot://me:hunter2@h:1?prefx=a", "did you mean prefix?"),
         ("depot://me:hunter2@h:1?dial_timeout=hunter", "isn't a duration"),
         ("depo://me:hunter2@h", "did you mean depot?"),

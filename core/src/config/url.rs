@@ -40,7 +40,7 @@ pub(crate) fn parse(schemas: Schemas, url: &str) -> Result<Url> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     // A password with a bare / or ? ends the authority early, and its first half would be shown as a wrong port.
-    if authority.contains(':') && (query.contains('@') || path.contains('@') && !authority.contains('@')) {
+    if authority.contains(':') && (query.contains('@') || path.contains('@')) {
         let why = "it has an @ behind the hosts; write %40 for it, or %2F, %3F for a / or ? in the password before it";
         return Err(refuse(why.to_owned()));
     }
