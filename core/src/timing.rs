@@ -89,16 +89,17 @@ pub(crate) fn shared_keep_alive(ttl: Duration) -> Duration {
 /// that many don't try at once.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    first: Duration,
     next: Duration,
     longest: Duration,
 }
 
 impl Backoff {
-    /// Returns pauses from 10 ms up to this.
+    /// The first pause.
+    const FIRST: Duration = Duration::from_millis(10);
+
+    /// Returns pauses up to this.
     pub(crate) fn up_to(longest: Duration) -> Self {
-        let first = Duration::from_millis(10);
-        Self { first, next: first, longest }
+        Self { next: Self::FIRST, longest }
     }
 
     /// Returns the pauses of a contender that polls: up to 250 ms.
@@ -115,7 +116,7 @@ impl Backoff {
 
     /// Starts again with the shortest pause.
     pub(crate) fn reset(&mut self) {
-        self.next = self.first;
+        self.next = Self::FIRST;
     }
 }
 

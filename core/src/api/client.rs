@@ -29,6 +29,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    /// The ttl of a lock for which none is given.
+    ttl: Duration,
     engine: ArcSwap<Engine>,
     handle: Handle,
 }
@@ -64,7 +66,8 @@ impl Client {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = engine.shared().config.clone();
         let handle = Handle { id, closed: CancelToken::default() };
-        Self(Arc::new(Inner { config, engine: ArcSwap::from_pointee(engine), handle }))
+        let ttl = config.default_ttl();
+        Self(Arc::new(Inner { config, ttl, engine: ArcSwap::from_pointee(engine), handle }))
     }
 
     /// The contenders of the key: the holder first, then those that wait. What can't be found out is `None`.
@@ -181,6 +184,11 @@ impl Client {
     /// `Invalid` when the client was closed.
     pub fn query(&self) -> Result<Vec<(String, bool)>> {
         Ok(self.engine()?.query())
+    }
+
+    /// Returns the ttl of a lock for which none is given.
+    pub(crate) fn default_ttl(&self) -> Duration {
+        self.0.ttl
     }
 
     pub(crate) fn handle(&self) -> &Handle {

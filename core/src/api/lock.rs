@@ -26,8 +26,8 @@ pub struct Lock {
 impl Client {
     /// A lock on this key. No I/O; a key that can't be used is reported by [`Lock::check`] and by the first acquire.
     pub fn lock(&self, key: &str) -> Lock {
-        let ttl = self.config().default_ttl();
-        Lock::new(self.clone(), AcquireOptions { ttl, ..AcquireOptions::new(key) })
+        let options = AcquireOptions { ttl: self.default_ttl(), ..AcquireOptions::new(key) };
+        Lock::new(self.clone(), options)
     }
 }
 

@@ -135,8 +135,8 @@ impl Config {
 
     /// Returns what stands before every key at the backend, if something was said about it (it may be empty).
     pub fn prefix(&self) -> Option<&str> {
-        let own = self.schema().options.iter().any(|option| option.name == "prefix");
-        self.values.text("prefix").filter(|_| !own)
+        let own = || self.schema().options.iter().any(|option| option.name == "prefix");
+        self.values.text("prefix").filter(|_| !own())
     }
 
     /// Returns the ttl of a lock for which none is given: 30 s, or what the service's option says.

@@ -45,6 +45,11 @@ impl From<Failure> for Error {
     }
 }
 
+/// Returns the error of a break that met another owner each time, until its time was over.
+pub(crate) fn owner_changes(name: &str) -> Error {
+    Error::unavailable(format!("{name:?} passes from owner to owner faster than a request; try again"))
+}
+
 /// Returns the error of a connection that was lost.
 pub(crate) fn connection_lost(service: &str, address: &str, why: &dyn Display) -> Error {
     Error::unavailable(format!("the connection to {service} at {address} failed: {why}"))

@@ -3,9 +3,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::link::{Link, Wire};
-use super::request::{Limits, answer_within};
+use super::request::answer_within;
 use crate::clock::{self, Instant};
 
 /// The result of a hedged request.
@@ -28,15 +29,15 @@ impl<W: Wire> Link<W> {
     pub(crate) async fn hedged<T: Send, F: Future<Output = T> + Send>(
         self: &Arc<Self>,
         conn: Arc<W>,
-        limits: Limits,
+        patience: Duration,
         end: Instant,
         work: impl Fn(Arc<W>) -> F + Sync,
     ) -> Hedged<W, T> {
         let mut first = std::pin::pin!(work(conn.clone()));
-        match answer_within(limits.patience.min(end.left()), &mut first).await {
+        match answer_within(patience.min(end.left()), &mut first).await {
             Some(answer) => Hedged { answer: Some(answer), unanswered: Vec::new() },
             // In a box, like all rare futures: otherwise the future of every request would be larger.
-            None => Box::pin(self.hedge(Sending { conn, work: Box::pin(first) }, limits, end, work)).await,
+            None => Box::pin(self.hedge(Sending { conn, work: Box::pin(first) }, patience, end, work)).await,
         }
     }
 
@@ -44,14 +45,14 @@ impl<W: Wire> Link<W> {
     async fn hedge<'a, T: Send + 'a, F: Future<Output = T> + Send + 'a>(
         self: &Arc<Self>,
         first: Sending<'a, W, T>,
-        limits: Limits,
+        patience: Duration,
         end: Instant,
         work: impl Fn(Arc<W>) -> F + Sync,
     ) -> Hedged<W, T> {
         let (mut sendings, mut unanswered, mut answer) = (vec![first], Vec::new(), None);
         while answer.is_none() && !end.passed() {
             let newest = sendings.last().map(|sending| sending.conn.status().number());
-            let next = Instant::now().plus(limits.patience).min(end);
+            let next = Instant::now().plus(patience).min(end);
             tokio::select! {
                 biased;
                 first = first_answer(&mut sendings) => answer = Some(first),

@@ -11,3 +11,4 @@ pub(crate) mod request;
 mod resolve;
 pub(crate) mod socket;
 mod tls;
+pub(crate) mod ttl_classes;

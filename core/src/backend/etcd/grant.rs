@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::mutex::{delete_if_ours, get, txn};
 use super::orphans::{self, Orphan};
 use super::request::{Refusal, Unanswered};
-use super::session::{Session, seconds};
+use super::session::Session;
 use super::shared::Etcd;
 use super::watch::Subscription;
 use crate::clock::Instant;
@@ -20,6 +20,7 @@ use crate::contract::{Claim, Grant, Released, Renewal};
 use crate::error::{Error, Result};
 use crate::net::in_doubt::UnansweredRelease;
 use crate::net::request::Limits;
+use crate::net::ttl_classes::seconds;
 use crate::runtime::{BoxFuture, lock};
 use crate::timing::{patience, shared_keep_alive};
 

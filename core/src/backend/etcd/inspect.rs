@@ -16,6 +16,7 @@ use crate::clock::Instant;
 use crate::contract::ContenderInfo;
 use crate::contract::record::contender_info;
 use crate::error::Error;
+use crate::net::failure::owner_changes;
 use crate::net::request::Limits;
 
 /// The number of keys that are read at a time, with their values.
@@ -137,8 +138,7 @@ pub(super) async fn break_lock(link: &Arc<Link>, name: &str, limits: Limits) -> 
             return Ok(true);
         }
         if end.passed() {
-            let text = format!("{name:?} passes from owner to owner faster than a request; try again");
-            return Err(Refusal::not_applied(Error::unavailable(text)));
+            return Err(Refusal::not_applied(owner_changes(name)));
         }
     }
 }

@@ -50,7 +50,7 @@ impl Link {
                 Err(failure) => return Err(Refusal { failure, unanswered }),
             };
             let hedged = self
-                .hedged(conn, limits, end, |conn| async {
+                .hedged(conn, limits.patience, end, |conn| async {
                     let sent = Instant::now();
                     (work(conn.clone()).await, conn, sent)
                 })

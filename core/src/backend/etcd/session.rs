@@ -1,7 +1,6 @@
 //! Sessions: the leases at the server. One session serves all claims of a ttl class, and one keep-alive renews it for
 //! all.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -15,11 +14,9 @@ use crate::clock::Instant;
 use crate::error::Error;
 use crate::net::failure::Outcome;
 use crate::net::request::{Limits, answer_within};
+use crate::net::ttl_classes::{TtlClasses, seconds};
 use crate::runtime::{self, lock};
 use crate::timing::{self, PATIENCE};
-
-/// The number of ttl classes of a client. A further ttl joins the next longer class.
-const CLASSES: usize = 8;
 
 /// The number of bytes of keys that a lease carries, so that the server can list them in one answer of 4 MiB: also if
 /// long keys came first and many short ones later.
@@ -43,7 +40,7 @@ pub(super) struct Session {
 /// The sessions of a client.
 pub(super) struct Sessions {
     link: Arc<Link>,
-    classes: Mutex<BTreeMap<u64, Arc<Class>>>,
+    classes: TtlClasses<Class>,
     /// All sessions that may live.
     all: Mutex<Vec<Weak<Session>>>,
 }
@@ -56,14 +53,9 @@ struct Class {
     granting: tokio::sync::Mutex<()>,
 }
 
-/// Returns a ttl in whole seconds, rounded up.
-pub(super) fn seconds(ttl: Duration) -> u64 {
-    ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)
-}
-
 impl Sessions {
     pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link, classes: Mutex::default(), all: Mutex::default() }
+        Self { link, classes: TtlClasses::default(), all: Mutex::default() }
     }
 
     /// Returns the session for a claim of this ttl, with at least half of it left, and room for a key of `size` bytes.
@@ -76,7 +68,7 @@ impl Sessions {
         limits: Limits,
     ) -> Result<Arc<Session>, Refusal> {
         let wanted = seconds(ttl);
-        let Some(class) = (if dedicated { None } else { self.class(wanted) }) else {
+        let Some(class) = (if dedicated { None } else { self.classes.get(wanted) }) else {
             return Box::pin(self.grant(wanted, true, limits)).await;
         };
         let (seconds, class) = class;
@@ -132,18 +124,9 @@ impl Sessions {
         while ends.join_next().await.is_some() {}
     }
 
-    /// Returns the class for a ttl, and its seconds. `None`: there are too many classes, and none is longer.
-    fn class(&self, wanted: u64) -> Option<(u64, Arc<Class>)> {
-        let mut classes = lock(&self.classes);
-        if classes.len() < CLASSES || classes.contains_key(&wanted) {
-            return Some((wanted, classes.entry(wanted).or_default().clone()));
-        }
-        classes.range(wanted..).next().map(|(seconds, class)| (*seconds, class.clone()))
-    }
-
     /// Gives a session to no further claim. It ends with the claims that have it.
     pub(super) fn retire(&self, session: &Arc<Session>) {
-        for class in lock(&self.classes).values() {
+        for class in self.classes.all() {
             lock(&class.sessions).retain(|other| !Arc::ptr_eq(other, session));
         }
     }
@@ -305,6 +288,6 @@ impl std::fmt::Debug for Session {
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(lock(&self.classes).keys()).finish()
+        self.classes.fmt(f)
     }
 }

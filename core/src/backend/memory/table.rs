@@ -139,7 +139,7 @@ impl Table {
         };
         let held = match &*entry.holders {
             // The common case: it alone.
-            [only] if only.claim.nonce == nonce => {
+            [only] if only.claim.nonce == nonce && entry.queue.is_empty() => {
                 let held = only.expires > now;
                 entry.leave(0);
                 held
@@ -147,14 +147,12 @@ impl Table {
             _ => {
                 entry.clean(now, None);
                 let place = entry.holders.iter().position(|held| held.claim.nonce == nonce);
-                place.inspect(|place| entry.leave(*place)).is_some()
+                place.iter().for_each(|place| entry.leave(*place));
+                entry.queue.retain(|queued| queued.claim.nonce != nonce);
+                entry.call_next();
+                place.is_some()
             }
         };
-        if !entry.queue.is_empty() {
-            entry.clean(now, None);
-            entry.queue.retain(|queued| queued.claim.nonce != nonce);
-            entry.call_next();
-        }
         self.forget_free();
         held
     }

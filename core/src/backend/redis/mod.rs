@@ -28,6 +28,7 @@ use crate::config::{Config, OptionSpec, Schema, Scheme, UrlParts, ValueKind, Val
 use crate::contract::{Backend, Capabilities, Claim, Contender, ContenderInfo, Context, Driver, DueLease, Renewal};
 use crate::error::{Error, Result};
 use crate::net::address::Address;
+use crate::net::failure::owner_changes;
 use crate::runtime::BoxFuture;
 use crate::timing::PATIENCE;
 
@@ -127,11 +128,6 @@ impl Redis {
     }
 }
 
-/// Returns the error of a break that met another owner each time.
-fn too_fast(name: &str) -> Error {
-    Error::unavailable(format!("{name:?} passes from owner to owner faster than a request; try again"))
-}
-
 impl Backend for Redis {
     fn name_of(&self, key: &str) -> Result<String> {
         keys::check(key)?;
@@ -176,7 +172,7 @@ impl Backend for Redis {
                 match answer.value {
                     Value::Int(broken) => return Ok(broken == 1 || may_be_done),
                     _ if may_be_done => return Ok(true),
-                    _ if end.passed() => return Err(too_fast(name)),
+                    _ if end.passed() => return Err(owner_changes(name)),
                     // The lock has an owner, or another one by now.
                     owner => seen = read(owner)?,
                 }

@@ -136,7 +136,7 @@ impl Link {
     ) -> Result<Answer, Refusal> {
         let conn = self.connected(end).await?;
         let sendings = Mutex::new(Vec::new());
-        let hedged = self.hedged(conn, limits, end, |conn| exchange(conn, make, &sendings)).await;
+        let hedged = self.hedged(conn, limits.patience, end, |conn| exchange(conn, make, &sendings)).await;
         match &hedged.answer {
             // A later connection answered first.
             Some(answered) => {

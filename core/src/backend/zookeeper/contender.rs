@@ -44,14 +44,6 @@ struct Entry {
     watcher: Option<Arc<Watcher>>,
 }
 
-/// What is known after a request.
-enum Known {
-    /// The names in the lock's directory.
-    Names(Vec<String>),
-    /// Nothing yet.
-    Nothing,
-}
-
 impl Entry {
     fn may_exist(&self) -> bool {
         self.node.path.is_some() || self.in_doubt
@@ -103,11 +95,8 @@ impl ZooKeeperContender {
             return Ok(Some(Attempt::Busy(hint)));
         }
         entry.watcher = None;
-        let known = if entry.node.path.is_some() {
-            match children(&entry.session, &directory, limits).await? {
-                Some(names) => Known::Names(names),
-                None => Known::Names(Vec::new()),
-            }
+        let names = if entry.node.path.is_some() {
+            Some(children(&entry.session, &directory, limits).await?.unwrap_or_default())
         } else if entry.in_doubt {
             Self::settle(entry, limits).await?;
             return Ok(None);
@@ -115,8 +104,7 @@ impl ZooKeeperContender {
             let (zookeeper, data) = (&self.zookeeper, record(&self.claim));
             Self::create(zookeeper, entry, data, limits).await?
         };
-        let Known::Names(names) = known else { return Ok(None) };
-        let Some(path) = entry.node.path.clone() else { return Ok(None) };
+        let (Some(names), Some(path)) = (names, entry.node.path.clone()) else { return Ok(None) };
         let own = path.rsplit('/').next().unwrap_or_default();
         let all: Vec<_> = names.iter().filter_map(|name| Contending::read(name)).collect();
         let Some(own) = all.iter().find(|one| one.name == own) else {
@@ -125,8 +113,7 @@ impl ZooKeeperContender {
             return Ok(None);
         };
         let ahead = all.iter().filter(|other| other.is_before(own));
-        let last =
-            ahead.max_by(|a, b| if a.is_before(b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
+        let last = ahead.max_by_key(|one| one.place(own));
         let Some(last) = last.filter(|_| !mutant!("zookeeper-nobody-is-before")) else {
             return Ok(self.granted(since));
         };
@@ -168,8 +155,13 @@ impl ZooKeeperContender {
         Ok(())
     }
 
-    /// Creates the node, and reads the names in its directory with it.
-    async fn create(zookeeper: &ZooKeeper, entry: &mut Entry, data: Vec<u8>, limits: Limits) -> Result<Known, Refusal> {
+    /// Creates the node, and reads the names in its directory with it. `None`: ask again at once.
+    async fn create(
+        zookeeper: &ZooKeeper,
+        entry: &mut Entry,
+        data: Vec<u8>,
+        limits: Limits,
+    ) -> Result<Option<Vec<String>>, Refusal> {
         let (session, directory) = (entry.session.clone(), entry.node.directory.clone());
         let path = format!("{directory}/{}", entry.node.name);
         let create = Request::Create { path, data, kind: NodeKind::EphemeralSequential, acl: session.acl };
@@ -206,7 +198,7 @@ impl ZooKeeperContender {
                 return Err(of_code(created.code, &directory, &session.link.names()).into());
             }
             zookeeper.create_directory(&session, &directory, limits).await?;
-            return Ok(Known::Nothing);
+            return Ok(None);
         }
         let mut read = Reader::new(&created.body);
         let made = read.text().map(str::to_owned).and_then(|path| Ok((path, Stat::read(&mut read)?)));
@@ -214,10 +206,9 @@ impl ZooKeeperContender {
         entry.adopt(path, made.created);
         let listed: Reply = match listed.map_err(|_| closed())? {
             Ok(reply) => session.judge(reply, &list, sent)?,
-            Err(_) => return Ok(Known::Nothing),
+            Err(_) => return Ok(None),
         };
-        let names = Reader::new(&listed.body).texts().map_err(|why| unreadable(&session, why))?;
-        Ok(Known::Names(names))
+        Reader::new(&listed.body).texts().map(Some).map_err(|why| unreadable(&session, why))
     }
 
     /// Finds the node of a request that had no answer.

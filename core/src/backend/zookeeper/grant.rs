@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::orphans::Node;
 use super::protocol::{Request, Stat, code};
-use super::session::Session;
-use super::shared::{ZooKeeper, stats};
+use super::session::{Refusal, Session};
+use super::shared::{ZooKeeper, ask_all, stat_of};
 use super::watch::Watcher;
 use crate::clock::Instant;
 use crate::contract::{Claim, Grant, Released, Renewal};
@@ -116,8 +116,9 @@ async fn renew_session(
             Request::Exists { path: grant.path.clone(), watch: true }
         };
         let requests: Vec<_> = unwatched.iter().map(watch).collect();
-        let found = stats(session, &requests, limits).await;
-        let mut found = found.map(Vec::into_iter).map_err(|refusal| Error::from(refusal).temporary(true));
+        let found = ask_all(session, &requests, limits).await;
+        let found = found.and_then(|replies| replies.iter().map(|reply| stat_of(session, reply)).collect());
+        let mut found = found.map(Vec::into_iter).map_err(|refusal: Refusal| Error::from(refusal).temporary(true));
         for (grant, asked) in some {
             let is_asked = unwatched.iter().any(|other| std::ptr::eq(*other, *grant));
             let ours = match &mut found {

@@ -59,12 +59,18 @@ impl<'a> Contending<'a> {
         Some(Self { name, kind: *kind, number })
     }
 
-    /// Returns true if this one came before another one. The numbers wrap round.
-    pub(super) fn is_before(&self, other: &Self) -> bool {
+    /// Returns the place of this one, counted from another one: by their numbers, which wrap round. The server gives no
+    /// number twice, but another program may have chosen one.
+    pub(super) fn place(&self, from: &Self) -> (i32, &'a str) {
         if mutant!("zookeeper-numbers-as-text") {
-            return self.number.to_string() < other.number.to_string();
+            return (self.number.to_string().cmp(&from.number.to_string()) as i32, self.name);
         }
-        self.number.wrapping_sub(other.number) < 0
+        (self.number.wrapping_sub(from.number), self.name)
+    }
+
+    /// Returns true if this one came before another one.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        self.place(other) < other.place(other)
     }
 }
 
@@ -195,6 +201,8 @@ mod tests {
     #[test]
     fn numbers_wrap_round() {
         let name = |number| Contending { name: "", kind: Kind::Exclusive, number };
+        let twins = ["a", "b"].map(|name| Contending { name, kind: Kind::Exclusive, number: 7 });
+        assert!(twins[0].is_before(&twins[1]) && !twins[1].is_before(&twins[0]));
         let order = [i32::MAX - 1, i32::MAX, i32::MIN, i32::MIN + 1];
         for (at, before) in order.iter().enumerate() {
             for after in &order[at + 1..] {

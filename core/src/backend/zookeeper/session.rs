@@ -4,7 +4,6 @@
 //! three quarters of the session's timeout, which is two ticks or more, and only answers that came by way of the leader
 //! are counted.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -21,13 +20,12 @@ use crate::error::{Error, Result};
 use crate::net::address::Address;
 use crate::net::failure::{Failure, Outcome};
 use crate::net::request::{self, Limits, answer_within};
+use crate::net::ttl_classes::{TtlClasses, seconds};
 use crate::runtime::{self, lock};
 use crate::timing::{self, PATIENCE};
 
 pub(super) const PORT: u16 = 2181;
 
-/// The number of ttl classes of a client. A further ttl joins the next longer class.
-const CLASSES: usize = 8;
 /// The pause before a server that can't serve the session is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -52,7 +50,7 @@ pub(super) struct Sessions {
     servers: Vec<String>,
     root: String,
     context: Context,
-    classes: Mutex<BTreeMap<u64, Arc<Class>>>,
+    classes: TtlClasses<Class>,
     /// All sessions that may live.
     all: Mutex<Vec<Weak<Session>>>,
 }
@@ -84,7 +82,7 @@ impl Sessions {
         for server in &servers {
             Address::new(server, PORT, config)?;
         }
-        let (classes, all) = (Mutex::default(), Mutex::default());
+        let (classes, all) = (TtlClasses::default(), Mutex::default());
         Ok(Self { config: config.clone(), servers, root, context, classes, all })
     }
 
@@ -96,8 +94,8 @@ impl Sessions {
     /// Returns the session for a claim of this ttl, with at least half of it left. `dedicated`: a session that no other
     /// claim has.
     pub(super) async fn pick(&self, ttl: Duration, dedicated: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
-        let wanted = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        let Some((seconds, class)) = (if dedicated { None } else { self.class(wanted) }) else {
+        let wanted = seconds(ttl);
+        let Some((seconds, class)) = (if dedicated { None } else { self.classes.get(wanted) }) else {
             return self.begin(wanted, true, limits).await;
         };
         loop {
@@ -162,7 +160,6 @@ impl Sessions {
 
     /// Ends all sessions, with all their nodes.
     pub(super) async fn close(&self) {
-        lock(&self.classes).clear();
         let all: Vec<_> = lock(&self.all).drain(..).filter_map(|session| session.upgrade()).collect();
         let mut ends = JoinSet::new();
         for session in all {
@@ -171,15 +168,6 @@ impl Sessions {
             ends.spawn(async move { drop(session.close(limits).await) });
         }
         while ends.join_next().await.is_some() {}
-    }
-
-    /// Returns the class for a ttl, and its seconds. `None`: there are too many classes, and none is longer.
-    fn class(&self, wanted: u64) -> Option<(u64, Arc<Class>)> {
-        let mut classes = lock(&self.classes);
-        if classes.len() < CLASSES || classes.contains_key(&wanted) {
-            return Some((wanted, classes.entry(wanted).or_default().clone()));
-        }
-        classes.range(wanted..).next().map(|(seconds, class)| (*seconds, class.clone()))
     }
 }
 
@@ -350,7 +338,9 @@ impl Drop for Session {
         let link = self.link.clone();
         runtime::spawn_tracked(async move {
             // Only on the connection that there is: without one the session ends by its timeout.
-            if let Ok(conn) = link.connected(Instant::now().plus(PATIENCE)).await {
+            if link.is_connected()
+                && let Ok(conn) = link.connected(Instant::now().plus(PATIENCE)).await
+            {
                 let _ = answer_within(PATIENCE, conn.call(&Request::CloseSession)).await;
             }
         });
@@ -365,6 +355,6 @@ impl fmt::Debug for Session {
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(lock(&self.classes).keys()).finish()
+        self.classes.fmt(f)
     }
 }

@@ -1,18 +1,16 @@
 //! The parts of the backend that contenders and grants share: the place of its locks and its sessions.
 
-use super::connection::Conn;
+use super::connection::Reply;
+use super::error::of_code;
+use super::jute::{Malformed, Reader};
 use super::keys::{self, Dialect, PREFIX};
 use super::protocol::{Acl, NodeKind, Request, Stat, code};
 use super::session::{PORT, Refusal, Session, Sessions};
 use crate::clock::Instant;
 use crate::config::{Config, join_host};
 use crate::contract::Context;
-use crate::error::Result;
-use crate::net::request::Limits;
-
-use super::error::of_code;
-use super::jute::{Malformed, Reader};
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::net::request::{Limits, answer_within};
 
 /// The locks below one prefix.
 #[derive(Debug)]
@@ -94,35 +92,30 @@ pub(super) async fn children(
 /// Returns what the server knows of a node, and sets a watch on it. `None`: there is no such node.
 pub(super) async fn stat(session: &Session, path: &str, watch: bool, limits: Limits) -> Result<Option<Stat>, Refusal> {
     let reply = session.ask(&Request::Exists { path: path.to_owned(), watch }, limits).await?;
+    stat_of(session, &reply)
+}
+
+/// Reads the answer to [`Request::Exists`]. `None`: there is no such node.
+pub(super) fn stat_of(session: &Session, reply: &Reply) -> Result<Option<Stat>, Refusal> {
     if reply.code == code::NO_NODE {
         return Ok(None);
     }
     Stat::read(&mut Reader::new(&reply.body)).map(Some).map_err(|why| unreadable(session, why))
 }
 
-/// Sends several requests one behind another, and returns what the server knows of each node. `None`: there is no such
-/// node.
-pub(super) async fn stats(
-    session: &Session,
-    requests: &[Request],
-    limits: Limits,
-) -> Result<Vec<Option<Stat>>, Refusal> {
-    let conn = session.connected(Instant::now().plus(limits.budget)).await?;
+/// Sends requests that only read, one behind another. Returns their answers in the same order.
+pub(super) async fn ask_all(session: &Session, requests: &[Request], limits: Limits) -> Result<Vec<Reply>, Refusal> {
+    let end = Instant::now().plus(limits.budget);
+    let conn = session.connected(end).await?;
     let sent = Instant::now();
-    let calls: Vec<_> = requests.iter().map(|request| Conn::call(&conn, request)).collect();
-    let mut found = Vec::with_capacity(calls.len());
+    let calls: Vec<_> = requests.iter().map(|request| conn.call(request)).collect();
+    let mut replies = Vec::with_capacity(calls.len());
     for (call, request) in calls.into_iter().zip(requests) {
-        let left = (sent.plus(limits.budget)).left();
-        let answered = crate::net::request::answer_within(left, call).await;
-        let reply = match answered {
+        replies.push(match answer_within(end.left(), call).await {
             Some(Ok(Ok(reply))) => session.judge(reply, request, sent)?,
             Some(Ok(Err(lost))) => return Err(Refusal::not_applied(lost.error)),
             Some(Err(_)) | None => return Err(Refusal::not_applied(session.link.silence("no answer came in time"))),
-        };
-        found.push(match reply.code {
-            code::OK => Some(Stat::read(&mut Reader::new(&reply.body)).map_err(|why| unreadable(session, why))?),
-            _ => None,
         });
     }
-    Ok(found)
+    Ok(replies)
 }

@@ -387,10 +387,10 @@ impl TestServer for ZooKeeper {
     }
 
     fn fill(&self) {
-        unimplemented!("no scenario fills a ZooKeeper")
+        panic!("ZooKeeper has no limit of its whole size")
     }
 
     fn make_room(&self) {
-        unimplemented!("no scenario fills a ZooKeeper")
+        panic!("ZooKeeper has no limit of its whole size")
     }
 }
