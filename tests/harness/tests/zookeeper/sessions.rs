@@ -22,14 +22,19 @@ fn a_lease_counts_for_three_quarters_of_the_negotiated_timeout() {
 fn many_locks_cost_one_request_a_renewal() {
     let server = server();
     let client = client(TestServer::addr(&server));
+    let begun = std::time::Instant::now();
     let leases: Vec<_> =
         (0..300).map(|n| lock(&client, &format!("k{n}"), ms(3000)).acquire().wait().unwrap()).collect();
+    let spread = begun.elapsed();
     // The first renewal sets a watch on each node.
     std::thread::sleep(ms(2500));
     let before = server.requests();
     std::thread::sleep(ms(3000));
     let asked = server.requests() - before;
-    assert!((3..=12).contains(&asked), "{asked} requests in one ttl");
+    // A request serves all leases that are due within a twentieth of the ttl. Three or four renewals of each, and the
+    // question itself.
+    let most = 4 * (1 + spread.as_millis() / 150) + 1;
+    assert!((3..=most).contains(&u128::from(asked)), "{asked} requests in one ttl, {most} at most");
     assert!(leases.iter().all(dlock::Lease::is_held));
     leases.iter().for_each(released);
     assert_eq!(server.left_over(), [""; 0]);
