@@ -52,7 +52,6 @@ impl<W: Wire> Link<W> {
         let (mut sendings, mut unanswered, mut answer) = (vec![first], Vec::new(), None);
         while answer.is_none() && !end.passed() {
             let newest = sendings.last().map(|sending| sending.conn.status().number());
-            let next = Instant::now().plus(patience).min(end);
             tokio::select! {
                 biased;
                 first = first_answer(&mut sendings) => answer = Some(first),
@@ -68,7 +67,7 @@ impl<W: Wire> Link<W> {
                 () = clock::sleep_until(end) => {}
             }
             if answer.is_none() {
-                answer = answer_within(next.left(), first_answer(&mut sendings)).await;
+                answer = answer_within(patience.min(end.left()), first_answer(&mut sendings)).await;
             }
         }
         let answer = answer.map(|(at, value)| {

@@ -42,6 +42,8 @@ pub(super) struct State {
     /// The last transaction that the client has seen. A server that hasn't seen it refuses the session.
     last_seen: AtomicI64,
     since: AtomicU64,
+    /// The times of sendings that were answered, from the latest one that the leader surely knows.
+    answered: Mutex<VecDeque<Instant>>,
     over: AtomicBool,
     pub(super) watches: Watches,
 }
@@ -64,6 +66,7 @@ impl State {
             timeout: AtomicU64::new(0),
             last_seen: AtomicI64::new(0),
             since: AtomicU64::new(Instant::START.nanos()),
+            answered: Mutex::default(),
             over: AtomicBool::new(false),
             watches: Watches::default(),
         }
@@ -79,31 +82,70 @@ impl State {
         Duration::from_millis(self.timeout.load(Ordering::Acquire))
     }
 
-    /// Returns the time from which the leader counts the timeout, or an earlier one.
+    /// Returns the time from which three quarters of the timeout count: the leader ends the session later than that.
     pub(super) fn since(&self) -> Instant {
         Instant::from_nanos(self.since.load(Ordering::Acquire))
     }
 
-    /// Notes that the leader knows of a message that was sent at this time.
-    pub(super) fn heard(&self, sent: Instant) {
+    /// Notes that the session began, or was continued on another connection, by a message that was sent at this time: the
+    /// leader itself has confirmed it.
+    fn confirmed(&self, sent: Instant) {
         self.since.fetch_max(sent.nanos(), Ordering::AcqRel);
+        lock(&self.answered).push_back(sent);
+    }
+
+    /// Notes the answer to a request that was sent at this time.
+    ///
+    /// A follower reports to the leader every half tick which sessions it has heard from, and a request that it forwards
+    /// reports nothing. So an answer by way of the leader shows that the leader knows of what was sent half a tick before,
+    /// which is less than a fifth of the timeout.
+    pub(super) fn heard(&self, sent: Instant, by_leader: bool) {
+        let (gap, margin) = (self.timeout() / 5, self.timeout() / 4);
+        let mut answered = lock(&self.answered);
+        if by_leader {
+            while answered.get(1).is_some_and(|next| next.plus(gap) <= sent) {
+                answered.pop_front();
+            }
+            let known = answered.front().filter(|known| known.plus(gap) <= sent);
+            let since = if mutant!("zookeeper-follower-trusted") {
+                Some(sent)
+            } else {
+                known.map(|known| known.plus(margin).min(sent))
+            };
+            if let Some(since) = since {
+                self.since.fetch_max(since.nanos(), Ordering::AcqRel);
+            }
+        }
+        if answered.back().is_none_or(|last| last.plus(gap / 4) <= sent) {
+            answered.push_back(sent);
+        }
+    }
+
+    /// Returns true if the last answer is so old that another one would show nothing of use.
+    pub(super) fn is_unheard(&self) -> bool {
+        lock(&self.answered).back().is_none_or(|last| last.plus(self.timeout() / 5 * 2).passed())
     }
 
     /// Notes the server's word that the session has ended.
     pub(super) fn end(&self) {
         if !self.over.swap(true, Ordering::AcqRel) {
-            // The leases are suspected by their session.
-            let _ = self.watches.fire_all();
+            self.watches.fire_all();
             if !mutant!("zookeeper-session-end-not-told") {
                 self.context.suspect_session(self.number);
             }
         }
     }
 
-    /// Wakes those who watch a node; `None`: all, since watches end with their connection.
-    fn fire(&self, path: Option<&str>) {
-        let held = path.map_or_else(|| self.watches.fire_all(), |path| self.watches.fire(path));
-        held.iter().for_each(|name| self.context.suspect(name));
+    /// Wakes those who watch a node.
+    fn fire(&self, path: &str) {
+        self.watches.fire(path).iter().for_each(|name| self.context.suspect(name));
+    }
+
+    /// Wakes all that watch: watches end with their connection. A server that is gone may not have told the leader that
+    /// the session lives, so all its leases are looked at.
+    fn disconnected(&self) {
+        self.watches.fire_all();
+        self.context.suspect_session(self.number);
     }
 
     /// Returns true if the session has ended, by the server's word or by the time.
@@ -165,7 +207,7 @@ impl Wire for Conn {
     async fn connect(link: Arc<Link>, number: u64) -> Result<Arc<Self>> {
         let made = connect(&link, number).await;
         // Each waiter asks again.
-        link.shared.fire(None);
+        link.shared.watches.fire_all();
         made.map(Arc::new)
     }
 
@@ -286,15 +328,20 @@ async fn made(link: &Arc<Link>, address: &Address, number: u64) -> Result<Conn> 
         state.end();
         return Err(Error::refused(format!("ZooKeeper at {name} has ended the session")));
     };
-    state.timeout.store(timeout, Ordering::Release);
-    state.heard(sent);
+    let known = state.id();
+    if known != 0 && (connected.session != known || timeout < millis(state.timeout())) {
+        // Its leases count on the timeout that they were granted with.
+        state.end();
+        return Err(Error::refused(format!("ZooKeeper at {name} continues the session with another timeout or id")));
+    }
+    state.timeout.fetch_max(timeout, Ordering::AcqRel);
+    state.confirmed(sent);
     *lock(&state.ids) = Ids { session: connected.session, password: connected.password };
     let values = link.config.values();
     if let Some(user) = values.text("username") {
         let secret = format!("{user}:{}", values.text("password").unwrap_or_default());
         write.write_all(&protocol::login("digest", secret.as_bytes())).await.map_err(|error| lost(&error))?;
-        // A server that refuses a login closes the connection.
-        let answer = frame(&mut read).await.map_err(|_| auth_failed(&name))?;
+        let answer = frame(&mut read).await.map_err(|error| lost(&error))?;
         let header = Header::read(&mut Reader::new(&answer)).map_err(|error| lost(&error))?;
         if header.number != LOGIN || header.code != code::OK {
             return Err(auth_failed(&name));
@@ -354,7 +401,7 @@ async fn receive(link: Weak<Link>, number: u64, outbox: Arc<Outbox>, mut read: I
     outbox.close(&error);
     if let Some(link) = link.upgrade() {
         link.forget(number);
-        link.shared.fire(None);
+        link.shared.disconnected();
     }
 }
 
@@ -363,7 +410,7 @@ fn handle(link: &Link, outbox: &Outbox, message: &[u8]) -> std::result::Result<(
     let mut read = Reader::new(message);
     let header = Header::read(&mut read)?;
     if header.number == EVENT {
-        link.shared.fire(Some(&Event::read(&mut read)?.path));
+        link.shared.fire(&Event::read(&mut read)?.path);
         return Ok(());
     }
     if header.zxid > 0 {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Lost, Reply};
 use super::error::of_code;
 use super::grant::ZooKeeperGrant;
 use super::jute::Reader;
@@ -17,8 +16,8 @@ use crate::clock::Instant;
 use crate::contract::record::record;
 use crate::contract::{Attempt, Claim, Contender, RetryHint};
 use crate::error::{Error, Result};
-use crate::net::failure::{Failure, Outcome};
-use crate::net::request::{Limits, answer_within};
+use crate::net::failure::Outcome;
+use crate::net::request::Limits;
 use crate::runtime::BoxFuture;
 use crate::timing::{self, patience};
 
@@ -90,7 +89,6 @@ impl ZooKeeperContender {
         self.ensure_entry(limits).await?;
         let directory = self.claim.options.name.clone();
         let Some(entry) = &mut self.entry else { return Ok(None) };
-        let since = entry.session.since();
         if let Some(hint) = entry.undisturbed() {
             return Ok(Some(Attempt::Busy(hint)));
         }
@@ -115,7 +113,7 @@ impl ZooKeeperContender {
         let ahead = all.iter().filter(|other| other.is_before(own));
         let last = ahead.max_by_key(|one| one.place(own));
         let Some(last) = last.filter(|_| !mutant!("zookeeper-nobody-is-before")) else {
-            return Ok(self.granted(since));
+            return Ok(self.granted());
         };
         if !self.claim.wait {
             return Ok(Some(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None })));
@@ -166,32 +164,11 @@ impl ZooKeeperContender {
         let path = format!("{directory}/{}", entry.node.name);
         let create = Request::Create { path, data, kind: NodeKind::EphemeralSequential, acl: session.acl };
         let list = Request::Children { path: directory.clone() };
-        let conn = session.connected(Instant::now().plus(limits.budget)).await?;
-        let sent = Instant::now();
         // From here on the node may exist, also if this future is dropped.
         entry.in_doubt = true;
-        let (created, listed) = (conn.call(&create), conn.call(&list));
-        let both = answer_within(limits.patience.min(limits.budget), async { (created.await, listed.await) }).await;
-        let Some((created, listed)) = both else {
-            session.link.give_up(&conn);
-            let failure = Failure::in_doubt(session.link.silence("no answer came in time"));
-            return Err(failure.into());
-        };
-        let lost = |lost: Lost| match lost.sent {
-            true => Failure::in_doubt(lost.error).into(),
-            false => Refusal::not_applied(lost.error),
-        };
-        let closed = || Failure::in_doubt(Error::unavailable("the connection to ZooKeeper was closed"));
-        let created = match created.map_err(|_| closed())? {
-            Ok(reply) => reply,
-            Err(it) => {
-                entry.in_doubt = it.sent;
-                return Err(lost(it));
-            }
-        };
-        let created = session.judge(created, &create, sent).inspect_err(|failure| {
-            entry.in_doubt = failure.outcome == Outcome::TryElsewhere;
-        })?;
+        let replies = session.ask_all(&[create, list], limits).await;
+        let replies = replies.inspect_err(|refusal| entry.in_doubt = refusal.is_in_doubt())?;
+        let [created, listed] = &replies[..] else { return Ok(None) };
         if created.code != code::OK {
             entry.in_doubt = false;
             if created.code != code::NO_NODE {
@@ -204,10 +181,6 @@ impl ZooKeeperContender {
         let made = read.text().map(str::to_owned).and_then(|path| Ok((path, Stat::read(&mut read)?)));
         let (path, made) = made.map_err(|why| unreadable(&session, why))?;
         entry.adopt(path, made.created);
-        let listed: Reply = match listed.map_err(|_| closed())? {
-            Ok(reply) => session.judge(reply, &list, sent)?,
-            Err(_) => return Ok(None),
-        };
         Reader::new(&listed.body).texts().map(Some).map_err(|why| unreadable(&session, why))
     }
 
@@ -232,10 +205,10 @@ impl ZooKeeperContender {
     }
 
     /// Returns the grant, which takes over the node.
-    fn granted(&mut self, since: Instant) -> Option<Attempt> {
+    fn granted(&mut self) -> Option<Attempt> {
         let entry = self.entry.take()?;
-        let ttl = entry.session.ttl();
-        let held = ZooKeeperGrant::new(&self.claim, entry.session, entry.node, entry.created);
+        let (since, ttl) = (entry.session.since(), entry.session.ttl());
+        let held = ZooKeeperGrant::new(&self.zookeeper, &self.claim, entry.session, entry.node, entry.created);
         Some(Attempt::Granted { grant: Arc::new(held?), since, ttl })
     }
 
@@ -256,6 +229,7 @@ impl ZooKeeperContender {
             Err(refusal) if refusal.failure.error.is_temporary() => Err(refusal.into()),
             // Refused for good: the caller need not wait.
             Err(_) => {
+                self.zookeeper.sessions.retire(&entry.session);
                 orphans::take_back(entry.session.clone(), entry.node.clone());
                 Ok(())
             }
@@ -282,6 +256,7 @@ fn random() -> Result<u64, Refusal> {
 impl Drop for ZooKeeperContender {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take().filter(|entry| entry.may_exist() && !entry.session.dedicated) {
+            self.zookeeper.sessions.retire(&entry.session);
             orphans::take_back(entry.session, entry.node);
         }
     }

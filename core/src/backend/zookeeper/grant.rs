@@ -7,14 +7,13 @@ use std::time::Duration;
 use super::orphans::Node;
 use super::protocol::{Request, Stat, code};
 use super::session::{Refusal, Session};
-use super::shared::{ZooKeeper, ask_all, stat_of};
+use super::shared::{ZooKeeper, stat_of};
 use super::watch::Watcher;
 use crate::clock::Instant;
 use crate::contract::{Claim, Grant, Released, Renewal};
 use crate::error::{Error, Result};
 use crate::net::failure::Outcome;
 use crate::net::in_doubt::UnansweredRelease;
-use crate::net::request::Limits;
 use crate::runtime::{BoxFuture, lock};
 use crate::timing::{self, patience};
 
@@ -23,6 +22,7 @@ const TOGETHER: usize = 500;
 
 /// A lock that a claim holds.
 pub(super) struct ZooKeeperGrant {
+    zookeeper: Arc<ZooKeeper>,
     session: Arc<Session>,
     name: Arc<str>,
     path: String,
@@ -35,8 +35,15 @@ pub(super) struct ZooKeeperGrant {
 
 impl ZooKeeperGrant {
     /// Returns the grant of a claim. `None`: its node isn't known.
-    pub(super) fn new(claim: &Claim, session: Arc<Session>, node: Node, created: i64) -> Option<Self> {
+    pub(super) fn new(
+        zookeeper: &Arc<ZooKeeper>,
+        claim: &Claim,
+        session: Arc<Session>,
+        node: Node,
+        created: i64,
+    ) -> Option<Self> {
         Some(Self {
+            zookeeper: zookeeper.clone(),
             session,
             name: claim.options.name.clone(),
             path: node.path?,
@@ -56,8 +63,8 @@ impl ZooKeeperGrant {
     async fn send_release(&self) -> Result<Released> {
         drop(lock(&self.watcher).take());
         self.session.state().watches.tidy(&self.path);
-        let limits = Limits { patience: patience(self.ttl), budget: self.session.link.config.connect_timeout() };
-        let answer = self.session.ask(&Request::Delete { path: self.path.clone() }, limits).await;
+        let limits = self.session.link.limits(patience(self.ttl));
+        let answer = self.session.ask(Request::Delete { path: self.path.clone() }, limits).await;
         match answer {
             Ok(reply) => {
                 let gone = reply.code == code::NO_NODE && !self.unanswered.may_have_released::<()>(&[]);
@@ -66,6 +73,8 @@ impl ZooKeeperGrant {
             Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => Ok(Released::NotOurs),
             Err(refusal) => {
                 self.unanswered.note(&refusal);
+                // No further claim prolongs the session, which keeps the node.
+                self.zookeeper.sessions.retire(&self.session);
                 Err(refusal.into())
             }
         }
@@ -116,7 +125,7 @@ async fn renew_session(
             Request::Exists { path: grant.path.clone(), watch: true }
         };
         let requests: Vec<_> = unwatched.iter().map(watch).collect();
-        let found = ask_all(session, &requests, limits).await;
+        let found = session.ask_all(&requests, limits).await;
         let found = found.and_then(|replies| replies.iter().map(|reply| stat_of(session, reply)).collect());
         let mut found = found.map(Vec::into_iter).map_err(|refusal: Refusal| Error::from(refusal).temporary(true));
         for (grant, asked) in some {

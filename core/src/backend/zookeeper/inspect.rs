@@ -4,7 +4,7 @@ use super::jute::Reader;
 use super::keys::{Contending, Kind};
 use super::protocol::{Request, Stat, code};
 use super::session::{Refusal, Session};
-use super::shared::{ask_all, children, unreadable};
+use super::shared::{children, unreadable};
 use crate::clock::Instant;
 use crate::contract::record::contender_info;
 use crate::contract::{Admission, ContenderInfo, Mode, admit};
@@ -13,7 +13,7 @@ use crate::net::request::Limits;
 
 /// Returns the names of the contenders of a lock, in their order.
 async fn queue(session: &Session, directory: &str, limits: Limits) -> Result<Vec<String>, Refusal> {
-    session.ask(&Request::Sync { path: directory.to_owned() }, limits).await?;
+    session.ask(Request::Sync { path: directory.to_owned() }, limits).await?;
     let names = children(session, directory, limits).await?.unwrap_or_default();
     let mut all: Vec<_> = names.iter().filter_map(|name| Contending::read(name)).collect();
     if let Some(first) = all.first().copied() {
@@ -32,7 +32,7 @@ pub(super) async fn contenders(
     let requests: Vec<_> =
         names.iter().map(|name| Request::Data { path: format!("{directory}/{name}"), watch: false }).collect();
     let (mut found, mut modes) = (Vec::new(), Vec::new());
-    for (reply, name) in ask_all(session, &requests, limits).await?.into_iter().zip(&names) {
+    for (reply, name) in session.ask_all(&requests, limits).await?.into_iter().zip(&names) {
         if reply.code == code::NO_NODE {
             continue;
         }
@@ -55,7 +55,7 @@ pub(super) async fn break_lock(session: &Session, directory: &str, limits: Limit
     loop {
         let Some(first) = queue(session, directory, limits).await?.into_iter().next() else { return Ok(false) };
         // The name of a node is never used again.
-        let reply = session.ask(&Request::Delete { path: format!("{directory}/{first}") }, limits).await?;
+        let reply = session.ask(Request::Delete { path: format!("{directory}/{first}") }, limits).await?;
         if reply.code != code::NO_NODE {
             return Ok(true);
         }

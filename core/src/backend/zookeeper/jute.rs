@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The longest answer that is read: what the server accepts by default, and as much again for the list of a large node.
+/// The longest answer that is read: the names of some 500,000 nodes.
 pub(super) const LIMIT: usize = 32 << 20;
 
 /// An answer that is cut off, or no answer of a ZooKeeper.

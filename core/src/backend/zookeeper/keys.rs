@@ -43,20 +43,15 @@ const MARKS: [(&str, Kind); 5] = [
 impl<'a> Contending<'a> {
     /// Reads the name of a node. `None`: it is no contender of a lock.
     pub(super) fn read(name: &'a str) -> Option<Self> {
-        let digits = name.len().checked_sub(10).filter(|at| name.is_char_boundary(*at))?;
-        let (mut before, number) = name.split_at(digits);
-        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        // The server's number has a sign once it is negative. A hyphen may belong to Curator's mark as well.
-        let (sign, stripped) = match before.strip_suffix('-') {
-            Some(rest) if MARKS.iter().any(|(mark, _)| rest.ends_with(mark)) => (-1, rest),
-            _ => (1, before),
+        let read = |(mark, kind): &(&str, Kind)| {
+            let number = &name[name.rfind(mark)? + mark.len()..];
+            // The server pads to ten places, with the sign of a negative number.
+            let fits = number.len() >= 10 && number.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+            let fits = fits && number.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+            Some((*kind, number.parse::<i32>().ok().filter(|_| fits)?))
         };
-        before = stripped;
-        let (_, kind) = MARKS.iter().find(|(mark, _)| before.ends_with(mark))?;
-        let number = i32::try_from(number.parse::<i64>().ok()? * sign).ok()?;
-        Some(Self { name, kind: *kind, number })
+        let (kind, number) = MARKS.iter().find_map(read)?;
+        Some(Self { name, kind, number })
     }
 
     /// Returns the place of this one, counted from another one: by their numbers, which wrap round. The server gives no
@@ -159,9 +154,10 @@ fn encode(segment: &mut String, part: &str) {
     }
 }
 
-/// Returns the paths of all parents of a directory below the chroot, and the directory itself, the highest first.
-pub(super) fn parents(directory: &str) -> impl Iterator<Item = &str> {
-    let ends = directory.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
+/// Returns the paths of all parents of a directory below the root, and the directory itself, the highest first.
+pub(super) fn parents<'a>(root: &str, directory: &'a str) -> impl Iterator<Item = &'a str> {
+    let above = if root == "/" { 0 } else { root.trim_end_matches('/').len() };
+    let ends = directory.match_indices('/').map(|(at, _)| at).filter(move |at| *at > above);
     ends.chain([directory.len()]).map(|end| &directory[..end])
 }
 
@@ -191,6 +187,8 @@ mod tests {
         assert_eq!(read("_c_1b4-__READ__0000000011"), Some((Kind::Shared, 11)));
         assert_eq!(read("4a7f0e1c__lock__-2147483648"), Some((Kind::Exclusive, i32::MIN)));
         assert_eq!(read("_c_1b4-lock--2147483647"), Some((Kind::Exclusive, -i32::MAX)));
+        assert_eq!(read("4a7f0e1c__lock__-000000005"), Some((Kind::Exclusive, -5)));
+        assert_eq!(read("_c_1b4-lock--000000005"), Some((Kind::Exclusive, -5)));
         for other in
             ["", "0000000001", "b", "x-0000000001", "__lock__12345", "é__lock__00000000", "a__lock__9999999999"]
         {
@@ -224,7 +222,8 @@ mod tests {
         assert_eq!(kazoo("50%\u{1}"), "/locks/50%25%01");
         assert_eq!(kazoo("a/x__lock__0000000001"), "/locks/a/x__lock_%5F0000000001");
         assert_eq!(directory(Dialect::Curator, "/", "a/b").unwrap(), "/a%2Fb");
-        assert_eq!(parents("/locks/a/b").collect::<Vec<_>>(), ["/locks", "/locks/a", "/locks/a/b"]);
+        assert_eq!(parents("/", "/locks/a/b").collect::<Vec<_>>(), ["/locks", "/locks/a", "/locks/a/b"]);
+        assert_eq!(parents("/root", "/root/locks/a").collect::<Vec<_>>(), ["/root/locks", "/root/locks/a"]);
     }
 
     proptest! {
@@ -232,7 +231,7 @@ mod tests {
         fn no_two_keys_share_a_directory(a in "[a%/._0-9\u{1}é-]{1,9}", b in "[a%/._0-9\u{1}é-]{1,9}") {
             for dialect in [Dialect::Kazoo, Dialect::Curator] {
                 let (x, y) = (directory(dialect, "/l", &a).unwrap(), directory(dialect, "/l", &b).unwrap());
-                prop_assert_eq!(a == b, &x == &y, "{} {}", x, y);
+                prop_assert_eq!(a == b, x == y, "{} {}", x, y);
                 prop_assert!(x.split('/').skip(1).all(|level| !matches!(level, "" | "." | "..")), "{}", x);
                 prop_assert!(!x.chars().any(char::is_control));
             }

@@ -16,12 +16,11 @@ mod shared;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::grant::ZooKeeperGrant;
 use self::protocol::Request;
 use self::session::{PORT, Session};
-use self::shared::ZooKeeper;
+use self::shared::{MIN_TTL, ZooKeeper};
 use crate::config::{
     OptionSpec, Schema, Scheme, UrlParts, Value, ValueKind, Values, encode_path, read_servers, write_servers,
 };
@@ -74,8 +73,7 @@ fn capabilities(_: &Values) -> Capabilities {
         processes: true,
         fork: true,
         local: false,
-        // Of two ticks, the least timeout that a server with the default configuration grants.
-        min_ttl: Duration::from_secs(3),
+        min_ttl: MIN_TTL,
         guarantee: "a majority of the servers, and how fast their clocks run",
     }
 }
@@ -137,7 +135,7 @@ impl Backend for ZooKeeper {
         Box::pin(async move {
             let session = self.asking().await?;
             let sync = Request::Sync { path: self.sessions.root().to_owned() };
-            Ok(session.ask(&sync, self.sessions.limits(PATIENCE)).await.map(drop)?)
+            Ok(session.ask(sync, self.sessions.limits(PATIENCE)).await.map(drop)?)
         })
     }
 

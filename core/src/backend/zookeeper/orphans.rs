@@ -23,7 +23,7 @@ pub(super) struct Node {
 impl Node {
     /// Finds the node by its name, after all that the session had sent before. `None`: there is none.
     pub(super) async fn find(&self, session: &Session, limits: Limits) -> Result<Option<String>, Refusal> {
-        session.ask(&Request::Sync { path: self.directory.clone() }, limits).await?;
+        session.ask(Request::Sync { path: self.directory.clone() }, limits).await?;
         let names = children(session, &self.directory, limits).await?.unwrap_or_default();
         Ok(names.iter().find(|name| name.starts_with(&self.name)).map(|name| format!("{}/{name}", self.directory)))
     }
@@ -35,7 +35,7 @@ impl Node {
             None => self.find(session, limits).await?,
         };
         match path {
-            Some(path) => Ok(session.ask(&Request::Delete { path }, limits).await?.code != code::NO_NODE),
+            Some(path) => Ok(session.ask(Request::Delete { path }, limits).await?.code != code::NO_NODE),
             None => Ok(false),
         }
     }

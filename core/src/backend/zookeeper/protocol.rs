@@ -105,10 +105,9 @@ impl Request {
         !matches!(self, Self::Create { kind: NodeKind::EphemeralSequential, .. } | Self::Delete { .. })
     }
 
-    /// Returns true if its answer comes by way of the leader, so that the leader knows that the session lives.
+    /// Returns true if its answer comes by way of the leader, so that the server was not cut off from the leader.
     pub(super) fn is_for_the_leader(&self) -> bool {
         !matches!(self, Self::Exists { .. } | Self::Data { .. } | Self::Children { .. })
-            || mutant!("zookeeper-follower-trusted")
     }
 
     /// Returns the message with this number.

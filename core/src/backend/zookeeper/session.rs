@@ -1,8 +1,7 @@
 //! Sessions: one for each ttl, kept alive for all locks of that ttl at once. Its end is the end of all of them.
 //!
 //! A follower answers for the leader, which counts the timeout, and reports to it every half tick. So a lease counts for
-//! three quarters of the session's timeout, which is two ticks or more, and only answers that came by way of the leader
-//! are counted.
+//! three quarters of the session's timeout, and from a time of which the leader surely knows: see `State::heard`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::connection::{Link, Lost, Reply, State};
+use super::connection::{Conn, Link, Lost, Reply, State};
 use super::error::of_code;
 use super::protocol::{Acl, Request, code};
 use crate::clock::{self, Instant};
@@ -57,10 +56,7 @@ pub(super) struct Sessions {
 
 /// The session of one ttl.
 #[derive(Default)]
-struct Class {
-    session: Mutex<Option<Arc<Session>>>,
-    beginning: tokio::sync::Mutex<()>,
-}
+struct Class(Mutex<Option<Arc<Session>>>);
 
 /// Returns the timeout to ask for, for leases of this ttl.
 fn timeout_for(seconds: u64) -> Duration {
@@ -96,30 +92,32 @@ impl Sessions {
     pub(super) async fn pick(&self, ttl: Duration, dedicated: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
         let wanted = seconds(ttl);
         let Some((seconds, class)) = (if dedicated { None } else { self.classes.get(wanted) }) else {
-            return self.begin(wanted, true, limits).await;
+            let session = self.session(wanted, true).map_err(Refusal::not_applied)?;
+            session.begun(limits).await?;
+            return Ok(session);
         };
-        loop {
-            if let Some(session) = class.usable() {
-                if !session.is_older_than(timing::session_limit(session.ttl())) {
-                    if session.is_older_than(timing::session_refresh(session.ttl())) {
-                        session.refresh_later();
-                    }
-                    return Ok(session);
-                }
-                let not_before = Instant::now().minus(timing::session_refresh(session.ttl()));
-                if Box::pin(session.keep_alive(limits, not_before)).await? {
-                    return Ok(session);
-                }
+        let session = {
+            let mut session = lock(&class.0);
+            match &*session {
+                Some(usable) if !usable.is_over() => usable.clone(),
+                // Kept from here on, so that the next caller finds it also if this one leaves.
+                _ => session.insert(self.session(seconds, false).map_err(Refusal::not_applied)?).clone(),
             }
-            let begin = async {
-                let _one = class.beginning.lock().await;
-                if class.usable().is_none() {
-                    let session = self.begin(seconds, false, limits).await?;
-                    *lock(&class.session) = Some(session);
-                }
-                Ok(())
-            };
-            Box::pin(bounded(limits, begin)).await?;
+        };
+        session.begun(limits).await?;
+        if session.is_older_than(timing::session_limit(session.ttl())) {
+            let not_before = Instant::now().minus(timing::session_refresh(session.ttl()));
+            Box::pin(session.keep_alive(limits, not_before)).await?;
+        } else if session.is_older_than(timing::session_refresh(session.ttl())) {
+            session.refresh_later();
+        }
+        Ok(session)
+    }
+
+    /// Gives a session to no further claim. It ends with the claims that have it.
+    pub(super) fn retire(&self, session: &Arc<Session>) {
+        for class in self.classes.all() {
+            lock(&class.0).take_if(|kept| Arc::ptr_eq(kept, session));
         }
     }
 
@@ -133,25 +131,21 @@ impl Sessions {
         self.config.default_ttl()
     }
 
-    /// Begins a session.
-    async fn begin(&self, seconds: u64, dedicated: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
+    /// Returns a session that has not begun.
+    fn session(&self, seconds: u64, dedicated: bool) -> Result<Arc<Session>> {
         let address = |server: &String| Address::new(server, PORT, &self.config);
-        let addresses: Result<Vec<_>> = self.servers.iter().map(address).collect();
-        let mut addresses = addresses.map_err(Refusal::not_applied)?;
+        let mut addresses = self.servers.iter().map(address).collect::<Result<Vec<_>>>()?;
         // Clients spread over the servers.
         fastrand::shuffle(&mut addresses);
         let state = State::new(timeout_for(seconds), self.context.clone());
-        let link = Arc::new(Link::new(addresses, self.config.clone(), state));
-        let acl = if self.config.values().contains("username") { Acl::Creator } else { Acl::Open };
         let session = Arc::new(Session {
-            link,
+            link: Arc::new(Link::new(addresses, self.config.clone(), state)),
             dedicated,
-            acl,
+            acl: if self.config.values().contains("username") { Acl::Creator } else { Acl::Open },
             root: self.root.clone(),
             refreshing: tokio::sync::Mutex::default(),
             epoch: runtime::epoch(),
         });
-        session.link.connected(Instant::now().plus(limits.budget)).await?;
         let mut all = lock(&self.all);
         all.retain(|session| session.strong_count() > 0);
         all.push(Arc::downgrade(&session));
@@ -168,16 +162,6 @@ impl Sessions {
             ends.spawn(async move { drop(session.close(limits).await) });
         }
         while ends.join_next().await.is_some() {}
-    }
-}
-
-impl Class {
-    fn usable(&self) -> Option<Arc<Session>> {
-        let mut session = lock(&self.session);
-        if session.as_ref().is_some_and(|session| session.is_over()) {
-            *session = None;
-        }
-        session.clone()
     }
 }
 
@@ -213,46 +197,63 @@ impl Session {
     }
 
     /// Sends a request, and sends it again after a connection that was lost, if that can do no harm.
-    pub(super) async fn ask(&self, request: &Request, limits: Limits) -> Result<Reply, Refusal> {
+    pub(super) async fn ask(&self, request: Request, limits: Limits) -> Result<Reply, Refusal> {
+        let replies = self.ask_all(&[request], limits).await?;
+        Ok(replies.into_iter().next().expect("one for each request"))
+    }
+
+    /// Sends requests one behind another, and returns their answers in the same order. Sends them again after a
+    /// connection that was lost, if that can do no harm.
+    pub(super) async fn ask_all(&self, requests: &[Request], limits: Limits) -> Result<Vec<Reply>, Refusal> {
         let end = Instant::now().plus(limits.budget);
+        let repeatable = requests.iter().all(Request::is_repeatable);
         let mut tries = self.link.addresses.len() + 2;
         loop {
             let conn = self.connected(end).await?;
             let sent = Instant::now();
-            let answered = answer_within(limits.patience.min(end.left()), conn.call(request)).await;
-            let lost = match answered {
-                Some(Ok(Ok(reply))) => match self.judge(reply, request, sent) {
-                    Ok(reply) => return Ok(reply),
-                    Err(failure) if failure.outcome == Outcome::TryElsewhere && tries > 0 && !end.passed() => {
-                        self.link.give_up(&conn);
-                        tries -= 1;
-                        clock::sleep(PAUSE.min(end.left())).await;
-                        continue;
+            let calls: Vec<_> = requests.iter().map(|request| conn.call(request)).collect();
+            let answered = answer_within(limits.patience.min(end.left()), async {
+                let mut replies = Vec::with_capacity(calls.len());
+                for call in calls {
+                    let closed = || Error::unavailable("the connection to ZooKeeper was closed");
+                    replies.push(call.await.unwrap_or_else(|_| Err(Lost { error: closed(), sent: true }))?);
+                }
+                Ok(replies)
+            });
+            let silent = || Err(Lost { error: self.link.silence("no answer came in time"), sent: true });
+            let failure = match answered.await.unwrap_or_else(silent) {
+                Ok(replies) => {
+                    let judged = replies.into_iter().zip(requests);
+                    match judged.map(|(reply, request)| self.judge(reply, request, sent)).collect() {
+                        Ok(replies) => return Ok(replies),
+                        Err(failure) => failure,
                     }
-                    Err(failure) => return Err(failure.into()),
-                },
-                Some(Ok(Err(lost))) => lost,
-                Some(Err(_)) => {
-                    Lost { error: Error::unavailable("the connection to ZooKeeper was closed"), sent: true }
                 }
-                None => {
-                    self.link.give_up(&conn);
-                    Lost { error: self.link.silence("no answer came in time"), sent: true }
-                }
+                Err(lost) if lost.sent => Failure::in_doubt(lost.error),
+                Err(lost) => Failure { error: lost.error, outcome: Outcome::TryElsewhere },
             };
-            tries = tries.saturating_sub(1);
-            let again = !lost.sent || request.is_repeatable();
-            if !again || tries == 0 || end.passed() {
-                return Err(match lost.sent {
-                    true => Refusal { failure: Failure::in_doubt(lost.error), unanswered: vec![()] },
-                    false => Refusal::not_applied(lost.error),
-                });
+            if !matches!(failure.outcome, Outcome::InDoubt | Outcome::TryElsewhere) {
+                return Err(failure.into());
             }
+            self.link.give_up(&conn);
+            tries -= 1;
+            if failure.outcome == Outcome::InDoubt && !repeatable || tries == 0 || end.passed() {
+                return Err(failure.into());
+            }
+            clock::sleep(PAUSE.min(end.left())).await;
         }
     }
 
+    /// Makes sure that the session has begun.
+    async fn begun(&self, limits: Limits) -> Result<(), Refusal> {
+        if self.state().id() == 0 {
+            self.connected(Instant::now().plus(limits.budget)).await?;
+        }
+        Ok(())
+    }
+
     /// Returns a connection of the session.
-    pub(super) async fn connected(&self, end: Instant) -> Result<Arc<super::connection::Conn>, Refusal> {
+    async fn connected(&self, end: Instant) -> Result<Arc<Conn>, Refusal> {
         if self.is_over() {
             return Err(self.gone());
         }
@@ -261,12 +262,10 @@ impl Session {
     }
 
     /// Takes in an answer: what of it is for the caller, or the failure that it stands for.
-    pub(super) fn judge(&self, reply: Reply, request: &Request, sent: Instant) -> Result<Reply, Failure> {
+    fn judge(&self, reply: Reply, request: &Request, sent: Instant) -> Result<Reply, Failure> {
         match reply.code {
             code::OK | code::NO_NODE | code::NODE_EXISTS => {
-                if request.is_for_the_leader() {
-                    self.state().heard(sent);
-                }
+                self.state().heard(sent, request.is_for_the_leader());
                 Ok(reply)
             }
             found => {
@@ -296,8 +295,8 @@ impl Session {
             if self.since() >= not_before {
                 return Ok(true);
             }
-            match self.ask(&Request::Sync { path: self.root.clone() }, limits).await {
-                Ok(_) => Ok(true),
+            match self.confirm(limits).await {
+                Ok(()) => Ok(true),
                 Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => Ok(false),
                 Err(refusal) => Err(refusal),
             }
@@ -305,10 +304,25 @@ impl Session {
         bounded(limits, kept).await
     }
 
+    /// Lets the leader know that the session lives: by a request, or after a silence by another connection, which the
+    /// leader has to confirm.
+    async fn confirm(&self, limits: Limits) -> Result<(), Refusal> {
+        let end = Instant::now().plus(limits.budget);
+        if !self.state().is_unheard() || mutant!("zookeeper-follower-trusted") {
+            self.ask(Request::Sync { path: self.root.clone() }, limits).await?;
+        } else {
+            if self.link.is_connected() {
+                self.link.give_up(&*self.connected(end).await?);
+            }
+            self.connected(end).await?;
+        }
+        Ok(())
+    }
+
     /// Keeps the session alive in the background.
     fn refresh_later(self: &Arc<Self>) {
         let session = self.clone();
-        let limits = Limits { patience: PATIENCE, budget: session.link.config.connect_timeout() };
+        let limits = session.link.limits(PATIENCE);
         runtime::spawn(async move {
             let not_before = Instant::now().minus(timing::session_refresh(session.ttl()));
             let _ = session.keep_alive(limits, not_before).await;
@@ -318,7 +332,7 @@ impl Session {
     /// Ends the session: its nodes are deleted, and none can be created later.
     pub(super) async fn close(&self, limits: Limits) -> Result<(), Refusal> {
         if !self.is_over() && self.state().id() != 0 {
-            match self.ask(&Request::CloseSession, limits).await {
+            match self.ask(Request::CloseSession, limits).await {
                 Ok(_) => {}
                 Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => {}
                 Err(refusal) => return Err(refusal),

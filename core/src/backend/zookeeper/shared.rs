@@ -1,16 +1,21 @@
 //! The parts of the backend that contenders and grants share: the place of its locks and its sessions.
 
+use std::time::Duration;
+
 use super::connection::Reply;
 use super::error::of_code;
 use super::jute::{Malformed, Reader};
 use super::keys::{self, Dialect, PREFIX};
 use super::protocol::{Acl, NodeKind, Request, Stat, code};
 use super::session::{PORT, Refusal, Session, Sessions};
-use crate::clock::Instant;
 use crate::config::{Config, join_host};
 use crate::contract::Context;
 use crate::error::{Error, Result};
-use crate::net::request::{Limits, answer_within};
+use crate::net::request::Limits;
+
+/// The shortest ttl: its session has more than the shortest timeout of a server with the default configuration, and half
+/// a tick is less than a fifth of that.
+pub(super) const MIN_TTL: Duration = Duration::from_secs(4);
 
 /// The locks below one prefix.
 #[derive(Debug)]
@@ -35,6 +40,10 @@ impl ZooKeeper {
         let root = if chroot.is_empty() { "/" } else { chroot };
         keys::check_prefix(root)?;
         let prefix = format!("{}{}", chroot.trim_end_matches('/'), prefix.trim_end_matches('/'));
+        let (ttl, shortest) = (config.default_ttl(), MIN_TTL);
+        if ttl < shortest {
+            return Err(Error::invalid(format!("session_timeout of {ttl:?} is too short: use {shortest:?} or more")));
+        }
         let sessions = Sessions::new(config, servers, root.to_owned(), context)?;
         Ok(Self { dialect, prefix, sessions })
     }
@@ -47,27 +56,24 @@ impl ZooKeeper {
         directory: &str,
         limits: Limits,
     ) -> Result<(), Refusal> {
-        let create = async |path: &str, kind| {
-            let (path, data) = (path.to_owned(), Vec::new());
-            session.ask(&Request::Create { path, data, kind, acl: Acl::Open }, limits).await
+        let requests = |kind| -> Vec<_> {
+            let paths = keys::parents(self.sessions.root(), directory).map(str::to_owned);
+            paths.map(|path| Request::Create { path, data: Vec::new(), kind, acl: Acl::Open }).collect()
         };
-        // Mostly only the directory itself is missing.
-        let mut missing: Vec<_> = keys::parents(directory).collect();
-        let mut made = Vec::new();
-        while let Some(path) = missing.pop() {
-            let reply = match create(path, NodeKind::Container).await {
-                Err(refusal) if !refusal.failure.error.is_temporary() => create(path, NodeKind::Persistent).await?,
-                reply => reply?,
-            };
-            match reply.code {
-                code::NO_NODE if missing.is_empty() => {
-                    return Err(of_code(code::NO_NODE, path, &session.link.names()).into());
-                }
-                code::NO_NODE => made.push(path),
-                _ => missing.extend(made.pop()),
+        let replies = match session.ask_all(&requests(NodeKind::Container), limits).await {
+            // Servers that have no containers.
+            Err(refusal) if !refusal.failure.error.is_temporary() => {
+                session.ask_all(&requests(NodeKind::Persistent), limits).await?
             }
+            replies => replies?,
+        };
+        // A parent that is gone again by now is created by the next call.
+        match replies.first() {
+            Some(reply) if reply.code == code::NO_NODE => {
+                Err(of_code(code::NO_NODE, self.sessions.root(), &session.link.names()).into())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -82,7 +88,7 @@ pub(super) async fn children(
     directory: &str,
     limits: Limits,
 ) -> Result<Option<Vec<String>>, Refusal> {
-    let reply = session.ask(&Request::Children { path: directory.to_owned() }, limits).await?;
+    let reply = session.ask(Request::Children { path: directory.to_owned() }, limits).await?;
     if reply.code == code::NO_NODE {
         return Ok(None);
     }
@@ -91,7 +97,7 @@ pub(super) async fn children(
 
 /// Returns what the server knows of a node, and sets a watch on it. `None`: there is no such node.
 pub(super) async fn stat(session: &Session, path: &str, watch: bool, limits: Limits) -> Result<Option<Stat>, Refusal> {
-    let reply = session.ask(&Request::Exists { path: path.to_owned(), watch }, limits).await?;
+    let reply = session.ask(Request::Exists { path: path.to_owned(), watch }, limits).await?;
     stat_of(session, &reply)
 }
 
@@ -101,21 +107,4 @@ pub(super) fn stat_of(session: &Session, reply: &Reply) -> Result<Option<Stat>, 
         return Ok(None);
     }
     Stat::read(&mut Reader::new(&reply.body)).map(Some).map_err(|why| unreadable(session, why))
-}
-
-/// Sends requests that only read, one behind another. Returns their answers in the same order.
-pub(super) async fn ask_all(session: &Session, requests: &[Request], limits: Limits) -> Result<Vec<Reply>, Refusal> {
-    let end = Instant::now().plus(limits.budget);
-    let conn = session.connected(end).await?;
-    let sent = Instant::now();
-    let calls: Vec<_> = requests.iter().map(|request| conn.call(request)).collect();
-    let mut replies = Vec::with_capacity(calls.len());
-    for (call, request) in calls.into_iter().zip(requests) {
-        replies.push(match answer_within(end.left(), call).await {
-            Some(Ok(Ok(reply))) => session.judge(reply, request, sent)?,
-            Some(Ok(Err(lost))) => return Err(Refusal::not_applied(lost.error)),
-            Some(Err(_)) | None => return Err(Refusal::not_applied(session.link.silence("no answer came in time"))),
-        });
-    }
-    Ok(replies)
 }

@@ -52,9 +52,9 @@ impl Watches {
     }
 
     /// Wakes all watchers.
-    pub(super) fn fire_all(&self) -> Vec<Arc<str>> {
+    pub(super) fn fire_all(&self) {
         let all = std::mem::take(&mut *lock(&self.0));
-        all.values().flatten().filter_map(Weak::upgrade).filter_map(|watcher| watcher.fire()).collect()
+        all.values().flatten().filter_map(Weak::upgrade).for_each(|watcher| drop(watcher.fire()));
     }
 }
 

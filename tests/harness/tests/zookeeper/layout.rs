@@ -61,9 +61,9 @@ fn readers_of_others_keep_an_exclusive_claim_out_and_other_nodes_do_not() {
 fn a_holder_whose_node_is_deleted_is_told_at_once() {
     let server = server();
     let client = client(TestServer::addr(&server));
-    let lease = lock(&client, "k", ms(3000)).acquire().wait().unwrap();
+    let lease = lock(&client, "k", ms(4000)).acquire().wait().unwrap();
     // The node is watched from the first renewal on.
-    std::thread::sleep(ms(1500));
+    std::thread::sleep(ms(2000));
     server.remove("k");
     until("it is told", ms(500), || !lease.is_held());
 }
