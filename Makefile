@@ -125,7 +125,6 @@ harness: $(TOOLS)
 test-rust: needs-test-rust harness ## Run unit and core tests, doc tests, the simulator with SIM_SEEDS=20000, and the fault scenarios of Redis and etcd.
 	@.ci/setup go
 	DLOCK_SIM_SEEDS=$(SIM_SEEDS) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --no-fail-fast
-	$(CARGO) test -p dlock-core --features zookeeper --lib zookeeper
 	$(if $(FULL),ETCD_BIN=$(ETCD35) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --test etcd)
 	$(if $(FULL),ETCD_BIN=$(ETCD35) $(AT_A_TIME) $(CARGO) test --workspace --exclude dlock-python --test faults -- ::etcd)
 

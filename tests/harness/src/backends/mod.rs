@@ -7,7 +7,7 @@
 /// those with a server. To add a backend, add its name here and its `mod` line below.
 #[macro_export]
 macro_rules! with_backends {
-    ($then:ident $($rest:tt)*) => { $then! { {memory file} {redis etcd} $($rest)* } };
+    ($then:ident $($rest:tt)*) => { $then! { {memory file} {redis etcd zookeeper} $($rest)* } };
 }
 
 pub mod deployed;
@@ -16,7 +16,6 @@ pub mod file;
 pub mod memory;
 pub mod redis;
 pub mod server;
-#[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 
 use std::fmt::Debug;

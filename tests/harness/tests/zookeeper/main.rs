@@ -3,4 +3,5 @@
 mod common;
 mod layout;
 mod lost_answers;
+mod mutants;
 mod sessions;
