@@ -334,6 +334,15 @@ async fn made(link: &Arc<Link>, address: &Address, number: u64) -> Result<Conn> 
         state.end();
         return Err(Error::refused(format!("ZooKeeper at {name} continues the session with another timeout or id")));
     }
+    if known == 0 && timeout != millis(state.asked) {
+        let of = |timeout: u64| Duration::from_millis(timeout * 3 / 4);
+        state.context.warn(&format!(
+            "ZooKeeper at {name} limits the timeout of a session: locks with the ttl {:?} get {:?}. Use such a ttl, or change \
+             minSessionTimeout and maxSessionTimeout there",
+            of(millis(state.asked)),
+            of(timeout),
+        ));
+    }
     state.timeout.fetch_max(timeout, Ordering::AcqRel);
     state.confirmed(sent);
     *lock(&state.ids) = Ids { session: connected.session, password: connected.password };

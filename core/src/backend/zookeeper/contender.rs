@@ -1,28 +1,33 @@
 //! A contender: one claim, from its first request to a grant or its withdrawal.
+//!
+//! A claim has one place, in the queue of its lock. A claim for permits has the lock of the permits before that, as
+//! kazoo's `Semaphore` does: so at most one claim for permits waits in the queue of the lock, and the slots of the others
+//! don't change while it takes its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::of_code;
 use super::grant::ZooKeeperGrant;
-use super::jute::Reader;
-use super::keys::{Contending, node_name};
-use super::orphans::{self, Node};
-use super::protocol::{NodeKind, Request, Stat, code};
+use super::keys::{Contending, permits_directory};
+use super::permits;
+use super::place::{Look, Place};
 use super::session::{Refusal, Session};
-use super::shared::{ZooKeeper, children, stat, unreadable};
-use super::watch::Watcher;
+use super::shared::{ZooKeeper, children};
 use crate::clock::Instant;
+use crate::contract::admission::{Admission, Mode, admit};
 use crate::contract::record::record;
 use crate::contract::{Attempt, Claim, Contender, RetryHint};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::net::failure::Outcome;
-use crate::net::request::Limits;
+use crate::net::request::{Limits, answer_within};
 use crate::runtime::BoxFuture;
 use crate::timing::{self, patience};
 
 /// The number of requests in a row before a contender pauses.
 const LOOKS: u32 = 8;
+
+/// The time for which a try waits for another claim that takes its permits just now.
+const TAKES_PERMITS: Duration = Duration::from_secs(1);
 
 /// A claim that asks for its lock.
 pub(super) struct ZooKeeperContender {
@@ -31,36 +36,24 @@ pub(super) struct ZooKeeperContender {
     entry: Option<Entry>,
 }
 
-/// The place of a claim in the queue.
+/// The places of a claim.
 struct Entry {
     session: Arc<Session>,
-    node: Node,
-    /// The transaction that created the node; 0: the node is not known to exist.
-    created: i64,
-    /// True if the node may exist although its path isn't known.
-    in_doubt: bool,
-    /// The watch on the node before it.
-    watcher: Option<Arc<Watcher>>,
+    /// For permits: the place in the queue of those who take some.
+    turn: Option<Place>,
+    /// The place in the queue of the lock.
+    place: Place,
 }
 
 impl Entry {
-    fn may_exist(&self) -> bool {
-        self.node.path.is_some() || self.in_doubt
-    }
-
-    /// Notes the path and the creation of the node.
-    fn adopt(&mut self, path: String, created: i64) {
-        (self.node.path, self.created, self.in_doubt) = (Some(path), created, false);
+    fn places(&mut self) -> impl Iterator<Item = &mut Place> {
+        [&mut self.place].into_iter().chain(&mut self.turn)
     }
 }
 
 impl ZooKeeperContender {
     pub(super) fn new(zookeeper: Arc<ZooKeeper>, claim: Claim) -> Self {
         Self { zookeeper, claim, entry: None }
-    }
-
-    fn directory(&self) -> &str {
-        &self.claim.options.name
     }
 
     /// Tries once.
@@ -72,7 +65,7 @@ impl ZooKeeperContender {
                 Ok(Some(attempt)) => return Ok(attempt),
                 Ok(None) => {}
                 Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => {
-                    // The node has ended with its session.
+                    // The nodes have ended with their session.
                     self.entry = None;
                     if end.passed() {
                         return Err(refusal.into());
@@ -87,49 +80,44 @@ impl ZooKeeperContender {
     /// Asks once. `None`: ask again at once.
     async fn look(&mut self, limits: Limits) -> Result<Option<Attempt>, Refusal> {
         self.ensure_entry(limits).await?;
-        let directory = self.claim.options.name.clone();
+        let (zookeeper, claim) = (&*self.zookeeper, &self.claim);
         let Some(entry) = &mut self.entry else { return Ok(None) };
-        if let Some(hint) = entry.undisturbed() {
-            return Ok(Some(Attempt::Busy(hint)));
+        if let Some(turn) = &mut entry.turn {
+            let data = || permits::waiting(claim.options.mode, &record(claim));
+            match turn.look(zookeeper, data, true, limits).await? {
+                Look::Admitted(_) => {}
+                Look::Behind if claim.wait => return Ok(turn.undisturbed().map(Attempt::Busy)),
+                Look::Behind => return Self::room(claim, entry, limits).await,
+                Look::Again => return Ok(None),
+            }
         }
-        entry.watcher = None;
-        let names = if entry.node.path.is_some() {
-            Some(children(&entry.session, &directory, limits).await?.unwrap_or_default())
-        } else if entry.in_doubt {
-            Self::settle(entry, limits).await?;
-            return Ok(None);
-        } else {
-            let (zookeeper, data) = (&self.zookeeper, record(&self.claim));
-            Self::create(zookeeper, entry, data, limits).await?
+        let data = || match claim.options.mode {
+            Mode::Permits { .. } => permits::with_slots(&[], &record(claim)),
+            _ => record(claim),
         };
-        let (Some(names), Some(path)) = (names, entry.node.path.clone()) else { return Ok(None) };
-        let own = path.rsplit('/').next().unwrap_or_default();
-        let all: Vec<_> = names.iter().filter_map(|name| Contending::read(name)).collect();
-        let Some(own) = all.iter().find(|one| one.name == own) else {
-            // Another program has deleted the node: the place is lost.
-            entry.node.path = None;
-            return Ok(None);
-        };
-        let ahead = all.iter().filter(|other| other.is_before(own));
-        let last = ahead.max_by_key(|one| one.place(own));
-        let Some(last) = last.filter(|_| !mutant!("zookeeper-nobody-is-before")) else {
-            return Ok(self.granted());
-        };
-        if !self.claim.wait {
-            return Ok(Some(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None })));
+        match entry.place.look(zookeeper, data, claim.wait, limits).await? {
+            Look::Admitted(ahead) => self.granted(&ahead, limits).await,
+            Look::Behind if claim.wait => Ok(entry.place.undisturbed().map(Attempt::Busy)),
+            Look::Behind => Ok(Some(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None }))),
+            Look::Again => Ok(None),
         }
-        let before = format!("{directory}/{}", last.name);
-        let watcher = entry.session.state().watches.add(&before, None);
-        if stat(&entry.session, &before, true, limits).await?.is_none() {
-            // A watch on a node that doesn't exist tells of its creation.
-            entry.session.state().watches.tidy(&before);
-            return Ok(None);
-        }
-        entry.watcher = Some(watcher);
-        Ok(entry.undisturbed().map(Attempt::Busy))
     }
 
-    /// Makes sure that the claim has a session that lives, and a name for its node.
+    /// Lets a try wait for the claim before it, if there are permits for both: that one has them in a moment.
+    async fn room(claim: &Claim, entry: &Entry, limits: Limits) -> Result<Option<Attempt>, Refusal> {
+        let names = children(&entry.session, &claim.options.name, false, limits).await?.unwrap_or_default();
+        let modes = names.iter().filter_map(|name| Contending::read(name)).map(|one| one.mode);
+        let busy = Attempt::Busy(RetryHint { after: Duration::ZERO, on: None });
+        if admit(claim.options.mode, modes) != Admission::Now {
+            return Ok(Some(busy));
+        }
+        let Some(RetryHint { on: Some(on), .. }) = entry.turn.as_ref().and_then(Place::undisturbed) else {
+            return Ok(None);
+        };
+        Ok(answer_within(limits.budget.min(TAKES_PERMITS), on).await.is_none().then_some(busy))
+    }
+
+    /// Makes sure that the claim has a session that lives, and names for its nodes.
     async fn ensure_entry(&mut self, limits: Limits) -> Result<(), Refusal> {
         if let Some(entry) = &self.entry {
             let session = &entry.session;
@@ -143,122 +131,63 @@ impl ZooKeeperContender {
             }
             self.entry = None;
         }
-        let options = &self.claim.options;
+        let (options, dialect) = (&self.claim.options, self.zookeeper.dialect);
         let session = self.zookeeper.sessions.pick(options.ttl, !options.auto_renew, limits).await?;
-        let guid = format!("{:016x}{:016x}", random()?, random()?);
-        let name = if mutant!("zookeeper-no-guid") { "x".to_owned() } else { guid };
-        let name = node_name(self.zookeeper.dialect, &format!("{name:0>32}"));
-        let node = Node { directory: self.directory().to_owned(), name, path: None };
-        self.entry = Some(Entry { session, node, created: 0, in_doubt: false, watcher: None });
-        Ok(())
-    }
-
-    /// Creates the node, and reads the names in its directory with it. `None`: ask again at once.
-    async fn create(
-        zookeeper: &ZooKeeper,
-        entry: &mut Entry,
-        data: Vec<u8>,
-        limits: Limits,
-    ) -> Result<Option<Vec<String>>, Refusal> {
-        let (session, directory) = (entry.session.clone(), entry.node.directory.clone());
-        let path = format!("{directory}/{}", entry.node.name);
-        let create = Request::Create { path, data, kind: NodeKind::EphemeralSequential, acl: session.acl };
-        let list = Request::Children { path: directory.clone() };
-        // From here on the node may exist, also if this future is dropped.
-        entry.in_doubt = true;
-        let replies = session.ask_all(&[create, list], limits).await;
-        let replies = replies.inspect_err(|refusal| entry.in_doubt = refusal.is_in_doubt())?;
-        let [created, listed] = &replies[..] else { return Ok(None) };
-        if created.code != code::OK {
-            entry.in_doubt = false;
-            if created.code != code::NO_NODE {
-                return Err(of_code(created.code, &directory, &session.link.names()).into());
+        let turn = match options.mode {
+            Mode::Permits { .. } => {
+                Some(Place::new(dialect, &session, &permits_directory(&options.name), Mode::Exclusive)?)
             }
-            zookeeper.create_directory(&session, &directory, limits).await?;
-            return Ok(None);
-        }
-        let mut read = Reader::new(&created.body);
-        let made = read.text().map(str::to_owned).and_then(|path| Ok((path, Stat::read(&mut read)?)));
-        let (path, made) = made.map_err(|why| unreadable(&session, why))?;
-        entry.adopt(path, made.created);
-        Reader::new(&listed.body).texts().map(Some).map_err(|why| unreadable(&session, why))
-    }
-
-    /// Finds the node of a request that had no answer.
-    async fn settle(entry: &mut Entry, limits: Limits) -> Result<(), Refusal> {
-        let found = entry.node.find(&entry.session, limits).await?;
-        let Some(path) = found else {
-            entry.in_doubt = false;
-            return Ok(());
+            _ => None,
         };
-        match stat(&entry.session, &path, false, limits).await? {
-            // That of another session ends with it.
-            Some(found)
-                if found.session != entry.session.state().id() && !mutant!("zookeeper-foreign-node-accepted") =>
-            {
-                entry.in_doubt = false;
-            }
-            Some(found) => entry.adopt(path, found.created),
-            None => entry.in_doubt = false,
-        }
+        let place = Place::new(dialect, &session, &options.name, options.mode)?;
+        self.entry = Some(Entry { session, turn, place });
         Ok(())
     }
 
-    /// Returns the grant, which takes over the node.
-    fn granted(&mut self) -> Option<Attempt> {
-        let entry = self.entry.take()?;
+    /// Returns the grant, which takes over the node. Permits get their slots first. `None`: ask again at once.
+    async fn granted(&mut self, ahead: &[String], limits: Limits) -> Result<Option<Attempt>, Refusal> {
+        let (claim, Some(entry)) = (&self.claim, &mut self.entry) else { return Ok(None) };
+        let Some((path, created)) = entry.place.node() else { return Ok(None) };
+        let path = path.to_owned();
+        let mut slots = Vec::new();
+        if let (Mode::Permits { count, .. }, Some(turn)) = (claim.options.mode, &mut entry.turn) {
+            let taken = permits::take(&entry.session, &claim.options.name, ahead, count, limits).await?;
+            let data = permits::with_slots(&taken, &record(claim));
+            if !permits::note(&entry.session, &path, data, turn, limits).await? {
+                return Ok(None);
+            }
+            slots = taken;
+        }
         let (since, ttl) = (entry.session.since(), entry.session.ttl());
-        let held = ZooKeeperGrant::new(&self.zookeeper, &self.claim, entry.session, entry.node, entry.created);
-        Some(Attempt::Granted { grant: Arc::new(held?), since, ttl })
+        let grant = ZooKeeperGrant::new(&self.zookeeper, claim, entry.session.clone(), path, created, slots);
+        entry.place.left();
+        self.entry = None;
+        Ok(Some(Attempt::Granted { grant: Arc::new(grant), since, ttl }))
     }
 
-    /// Deletes the node.
+    /// Deletes the nodes.
     async fn delete_entry(&mut self) -> Result<()> {
-        let Some(entry) = &self.entry else { return Ok(()) };
-        if !entry.may_exist() {
-            return Ok(());
-        }
+        let Some(entry) = &mut self.entry else { return Ok(()) };
         let limits = self.zookeeper.sessions.limits(patience(self.claim.options.ttl));
         if entry.session.dedicated {
-            // The end of the session deletes the node, and none can be created later.
-            return Ok(entry.session.close(limits).await?);
-        }
-        match entry.node.delete(&entry.session, limits).await {
-            Ok(_) => Ok(()),
-            Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone => Ok(()),
-            Err(refusal) if refusal.failure.error.is_temporary() => Err(refusal.into()),
-            // Refused for good: the caller need not wait.
-            Err(_) => {
-                self.zookeeper.sessions.retire(&entry.session);
-                orphans::take_back(entry.session.clone(), entry.node.clone());
-                Ok(())
+            // The end of the session deletes the nodes, and none can be created later.
+            if entry.places().any(|place| place.may_exist()) {
+                entry.session.clone().close(limits).await?;
             }
+            return Ok(());
         }
+        for place in entry.places() {
+            place.delete(&self.zookeeper, limits).await?;
+        }
+        Ok(())
     }
 }
 
-impl Entry {
-    /// Returns the hint to go on waiting, if nothing has happened to the node before this one.
-    fn undisturbed(&self) -> Option<RetryHint> {
-        let watcher = self.watcher.as_ref().filter(|watcher| !watcher.has_fired())?;
-        let refresh = self.session.since().plus(timing::session_refresh(self.session.ttl()));
-        let after = refresh.left().max(Duration::from_millis(10));
-        Some(RetryHint { after, on: Some(Box::pin(watcher.clone().fired())) })
-    }
-}
-
-fn random() -> Result<u64, Refusal> {
-    let none = |_| Refusal::not_applied(Error::unavailable("the system has no source of random numbers"));
-    getrandom::u64().map_err(none)
-}
-
-/// Deletes in the background the node that could not be deleted in time: its session may live on for other claims.
+/// Deletes in the background what could not be deleted in time.
 impl Drop for ZooKeeperContender {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry.take().filter(|entry| entry.may_exist() && !entry.session.dedicated) {
-            self.zookeeper.sessions.retire(&entry.session);
-            orphans::take_back(entry.session, entry.node);
-        }
+        let zookeeper = &self.zookeeper;
+        self.entry.iter_mut().flat_map(Entry::places).for_each(|place| place.abandon(zookeeper));
     }
 }
 

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::orphans::Node;
 use super::protocol::{Request, Stat, code};
 use super::session::{Refusal, Session};
 use super::shared::{ZooKeeper, stat_of};
@@ -28,30 +27,33 @@ pub(super) struct ZooKeeperGrant {
     path: String,
     created: i64,
     ttl: Duration,
+    slots: Vec<u32>,
     /// The watch on the node, from the first renewal on.
     watcher: Mutex<Option<Arc<Watcher>>>,
     unanswered: UnansweredRelease,
 }
 
 impl ZooKeeperGrant {
-    /// Returns the grant of a claim. `None`: its node isn't known.
+    /// Returns the grant of a claim, which has the node of this path.
     pub(super) fn new(
         zookeeper: &Arc<ZooKeeper>,
         claim: &Claim,
         session: Arc<Session>,
-        node: Node,
+        path: String,
         created: i64,
-    ) -> Option<Self> {
-        Some(Self {
+        slots: Vec<u32>,
+    ) -> Self {
+        Self {
             zookeeper: zookeeper.clone(),
             session,
             name: claim.options.name.clone(),
-            path: node.path?,
+            path,
             created,
             ttl: claim.options.ttl,
+            slots,
             watcher: Mutex::new(None),
             unanswered: UnansweredRelease::default(),
-        })
+        }
     }
 
     /// Returns true if the node is watched, and nothing has happened to it.
@@ -164,6 +166,10 @@ impl Grant for ZooKeeperGrant {
 
     fn session(&self) -> Option<u64> {
         Some(self.session.state().number)
+    }
+
+    fn slots(&self) -> &[u32] {
+        &self.slots
     }
 
     fn release(&self) -> BoxFuture<'_, Result<Released>> {

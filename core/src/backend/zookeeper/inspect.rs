@@ -1,25 +1,71 @@
-//! Holder and waiters of a lock, and the break of a lock.
+//! Holders and waiters of a lock, the break of a lock, and the locks below a prefix.
+
+use std::collections::BTreeSet;
 
 use super::jute::Reader;
-use super::keys::{Contending, Kind};
+use super::keys::{Contending, key_of, permits_directory};
+use super::permits::{read_slots, read_waiting};
 use super::protocol::{Request, Stat, code};
 use super::session::{Refusal, Session};
 use super::shared::{children, unreadable};
 use crate::clock::Instant;
 use crate::contract::record::contender_info;
 use crate::contract::{Admission, ContenderInfo, Mode, admit};
+use crate::error::Error;
 use crate::net::failure::owner_changes;
 use crate::net::request::Limits;
 
-/// Returns the names of the contenders of a lock, in their order.
-async fn queue(session: &Session, directory: &str, limits: Limits) -> Result<Vec<String>, Refusal> {
+/// The most nodes that are asked for in one go.
+const TOGETHER: usize = 500;
+
+/// A contender of a lock.
+struct Found {
+    name: String,
+    mode: Mode,
+    held: bool,
+}
+
+/// Returns the contenders that have a node in a directory, in their order.
+async fn queue(session: &Session, directory: &str, limits: Limits) -> Result<Vec<Found>, Refusal> {
     session.ask(Request::Sync { path: directory.to_owned() }, limits).await?;
-    let names = children(session, directory, limits).await?.unwrap_or_default();
+    let names = children(session, directory, false, limits).await?.unwrap_or_default();
     let mut all: Vec<_> = names.iter().filter_map(|name| Contending::read(name)).collect();
-    if let Some(first) = all.first().copied() {
+    if let Some(first) = all.iter().find(|one| one.number.is_some()).copied() {
         all.sort_by_key(|one| one.place(&first));
     }
-    Ok(all.into_iter().map(|one| one.name.to_owned()).collect())
+    let mut ahead = Vec::with_capacity(all.len());
+    let found = |one: Contending<'_>| {
+        let held = one.number.is_none() || admit(one.mode, ahead.iter().copied()) == Admission::Now;
+        ahead.push(one.mode);
+        Found { name: one.name.to_owned(), mode: one.mode, held }
+    };
+    Ok(all.into_iter().map(found).collect())
+}
+
+/// Returns the contents and the descriptions of nodes; `None` for one that is gone.
+async fn contents(
+    session: &Session,
+    directory: &str,
+    found: &[Found],
+    limits: Limits,
+) -> Result<Vec<Option<(Vec<u8>, Stat)>>, Refusal> {
+    let mut contents = Vec::with_capacity(found.len());
+    for some in found.chunks(TOGETHER) {
+        let path = |one: &Found| format!("{directory}/{}", one.name);
+        let requests: Vec<_> = some.iter().map(|one| Request::Data { path: path(one), watch: false }).collect();
+        for reply in session.ask_all(&requests, limits).await? {
+            let mut read = Reader::new(&reply.body);
+            contents.push(match reply.code {
+                code::NO_NODE => None,
+                _ => {
+                    let data = read.bytes().map(<[u8]>::to_vec);
+                    let both = data.and_then(|data| Ok((data, Stat::read(&mut read)?)));
+                    Some(both.map_err(|why| unreadable(session, why))?)
+                }
+            });
+        }
+    }
+    Ok(contents)
 }
 
 /// Returns the holders, then the queue.
@@ -28,39 +74,87 @@ pub(super) async fn contenders(
     directory: &str,
     limits: Limits,
 ) -> Result<Vec<ContenderInfo>, Refusal> {
-    let names = queue(session, directory, limits).await?;
-    let requests: Vec<_> =
-        names.iter().map(|name| Request::Data { path: format!("{directory}/{name}"), watch: false }).collect();
-    let (mut found, mut modes) = (Vec::new(), Vec::new());
-    for (reply, name) in session.ask_all(&requests, limits).await?.into_iter().zip(&names) {
-        if reply.code == code::NO_NODE {
-            continue;
-        }
-        let mut read = Reader::new(&reply.body);
-        let data = read.bytes().map_err(|why| unreadable(session, why))?;
-        let stat = Stat::read(&mut read).map_err(|why| unreadable(session, why))?;
-        let shared = Contending::read(name).is_some_and(|one| one.kind == Kind::Shared);
-        let mode = if shared { Mode::Shared } else { Mode::Exclusive };
-        let held = admit(mode, modes.iter().copied()) == Admission::Now;
-        modes.push(mode);
-        let fence = u64::try_from(stat.created).ok().filter(|_| held);
-        found.push(ContenderInfo { held, fence, mode, ..contender_info(data) });
+    let all = queue(session, directory, limits).await?;
+    let mut infos = Vec::with_capacity(all.len());
+    for (one, content) in all.iter().zip(contents(session, directory, &all, limits).await?) {
+        let Some((data, stat)) = content else { continue };
+        let (slots, record) = match one.mode {
+            Mode::Permits { .. } => read_slots(&data),
+            _ => (Vec::new(), &data[..]),
+        };
+        let fence = u64::try_from(stat.created).ok().filter(|_| one.held);
+        infos.push(ContenderInfo { held: one.held, fence, mode: one.mode, slots, ..contender_info(record) });
     }
-    Ok(found)
+    infos.sort_by_key(|info| !info.held);
+    // Of those who wait for their turn to take permits, the first has a node in the queue of the lock already, unless the
+    // permits are kazoo's.
+    let turns = permits_directory(directory);
+    let waiting = queue(session, &turns, limits).await?;
+    let known: Vec<_> = infos.iter().map(|info| info.token.clone()).collect();
+    for content in contents(session, &turns, &waiting, limits).await?.into_iter().flatten() {
+        let (mode, record) = read_waiting(&content.0);
+        let info = ContenderInfo { mode, ..contender_info(record) };
+        if info.token.is_none() || !known.contains(&info.token) {
+            infos.push(info);
+        }
+    }
+    Ok(infos)
 }
 
-/// Deletes the node of the holder. Returns false if the lock was free.
+/// Deletes the nodes of the holders. Returns false if the lock was free.
 pub(super) async fn break_lock(session: &Session, directory: &str, limits: Limits) -> Result<bool, Refusal> {
     let end = Instant::now().plus(limits.budget);
     loop {
-        let Some(first) = queue(session, directory, limits).await?.into_iter().next() else { return Ok(false) };
-        // The name of a node is never used again.
-        let reply = session.ask(Request::Delete { path: format!("{directory}/{first}") }, limits).await?;
-        if reply.code != code::NO_NODE {
-            return Ok(true);
+        let all = queue(session, directory, limits).await?;
+        let mut deleted = None;
+        for one in all.iter().filter(|one| one.held) {
+            // The name of a node is never used again.
+            let reply = session.ask(Request::Delete { path: format!("{directory}/{}", one.name) }, limits).await?;
+            deleted = Some(deleted.unwrap_or(false) | (reply.code != code::NO_NODE));
         }
-        if end.passed() {
-            return Err(Refusal::not_applied(owner_changes(directory)));
+        match deleted {
+            Some(true) => return Ok(true),
+            None => return Ok(false),
+            Some(false) if end.passed() => return Err(Refusal::not_applied(owner_changes(directory))),
+            Some(false) => {}
         }
     }
+}
+
+/// Returns the keys of a prefix whose locks are held or waited for. `above`: the parent of all locks.
+pub(super) async fn keys(session: &Session, above: &str, prefix: &str, limits: Limits) -> Result<Vec<String>, Refusal> {
+    let end = Instant::now().plus(limits.budget);
+    session.ask(Request::Sync { path: session.root().to_owned() }, limits).await?;
+    let first = if above.is_empty() { "/" } else { above };
+    let (mut open, mut keys) = (vec![first.to_owned()], BTreeSet::new());
+    while !open.is_empty() {
+        let some: Vec<_> = open.drain(open.len().saturating_sub(TOGETHER)..).collect();
+        let limits = Limits { budget: end.left(), ..limits };
+        if end.passed() {
+            let text = "ZooKeeper has more locks than can be listed in time: use a longer prefix";
+            return Err(Refusal::not_applied(Error::unavailable(text)));
+        }
+        let requests: Vec<_> = some.iter().map(|path| Request::Children { path: path.clone(), watch: false }).collect();
+        for (reply, path) in session.ask_all(&requests, limits).await?.into_iter().zip(&some) {
+            let known = key_of(above, path);
+            if reply.code == code::NO_NODE {
+                continue;
+            }
+            let names = Reader::new(&reply.body).texts().map_err(|why| unreadable(session, why))?;
+            for name in names {
+                match (&known, Contending::read(&name)) {
+                    (Some(key), Some(_)) if key.starts_with(prefix) => drop(keys.insert(key.clone())),
+                    (Some(_), Some(_)) => {}
+                    _ => {
+                        let path = format!("{}/{name}", path.trim_end_matches('/'));
+                        // The keys below it begin with its own.
+                        if key_of(above, &path).is_some_and(|key| key.starts_with(prefix) || prefix.starts_with(&key)) {
+                            open.push(path);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(keys.into_iter().collect())
 }

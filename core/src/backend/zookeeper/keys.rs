@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::contract::admission::Mode;
 use crate::error::{Error, Result};
 
 /// The default parent of all locks.
@@ -15,52 +16,56 @@ pub(super) enum Dialect {
     Curator,
 }
 
-/// What a contender of a lock is to others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Exclusive,
-    Shared,
-}
-
 /// The name of a contender's node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Contending<'a> {
     pub(super) name: &'a str,
-    pub(super) kind: Kind,
-    /// The server's number, which follows that of 2,147,483,647 by the least one.
-    pub(super) number: i32,
+    /// For permits the limit is that of its claim, and 0 for a claim of kazoo's.
+    pub(super) mode: Mode,
+    /// The server's number, which follows that of 2,147,483,647 by the least one. A holder of kazoo's `Semaphore` has none.
+    pub(super) number: Option<i32>,
 }
 
 /// The marks before the number, of kazoo and of Curator.
-const MARKS: [(&str, Kind); 5] = [
-    ("__lock__", Kind::Exclusive),
-    ("__rlock__", Kind::Shared),
-    ("-lock-", Kind::Exclusive),
-    ("-__WRIT__", Kind::Exclusive),
-    ("-__READ__", Kind::Shared),
+const MARKS: [(&str, Mode); 5] = [
+    ("__lock__", Mode::Exclusive),
+    ("__rlock__", Mode::Shared),
+    ("-lock-", Mode::Exclusive),
+    ("-__WRIT__", Mode::Exclusive),
+    ("-__READ__", Mode::Shared),
 ];
+
+/// The mark of dlock's permits: `__permits_<count>_<limit>__`.
+const PERMITS: &str = "__permits_";
+
+/// The end of the name of the directory in which kazoo's `Semaphore` has its lock, beside that of its holders.
+const TURNS: &str = "-__lock__";
 
 impl<'a> Contending<'a> {
     /// Reads the name of a node. `None`: it is no contender of a lock.
     pub(super) fn read(name: &'a str) -> Option<Self> {
-        let read = |(mark, kind): &(&str, Kind)| {
-            let number = &name[name.rfind(mark)? + mark.len()..];
-            // The server pads to ten places, with the sign of a negative number.
-            let fits = number.len() >= 10 && number.bytes().skip(1).all(|byte| byte.is_ascii_digit());
-            let fits = fits && number.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-            Some((*kind, number.parse::<i32>().ok().filter(|_| fits)?))
+        let marked = |(mark, mode): &(&str, Mode)| Some((*mode, number(&name[name.rfind(mark)? + mark.len()..])?));
+        let permits = || {
+            let (mode, rest) = name[name.rfind(PERMITS)? + PERMITS.len()..].split_once("__")?;
+            let (count, limit) = mode.split_once('_')?;
+            Some((Mode::Permits { count: count.parse().ok()?, limit: limit.parse().ok()? }, number(rest)?))
         };
-        let (kind, number) = MARKS.iter().find_map(read)?;
-        Some(Self { name, kind, number })
+        if let Some((mode, number)) = MARKS.iter().find_map(marked).or_else(permits) {
+            return Some(Self { name, mode, number: Some(number) });
+        }
+        let is_uuid = name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        is_uuid.then_some(Self { name, mode: Mode::Permits { count: 1, limit: 0 }, number: None })
     }
 
     /// Returns the place of this one, counted from another one: by their numbers, which wrap round. The server gives no
     /// number twice, but another program may have chosen one.
     pub(super) fn place(&self, from: &Self) -> (i32, &'a str) {
+        let Some(number) = self.number else { return (i32::MIN, self.name) };
+        let from = from.number.unwrap_or(number);
         if mutant!("zookeeper-numbers-as-text") {
-            return (self.number.to_string().cmp(&from.number.to_string()) as i32, self.name);
+            return (number.to_string().cmp(&from.to_string()) as i32, self.name);
         }
-        (self.number.wrapping_sub(from.number), self.name)
+        (number.wrapping_sub(from), self.name)
     }
 
     /// Returns true if this one came before another one.
@@ -69,16 +74,39 @@ impl<'a> Contending<'a> {
     }
 }
 
+/// Reads the number that the server adds to a name. It pads to ten places, with the sign of a negative number.
+fn number(text: &str) -> Option<i32> {
+    let fits = text.len() >= 10 && text.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+    let fits = fits && text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    text.parse().ok().filter(|_| fits)
+}
+
 /// Returns the beginning of the name of a claim's node; the server adds its number.
-pub(super) fn node_name(dialect: Dialect, guid: &str) -> String {
+pub(super) fn node_name(dialect: Dialect, guid: &str, mode: Mode) -> String {
+    if let Mode::Permits { count, limit } = mode {
+        return format!("{guid}{PERMITS}{count}_{limit}__");
+    }
+    let shared = mode == Mode::Shared;
     match dialect {
-        Dialect::Kazoo => format!("{guid}__lock__"),
+        Dialect::Kazoo => format!("{guid}{}", if shared { "__rlock__" } else { "__lock__" }),
         Dialect::Curator => {
             // As a UUID is written.
             let parts = [&guid[..8], &guid[8..12], &guid[12..16], &guid[16..20], &guid[20..]];
-            format!("_c_{}-lock-", parts.join("-"))
+            format!("_c_{}{}", parts.join("-"), if shared { "-__READ__" } else { "-lock-" })
         }
     }
+}
+
+/// Returns the path of the directory in which claims for permits of a lock wait for their turn.
+pub(super) fn permits_directory(directory: &str) -> String {
+    format!("{directory}{TURNS}")
+}
+
+/// Returns the key of a lock's directory, or of the one in which claims for its permits wait. `None`: it is neither.
+pub(super) fn key_of(prefix: &str, directory: &str) -> Option<String> {
+    let key = directory.strip_prefix(prefix.trim_end_matches('/'))?.strip_prefix('/')?;
+    let key = key.strip_suffix(TURNS).unwrap_or(key);
+    percent_encoding::percent_decode_str(key).decode_utf8().ok().map(Into::into)
 }
 
 /// Returns the path of a lock's directory: in kazoo's dialect a `/` in a key is a level, in Curator's it is encoded.
@@ -128,7 +156,7 @@ fn finish(path: &mut String, segment: &mut String, levels: usize) {
     match segment.as_str() {
         "." => path.push_str("%2E"),
         ".." => path.push_str("%2E%2E"),
-        name if levels > 0 && Contending::read(name).is_some() => {
+        name if levels > 0 && Contending::read(name).is_some() || name.ends_with(TURNS) => {
             let last = name.rfind(|c: char| !c.is_ascii_digit()).unwrap_or(0);
             // The last character of the mark.
             let _ = write!(path, "{}%{:02X}{}", &name[..last], name.as_bytes()[last], &name[last + 1..]);
@@ -179,16 +207,21 @@ mod tests {
 
     #[test]
     fn the_names_of_other_clients_are_read() {
-        let read = |name| Contending::read(name).map(|one| (one.kind, one.number));
-        assert_eq!(read("4a7f0e1c__lock__0000000007"), Some((Kind::Exclusive, 7)));
-        assert_eq!(read("4a7f0e1c__rlock__0000000008"), Some((Kind::Shared, 8)));
-        assert_eq!(read("_c_1b4-lock-0000000009"), Some((Kind::Exclusive, 9)));
-        assert_eq!(read("_c_1b4-__WRIT__0000000010"), Some((Kind::Exclusive, 10)));
-        assert_eq!(read("_c_1b4-__READ__0000000011"), Some((Kind::Shared, 11)));
-        assert_eq!(read("4a7f0e1c__lock__-2147483648"), Some((Kind::Exclusive, i32::MIN)));
-        assert_eq!(read("_c_1b4-lock--2147483647"), Some((Kind::Exclusive, -i32::MAX)));
-        assert_eq!(read("4a7f0e1c__lock__-000000005"), Some((Kind::Exclusive, -5)));
-        assert_eq!(read("_c_1b4-lock--000000005"), Some((Kind::Exclusive, -5)));
+        let read = |name| Contending::read(name).map(|one| (one.mode, one.number));
+        assert_eq!(read("4a7f0e1c__lock__0000000007"), Some((Mode::Exclusive, Some(7))));
+        assert_eq!(read("4a7f0e1c__rlock__0000000008"), Some((Mode::Shared, Some(8))));
+        assert_eq!(read("_c_1b4-lock-0000000009"), Some((Mode::Exclusive, Some(9))));
+        assert_eq!(read("_c_1b4-__WRIT__0000000010"), Some((Mode::Exclusive, Some(10))));
+        assert_eq!(read("_c_1b4-__READ__0000000011"), Some((Mode::Shared, Some(11))));
+        assert_eq!(read("4a7f0e1c__lock__-2147483648"), Some((Mode::Exclusive, Some(i32::MIN))));
+        assert_eq!(read("_c_1b4-lock--2147483647"), Some((Mode::Exclusive, Some(-i32::MAX))));
+        assert_eq!(read("4a7f0e1c__lock__-000000005"), Some((Mode::Exclusive, Some(-5))));
+        assert_eq!(read("_c_1b4-lock--000000005"), Some((Mode::Exclusive, Some(-5))));
+        let permits = Mode::Permits { count: 2, limit: 5 };
+        let own = node_name(Dialect::Kazoo, "4a7f", permits) + "0000000012";
+        assert_eq!(read(&own), Some((permits, Some(12))));
+        let of_kazoo = Mode::Permits { count: 1, limit: 0 };
+        assert_eq!(read("0123456789abcdef0123456789abcdef"), Some((of_kazoo, None)));
         for other in
             ["", "0000000001", "b", "x-0000000001", "__lock__12345", "é__lock__00000000", "a__lock__9999999999"]
         {
@@ -198,8 +231,8 @@ mod tests {
 
     #[test]
     fn numbers_wrap_round() {
-        let name = |number| Contending { name: "", kind: Kind::Exclusive, number };
-        let twins = ["a", "b"].map(|name| Contending { name, kind: Kind::Exclusive, number: 7 });
+        let name = |number| Contending { name: "", mode: Mode::Exclusive, number: Some(number) };
+        let twins = ["a", "b"].map(|name| Contending { name, mode: Mode::Exclusive, number: Some(7) });
         assert!(twins[0].is_before(&twins[1]) && !twins[1].is_before(&twins[0]));
         let order = [i32::MAX - 1, i32::MAX, i32::MIN, i32::MIN + 1];
         for (at, before) in order.iter().enumerate() {
@@ -221,6 +254,9 @@ mod tests {
         assert_eq!(kazoo("./.."), "/locks/%2E/%2E%2E");
         assert_eq!(kazoo("50%\u{1}"), "/locks/50%25%01");
         assert_eq!(kazoo("a/x__lock__0000000001"), "/locks/a/x__lock_%5F0000000001");
+        assert_eq!(kazoo("k-__lock__"), "/locks/k-__lock_%5F");
+        let uuid = "0123456789abcdef0123456789abcde";
+        assert_eq!(kazoo(&format!("a/{uuid}f")), format!("/locks/a/{uuid}%66"));
         assert_eq!(directory(Dialect::Curator, "/", "a/b").unwrap(), "/a%2Fb");
         assert_eq!(parents("/", "/locks/a/b").collect::<Vec<_>>(), ["/locks", "/locks/a", "/locks/a/b"]);
         assert_eq!(parents("/root", "/root/locks/a").collect::<Vec<_>>(), ["/root/locks", "/root/locks/a"]);
@@ -234,6 +270,8 @@ mod tests {
                 prop_assert_eq!(a == b, x == y, "{} {}", x, y);
                 prop_assert!(x.split('/').skip(1).all(|level| !matches!(level, "" | "." | "..")), "{}", x);
                 prop_assert!(!x.chars().any(char::is_control));
+                prop_assert_eq!(key_of("/l", &x), Some(a.clone()));
+                prop_assert_eq!(key_of("/l", &permits_directory(&x)), Some(a.clone()));
             }
         }
     }

@@ -10,6 +10,8 @@ mod inspect;
 mod jute;
 mod keys;
 mod orphans;
+mod permits;
+mod place;
 mod protocol;
 mod session;
 mod shared;
@@ -62,13 +64,14 @@ pub static SCHEMA: Schema = Schema {
     },
 };
 
-fn capabilities(_: &Values) -> Capabilities {
+fn capabilities(values: &Values) -> Capabilities {
     Capabilities {
         fence: true,
         ttl: true,
         fifo: true,
-        shared: false,
-        permits: false,
+        shared: true,
+        // Curator has the holders of a semaphore in a queue of their own.
+        permits: values.text("dialect") != Some("curator"),
         handoff: false,
         processes: true,
         fork: true,
@@ -128,6 +131,13 @@ impl Backend for ZooKeeper {
         Box::pin(async move {
             let session = self.asking().await?;
             Ok(inspect::break_lock(&session, name, self.sessions.limits(PATIENCE)).await?)
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async move {
+            let session = self.asking().await?;
+            Ok(inspect::keys(&session, &self.prefix, prefix, self.sessions.limits(PATIENCE)).await?)
         })
     }
 

@@ -24,7 +24,7 @@ impl Node {
     /// Finds the node by its name, after all that the session had sent before. `None`: there is none.
     pub(super) async fn find(&self, session: &Session, limits: Limits) -> Result<Option<String>, Refusal> {
         session.ask(Request::Sync { path: self.directory.clone() }, limits).await?;
-        let names = children(session, &self.directory, limits).await?.unwrap_or_default();
+        let names = children(session, &self.directory, false, limits).await?.unwrap_or_default();
         Ok(names.iter().find(|name| name.starts_with(&self.name)).map(|name| format!("{}/{name}", self.directory)))
     }
 

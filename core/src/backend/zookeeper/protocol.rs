@@ -56,8 +56,13 @@ pub(super) enum Request {
         path: String,
         watch: bool,
     },
+    SetData {
+        path: String,
+        data: Vec<u8>,
+    },
     Children {
         path: String,
+        watch: bool,
     },
     /// Waits until the server of the connection knows what the leader knew. It is answered by way of the leader.
     Sync {
@@ -94,7 +99,8 @@ impl Request {
             | Self::Delete { path }
             | Self::Exists { path, .. }
             | Self::Data { path, .. }
-            | Self::Children { path }
+            | Self::SetData { path, .. }
+            | Self::Children { path, .. }
             | Self::Sync { path } => path,
             Self::CloseSession => "",
         }
@@ -134,7 +140,8 @@ impl Request {
             Self::Delete { path } => start(2).bytes(path).int(-1).finish(),
             Self::Exists { path, watch } => start(3).bytes(path).flag(*watch).finish(),
             Self::Data { path, watch } => start(4).bytes(path).flag(*watch).finish(),
-            Self::Children { path } => start(8).bytes(path).flag(false).finish(),
+            Self::SetData { path, data } => start(5).bytes(path).bytes(data).int(-1).finish(),
+            Self::Children { path, watch } => start(8).bytes(path).flag(*watch).finish(),
             Self::Sync { path } => start(9).bytes(path).finish(),
             Self::CloseSession => start(-11).finish(),
         }

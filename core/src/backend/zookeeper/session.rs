@@ -172,6 +172,11 @@ async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal
 }
 
 impl Session {
+    /// Returns the path for a request that only asks for an answer.
+    pub(super) fn root(&self) -> &str {
+        &self.root
+    }
+
     pub(super) fn state(&self) -> &State {
         &self.link.shared
     }

@@ -82,13 +82,14 @@ pub(super) fn unreadable(session: &Session, why: Malformed) -> Refusal {
     Refusal::not_applied(Error::unavailable(format!("ZooKeeper at {} gave {why}", session.link.names())))
 }
 
-/// Returns the names below a directory. `None`: there is no such node.
+/// Returns the names below a directory, and sets a watch on it. `None`: there is no such node.
 pub(super) async fn children(
     session: &Session,
     directory: &str,
+    watch: bool,
     limits: Limits,
 ) -> Result<Option<Vec<String>>, Refusal> {
-    let reply = session.ask(Request::Children { path: directory.to_owned() }, limits).await?;
+    let reply = session.ask(Request::Children { path: directory.to_owned(), watch }, limits).await?;
     if reply.code == code::NO_NODE {
         return Ok(None);
     }

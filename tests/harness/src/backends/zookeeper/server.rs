@@ -208,4 +208,3 @@ impl ZooKeeper {
         line.and_then(|figure| figure.trim().parse().ok()).unwrap_or_default()
     }
 }
-
