@@ -117,13 +117,15 @@ pub const MUTANTS: &[(&str, &str)] = &[
     #[cfg(feature = "zookeeper")]
     ("zookeeper-nobody-is-before", "whoever has a node has the lock"),
     #[cfg(feature = "zookeeper")]
+    ("zookeeper-first-watched", "a waiter watches the first of the queue, not the one before it"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-permits-without-turn", "claims for permits don't take the lock of the permits, which kazoo's take"),
+    #[cfg(feature = "zookeeper")]
     ("zookeeper-asked-timeout-trusted", "a lease counts for the whole timeout of its session"),
     #[cfg(feature = "zookeeper")]
     ("zookeeper-foreign-node-accepted", "a node of another session is taken for one's own"),
     #[cfg(feature = "zookeeper")]
     ("zookeeper-orphan-forgotten", "a node that could not be deleted in time stays"),
-    #[cfg(feature = "zookeeper")]
-    ("zookeeper-session-end-not-told", "the end of a session is found by the next renewal only"),
     #[cfg(feature = "zookeeper")]
     ("zookeeper-numbers-as-text", "the numbers of nodes are compared as text"),
     #[cfg(feature = "zookeeper")]

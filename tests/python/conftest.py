@@ -33,32 +33,39 @@ def free_port():
 
 
 @contextlib.contextmanager
-def serving(program, port, options):
-    """Have a server of this test run's own; yields its address. `{}` in an option is a folder in memory."""
+def serving(words, port, config=None):
+    """Have a server of this test run's own; yields its address. `{}` is a folder in memory, which has `config`."""
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
-        words = [word.format(folder) for name, value in options.items() for word in (f"--{name}", str(value))]
-        with subprocess.Popen([program, *words]) as server:
+        if config is not None:
+            lines = (f"{name}={value}\n".format(folder) for name, value in config.items())
+            Path(folder, "config").write_text("".join(lines))
+        with subprocess.Popen([word.format(folder) for word in words]) as server:
             try:
-                for _ in range(500):
+                for _ in range(1500):
                     try:
                         socket.create_connection(("127.0.0.1", port)).close()
                         break
                     except ConnectionRefusedError:
                         time.sleep(0.02)
                 else:
-                    raise RuntimeError(f"{program} doesn't answer:\n{Path(folder, 'log').read_text()}")
+                    raise RuntimeError(f"{words[0]} doesn't answer:\n{Path(folder, 'log').read_text()}")
                 yield f"127.0.0.1:{port}"
             finally:
                 server.kill()
+
+
+def options(of):
+    """The words for options of a command."""
+    return [word for name, value in of.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="session")
 def redis_address():
     """A Redis server without persistence."""
     port = free_port()
-    options = {"bind": "127.0.0.1", "port": port, "dir": "{}", "databases": 2000, "logfile": "log", "save": ""}
-    with serving("redis-server", port, options) as address:
+    of = {"bind": "127.0.0.1", "port": port, "dir": "{}", "databases": 2000, "logfile": "log", "save": ""}
+    with serving(["redis-server", *options(of)], port) as address:
         yield address
 
 
@@ -67,10 +74,22 @@ def etcd_address():
     """An etcd of one member."""
     port, peer = free_port(), free_port()
     clients, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
-    options = {"listen-client-urls": clients, "advertise-client-urls": clients, "listen-peer-urls": peers}
-    options |= {"initial-advertise-peer-urls": peers, "initial-cluster": f"default={peers}", "data-dir": "{}/data"}
-    options |= {"logger": "zap", "log-level": "error", "log-outputs": "{}/log"}
-    with serving("etcd", port, options) as address:
+    of = {"listen-client-urls": clients, "advertise-client-urls": clients, "listen-peer-urls": peers}
+    of |= {"initial-advertise-peer-urls": peers, "initial-cluster": f"default={peers}", "data-dir": "{}/data"}
+    of |= {"logger": "zap", "log-level": "error", "log-outputs": "{}/log"}
+    with serving(["etcd", *options(of)], port) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def zookeeper_address():
+    """A ZooKeeper of one server."""
+    port = free_port()
+    config = {"clientPort": port, "clientPortAddress": "127.0.0.1", "dataDir": "{}/data", "maxClientCnxns": 0}
+    config |= {"extendedTypesEnabled": "true", "admin.enableServer": "false", "preAllocSize": 1024}
+    java = ["java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "/usr/share/java/*"]
+    server = [*java, "org.apache.zookeeper.server.ZooKeeperServerMain", "{}/config"]
+    with serving(server, port, config) as address:
         yield address
 
 
@@ -90,13 +109,19 @@ def etcd_url(etcd_address):
 
 
 @pytest.fixture
+def zookeeper_url(zookeeper_address):
+    """The URL of nodes nobody else uses."""
+    return f"zookeeper://{zookeeper_address}?prefix=/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
 def memory_url():
     """The URL of a name nobody else uses."""
     return f"memory://{uuid.uuid4().hex}"
 
 
 # A backend is a fixture NAME_url; its name here has the tests of all backends run on it.
-@pytest.fixture(params=["memory", "file", "redis", "etcd"])
+@pytest.fixture(params=["memory", "file", "redis", "etcd", "zookeeper"])
 def url(request):
     """The URL of a backend nobody else uses."""
     return request.getfixturevalue(f"{request.param}_url")

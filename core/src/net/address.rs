@@ -18,6 +18,13 @@ pub(crate) struct Address {
     reached: AtomicBool,
 }
 
+impl Clone for Address {
+    fn clone(&self) -> Self {
+        let reached = AtomicBool::new(self.reached.load(Ordering::Relaxed));
+        Self { host: self.host.clone(), port: self.port, tls: self.tls.clone(), reached }
+    }
+}
+
 impl Address {
     /// Reads `host` or `host:port`, and the TLS options of the configuration.
     ///

@@ -130,9 +130,7 @@ impl State {
     pub(super) fn end(&self) {
         if !self.over.swap(true, Ordering::AcqRel) {
             self.watches.fire_all();
-            if !mutant!("zookeeper-session-end-not-told") {
-                self.context.suspect_session(self.number);
-            }
+            self.context.suspect_session(self.number);
         }
     }
 

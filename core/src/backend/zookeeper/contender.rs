@@ -134,7 +134,7 @@ impl ZooKeeperContender {
         let (options, dialect) = (&self.claim.options, self.zookeeper.dialect);
         let session = self.zookeeper.sessions.pick(options.ttl, !options.auto_renew, limits).await?;
         let turn = match options.mode {
-            Mode::Permits { .. } => {
+            Mode::Permits { .. } if !mutant!("zookeeper-permits-without-turn") => {
                 Some(Place::new(dialect, &session, &permits_directory(&options.name), Mode::Exclusive)?)
             }
             _ => None,

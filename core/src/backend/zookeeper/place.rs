@@ -112,7 +112,8 @@ impl Place {
         ahead.sort_unstable_by_key(|one| one.place(own));
         match admit(self.mode, ahead.iter().map(|one| one.mode)) {
             Admission::Behind(some) if !mutant!("zookeeper-nobody-is-before") => {
-                Judged::Behind((some.len() == 1).then(|| ahead[some.start].name.to_owned()))
+                let before = if mutant!("zookeeper-first-watched") { 0 } else { some.start };
+                Judged::Behind((some.len() == 1).then(|| ahead[before].name.to_owned()))
             }
             _ => Judged::Admitted(ahead.iter().map(|one| one.name.to_owned()).collect()),
         }

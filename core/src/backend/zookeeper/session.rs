@@ -46,7 +46,7 @@ pub(super) struct Session {
 /// The sessions of a client.
 pub(super) struct Sessions {
     config: Config,
-    servers: Vec<String>,
+    servers: Vec<Address>,
     root: String,
     context: Context,
     classes: TtlClasses<Class>,
@@ -73,11 +73,8 @@ fn ttl_of(timeout: Duration) -> Duration {
 }
 
 impl Sessions {
-    pub(super) fn new(config: &Config, servers: Vec<String>, root: String, context: Context) -> Result<Self> {
-        // An address that can't be used is refused now.
-        for server in &servers {
-            Address::new(server, PORT, config)?;
-        }
+    pub(super) fn new(config: &Config, servers: &[String], root: String, context: Context) -> Result<Self> {
+        let servers = servers.iter().map(|server| Address::new(server, PORT, config)).collect::<Result<_>>()?;
         let (classes, all) = (TtlClasses::default(), Mutex::default());
         Ok(Self { config: config.clone(), servers, root, context, classes, all })
     }
@@ -92,7 +89,7 @@ impl Sessions {
     pub(super) async fn pick(&self, ttl: Duration, dedicated: bool, limits: Limits) -> Result<Arc<Session>, Refusal> {
         let wanted = seconds(ttl);
         let Some((seconds, class)) = (if dedicated { None } else { self.classes.get(wanted) }) else {
-            let session = self.session(wanted, true).map_err(Refusal::not_applied)?;
+            let session = self.session(wanted, true);
             session.begun(limits).await?;
             return Ok(session);
         };
@@ -101,7 +98,7 @@ impl Sessions {
             match &*session {
                 Some(usable) if !usable.is_over() => usable.clone(),
                 // Kept from here on, so that the next caller finds it also if this one leaves.
-                _ => session.insert(self.session(seconds, false).map_err(Refusal::not_applied)?).clone(),
+                _ => session.insert(self.session(seconds, false)).clone(),
             }
         };
         session.begun(limits).await?;
@@ -132,9 +129,8 @@ impl Sessions {
     }
 
     /// Returns a session that has not begun.
-    fn session(&self, seconds: u64, dedicated: bool) -> Result<Arc<Session>> {
-        let address = |server: &String| Address::new(server, PORT, &self.config);
-        let mut addresses = self.servers.iter().map(address).collect::<Result<Vec<_>>>()?;
+    fn session(&self, seconds: u64, dedicated: bool) -> Arc<Session> {
+        let mut addresses = self.servers.clone();
         // Clients spread over the servers.
         fastrand::shuffle(&mut addresses);
         let state = State::new(timeout_for(seconds), self.context.clone());
@@ -149,7 +145,7 @@ impl Sessions {
         let mut all = lock(&self.all);
         all.retain(|session| session.strong_count() > 0);
         all.push(Arc::downgrade(&session));
-        Ok(session)
+        session
     }
 
     /// Ends all sessions, with all their nodes.

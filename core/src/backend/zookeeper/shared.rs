@@ -44,7 +44,7 @@ impl ZooKeeper {
         if ttl < shortest {
             return Err(Error::invalid(format!("session_timeout of {ttl:?} is too short: use {shortest:?} or more")));
         }
-        let sessions = Sessions::new(config, servers, root.to_owned(), context)?;
+        let sessions = Sessions::new(config, &servers, root.to_owned(), context)?;
         Ok(Self { dialect, prefix, sessions })
     }
 

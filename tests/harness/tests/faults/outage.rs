@@ -16,8 +16,10 @@ scenarios! {
     a_server_that_kept_its_data_keeps_the_locks;
 }
 
-/// Longer than the ttl of a lock, and shorter than a release goes on trying.
-const STOPPED: Duration = Duration::from_secs(3);
+/// Returns a time that is longer than the ttl of a lock, and shorter than a release goes on trying.
+fn stopped_for(ttl: Duration) -> Duration {
+    ttl.max(ms(2500)) + ms(500)
+}
 
 fn every_call_returns_in_time_while_the_server_is_stopped(on: On) {
     let (ttl, timeout) = (on.ttl(ms(1000)), ms(800));
@@ -60,7 +62,7 @@ fn every_call_returns_in_time_while_the_server_is_stopped(on: On) {
             assert!(begun.elapsed() < ms(5000) + LATE + SLACK);
         });
         scope.spawn(move || {
-            until("it was stopped for longer than a ttl", LONG, || stopped.elapsed() >= STOPPED);
+            until("it was stopped for longer than a ttl", LONG, || stopped.elapsed() >= stopped_for(ttl));
             server.resume();
         });
     });

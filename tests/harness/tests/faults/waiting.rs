@@ -1,6 +1,6 @@
 //! Waiters whose connections are cut, and who wait for longer than their ttl.
 
-use crate::common::{On, acquired, begin, lock, ms, proxy, released, until_contenders};
+use crate::common::{LONG, On, acquired, begin, lock, ms, proxy, released, until_contenders};
 
 scenarios! {
     a_waiter_is_woken_after_its_connection_was_cut;
@@ -27,7 +27,7 @@ fn a_waiter_keeps_its_place_for_longer_than_its_ttl(on: On) {
     let (server, ttl) = (on.server(), on.ttl(ms(600)));
     let (a, b) = (on.client(server.addr()), on.client(server.addr()));
     let holder = acquired(&a, "k");
-    let waiter = begin(&lock(&b, "k", ttl));
+    let waiter = begin(&lock(&b, "k", ttl).wait(LONG * 6));
     until_contenders(&*server, "k", 2);
     let queue = server.queue("k");
     std::thread::sleep(ttl * 3);

@@ -4,4 +4,6 @@ mod common;
 mod layout;
 mod lost_answers;
 mod mutants;
+mod other_sessions;
+mod queue;
 mod sessions;

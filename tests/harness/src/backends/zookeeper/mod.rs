@@ -82,7 +82,14 @@ impl Cases for ZooKeeper {
 
 impl Remote for Backend {
     fn start(&self, setup: Setup) -> Result<Box<dyn TestServer>, String> {
-        Ok(Box::new(ZooKeeper::start(setup)?))
+        let server = ZooKeeper::start(setup)?;
+        if setup.login {
+            server.ask_for_login(&self.login()).map_err(|error| error.to_string())?;
+        }
+        if setup.small {
+            server.limit_size(60_000).map_err(|error| error.to_string())?;
+        }
+        Ok(Box::new(server))
     }
 
     /// Returns the time by which a session outlives the ttl of its leases, with the tick by which it ends late.
@@ -172,7 +179,9 @@ impl TestServer for ZooKeeper {
 
     fn left_over(&self) -> Vec<String> {
         let paths = self.below(LOCKS).expect("the server answers");
-        paths.into_iter().filter(|path| path.contains("lock__") || path.contains("-lock-")).collect()
+        // The server adds ten digits to the name of a contender's node.
+        let is_numbered = |path: &String| path.bytes().rev().take_while(u8::is_ascii_digit).count() >= 10;
+        paths.into_iter().filter(is_numbered).collect()
     }
 
     fn sessions(&self) -> Vec<String> {
@@ -190,10 +199,13 @@ impl TestServer for ZooKeeper {
     }
 
     fn fill(&self) {
-        panic!("ZooKeeper has no limit of its whole size")
+        // Down to the last few bytes.
+        for size in [20_000, 2_000, 200, 20] {
+            while self.put(&format!("{LOCKS}/big"), size).is_ok() {}
+        }
     }
 
     fn make_room(&self) {
-        panic!("ZooKeeper has no limit of its whole size")
+        self.remove("big");
     }
 }

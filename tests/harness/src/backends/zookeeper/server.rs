@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use zookeeper_client::{Client, Error, Stat};
+use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
 
-use crate::backends::{Setup, TestServer};
+use super::LOCKS;
+use crate::backends::{Login, Setup, TestServer};
 use crate::server::Certs;
 use crate::server::process::{self, Process};
 
@@ -61,7 +62,7 @@ impl ZooKeeper {
         let port = if self.setup.tls { "secureClientPort" } else { "clientPort" };
         let mut lines = format!(
             "tickTime=2000\ndataDir={folder}/data\n{port}={}\n{port}Address=127.0.0.1\nadmin.enableServer=false\n\
-             maxClientCnxns=0\npreAllocSize=1024\n4lw.commands.whitelist=*\nextendedTypesEnabled=true\n",
+             maxClientCnxns=0\npreAllocSize=1024\n4lw.commands.whitelist=*\nextendedTypesEnabled=true\nenforceQuota=true\n",
             self.port
         );
         if let Some(certs) = &self.certs {
@@ -96,7 +97,8 @@ impl ZooKeeper {
             let up = if self.setup.tls {
                 TcpStream::connect(self.addr()).is_ok()
             } else {
-                self.word("srvr").is_ok_and(|answer| answer.contains("Mode:"))
+                // A connection that comes while the server starts may get no answer.
+                self.word_within("srvr", Duration::from_secs(1)).is_ok_and(|answer| answer.contains("Mode:"))
             };
             if up {
                 return Ok(());
@@ -123,8 +125,53 @@ impl ZooKeeper {
     /// # Errors
     /// If the server doesn't answer.
     pub fn word(&self, word: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.addr(), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        self.word_within(word, PATIENCE)
+    }
+
+    /// Lets only this user have locks from now on: the parent of all locks is the user's.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub(super) fn ask_for_login(&self, login: &Login) -> Result<(), Error> {
+        self.raw(async |client| {
+            client.auth("digest", login.right.as_bytes()).await?;
+            let options = CreateMode::Persistent.with_acls(Acls::creator_all());
+            client.create(LOCKS, b"", &options).await.map(drop)
+        })
+    }
+
+    /// Limits the size of all locks together.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub(super) fn limit_size(&self, bytes: usize) -> Result<(), Error> {
+        self.raw(async |client| {
+            let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+            client.create(LOCKS, b"", &options).await?;
+            let quota = format!("/zookeeper/quota{LOCKS}");
+            client.mkdir(&quota, &options).await?;
+            let limits = format!("count=-1,bytes=-1;byteHardLimit={bytes};countHardLimit=-1");
+            client.create(&format!("{quota}/zookeeper_limits"), limits.as_bytes(), &options).await?;
+            client.create(&format!("{quota}/zookeeper_stats"), b"count=0,bytes=0", &options).await.map(drop)
+        })
+    }
+
+    /// Creates a node of this size below a directory.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub(super) fn put(&self, directory: &str, bytes: usize) -> Result<(), Error> {
+        self.raw(async |client| {
+            let options = CreateMode::PersistentSequential.with_acls(Acls::anyone_all());
+            let parent = CreateMode::Persistent.with_acls(Acls::anyone_all());
+            client.mkdir(directory, &parent).await?;
+            client.create(&format!("{directory}/x"), &vec![b'x'; bytes], &options).await.map(drop)
+        })
+    }
+
+    fn word_within(&self, word: &str, limit: Duration) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.addr(), limit)?;
+        stream.set_read_timeout(Some(limit))?;
         stream.write_all(word.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
