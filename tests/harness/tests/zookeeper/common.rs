@@ -22,7 +22,16 @@ pub(crate) fn client(addr: impl Display) -> Client {
 
 /// Returns the same with further options of the URL.
 pub(crate) fn client_with(addr: impl Display, options: &str) -> Client {
+    connect(addr, ms(5000), options)
+}
+
+/// Returns the same for a client that bears a long outage.
+pub(crate) fn patient_client(addr: impl Display) -> Client {
+    connect(addr, ms(60_000), "")
+}
+
+fn connect(addr: impl Display, timeout: Duration, options: &str) -> Client {
     // Clients of equal configuration would be one contender.
-    let timeout = (ms(5000) + Duration::from_micros(next())).as_secs_f64();
+    let timeout = (timeout + Duration::from_micros(next())).as_secs_f64();
     answered(Client::connect(&format!("zookeeper://{addr}?connect_timeout={timeout:.6}{options}")).unwrap())
 }

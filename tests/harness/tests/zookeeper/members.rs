@@ -10,10 +10,13 @@ use dlock_harness::backends::TestServer;
 use dlock_harness::backends::zookeeper::{Cluster, ZooKeeper};
 use dlock_harness::proxy::{Direction, Mode, Proxy};
 
-use crate::common::{LONG, acquired, begin, client, lock, ms, released, until, until_contenders};
+use crate::common::{LONG, acquired, begin, client, lock, ms, patient_client, released, until, until_contenders};
 
-/// The ttl of the leases of holders that lose their member.
+/// The ttl of the leases of holders that lose their member, mostly.
 const TTL: Duration = Duration::from_secs(6);
+/// The shortest ttl. It is short in comparison with the time by which a leader that is cut off may outlive the election of
+/// the next one.
+const SHORTEST: Duration = Duration::from_secs(4);
 /// The time in which a session ends, whatever happens: its timeout, once more after an election, and the election.
 const ENDS: Duration = Duration::from_secs(40);
 
@@ -44,8 +47,8 @@ fn lost_at(lease: &Lease) -> Time {
 }
 
 /// Begins to wait for a lock. The result has the time of the grant.
-fn waits(client: &Client, key: &str) -> JoinHandle<(Instant, Lease)> {
-    let op = client.lock(key).ttl(TTL).wait(ENDS).acquire();
+fn waits(client: &Client, key: &str, ttl: Duration) -> JoinHandle<(Instant, Lease)> {
+    let op = client.lock(key).ttl(ttl).wait(ENDS).acquire();
     std::thread::spawn(move || {
         let lease = op.wait().unwrap();
         (Instant::now(), lease)
@@ -54,36 +57,37 @@ fn waits(client: &Client, key: &str) -> JoinHandle<(Instant, Lease)> {
 
 /// The times of a holder, in milliseconds before the fault: those of its acquire and its renewals. Without renewals the
 /// lease is renewed in the background.
-const HOLDERS: [&[u64]; 9] = [
-    &[5500, 0],
-    &[5500, 2600, 0],
-    &[3300, 0],
-    &[3100, 0],
-    &[3100, 1550, 0],
-    &[1700, 0],
-    &[1500, 0],
-    &[5950],
-    &[4100],
-];
+type Holder = &'static [u64];
+
+const HOLDERS: &[Holder] =
+    &[&[5500, 0], &[5500, 2600, 0], &[3300, 0], &[3100, 0], &[3100, 1550, 0], &[1700, 0], &[1500, 0], &[5950], &[4100]];
+
+/// Holders of the shortest ttl, whose renewals come one after the other.
+const RENEWED: &[Holder] = &[&[1950], &[1800], &[1650], &[1500], &[1350], &[1200], &[1050], &[900], &[750]];
 
 /// Holders whose client reaches one member only, and a waiter for each lock whose client reaches the others. When
 /// something happens to that member, each holder knows of its loss before the waiter has the lock.
-fn known_before_the_next_grant(of_leader: bool, fault: impl FnOnce(&mut Cluster, usize)) -> (Cluster, usize) {
+fn known_before_the_next_grant(
+    of_leader: bool,
+    ttl: Duration,
+    holders: &[Holder],
+    fault: impl FnOnce(&mut Cluster, usize),
+) -> (Cluster, usize) {
     let mut cluster = Cluster::start(3).unwrap();
     let leader = cluster.leader().unwrap();
     let at = if of_leader { leader } else { (leader + 1) % 3 };
-    let (one, rest) = (addrs([&cluster.members[at]]), client(addrs(others(&cluster, at))));
+    let (one, rest) = (addrs([&cluster.members[at]]), patient_client(addrs(others(&cluster, at))));
     let faulty = Instant::now() + ms(7000);
     let before = |time: &u64| std::thread::sleep((faulty - ms(*time)).saturating_duration_since(Instant::now()));
     let held: Vec<_> = std::thread::scope(|scope| {
-        let hold = |(n, times): (usize, &'static [u64])| {
+        let hold = |(n, times): (usize, &Holder)| {
             let (client, rest, before) = (client(&one), &rest, &before);
             scope.spawn(move || {
                 let (key, (first, renewals)) = (format!("k{n}"), times.split_first().unwrap());
                 before(first);
-                let lock = client.lock(&key).ttl(TTL).wait(LONG).auto_renew(renewals.is_empty());
+                let lock = client.lock(&key).ttl(ttl).wait(LONG).auto_renew(renewals.is_empty());
                 let lease = lock.acquire().wait().unwrap();
-                let waiter = waits(rest, &key);
+                let waiter = waits(rest, &key, ttl);
                 for time in renewals {
                     before(time);
                     lease.renew(None).wait().unwrap();
@@ -91,7 +95,7 @@ fn known_before_the_next_grant(of_leader: bool, fault: impl FnOnce(&mut Cluster,
                 (lost_at(&lease), lease, waiter, client)
             })
         };
-        let all: Vec<_> = HOLDERS.into_iter().enumerate().map(hold).collect();
+        let all: Vec<_> = holders.iter().enumerate().map(hold).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
     before(&0);
@@ -100,7 +104,7 @@ fn known_before_the_next_grant(of_leader: bool, fault: impl FnOnce(&mut Cluster,
     let faulty = Instant::now();
     println!("the last holder renewed {late:?} before the fault");
     let mut wrong = Vec::new();
-    for ((lost, lease, waiter, client), times) in held.into_iter().zip(HOLDERS) {
+    for ((lost, lease, waiter, client), times) in held.into_iter().zip(holders) {
         let (granted, next) = waiter.join().unwrap();
         let lost = lost.lock().unwrap().map(|lost| lost - faulty);
         let granted = granted - faulty;
@@ -117,12 +121,12 @@ fn known_before_the_next_grant(of_leader: bool, fault: impl FnOnce(&mut Cluster,
 
 #[test]
 fn a_holder_whose_follower_dies_knows_before_the_next_grant() {
-    known_before_the_next_grant(false, |cluster, at| cluster.members[at].kill());
+    known_before_the_next_grant(false, TTL, HOLDERS, |cluster, at| cluster.members[at].kill());
 }
 
 #[test]
 fn a_holder_whose_follower_hangs_knows_before_the_next_grant() {
-    let (cluster, at) = known_before_the_next_grant(false, |cluster, at| cluster.members[at].pause());
+    let (cluster, at) = known_before_the_next_grant(false, TTL, HOLDERS, |cluster, at| cluster.members[at].pause());
     let next = acquired(&client(addrs(others(&cluster, at))), "k0");
     cluster.members[at].resume();
     until_it_serves(&cluster.members[at]);
@@ -131,19 +135,19 @@ fn a_holder_whose_follower_hangs_knows_before_the_next_grant() {
 
 #[test]
 fn a_holder_whose_follower_is_cut_off_knows_before_the_next_grant() {
-    let (cluster, at) = known_before_the_next_grant(false, |cluster, at| cluster.isolate(at));
+    let (cluster, at) = known_before_the_next_grant(false, TTL, HOLDERS, |cluster, at| cluster.isolate(at));
     cluster.rejoin();
     until_it_serves(&cluster.members[at]);
 }
 
 #[test]
 fn a_holder_whose_leader_hangs_knows_before_the_next_grant() {
-    known_before_the_next_grant(true, |cluster, at| cluster.members[at].pause());
+    known_before_the_next_grant(true, TTL, HOLDERS, |cluster, at| cluster.members[at].pause());
 }
 
 #[test]
 fn a_holder_whose_leader_is_cut_off_knows_before_the_next_grant() {
-    let (cluster, at) = known_before_the_next_grant(true, |cluster, at| cluster.isolate(at));
+    let (cluster, at) = known_before_the_next_grant(true, SHORTEST, RENEWED, |cluster, at| cluster.isolate(at));
     cluster.rejoin();
     until_it_serves(&cluster.members[at]);
 }
@@ -165,7 +169,7 @@ fn a_request_that_reaches_its_follower_late_counts_from_its_arrival() {
     let first = until_report();
     sleep_until(first + ms(100));
     let lease = client.lock("k").ttl(TTL).wait(LONG).auto_renew(false).acquire().wait().unwrap();
-    let (lost, waiter) = (lost_at(&lease), waits(&rest, "k"));
+    let (lost, waiter) = (lost_at(&lease), waits(&rest, "k", TTL));
     sleep_until(first + ms(2700));
     let report = until_report();
     sleep_until(report + ms(150));
@@ -246,10 +250,10 @@ fn sixteen_waiters_outlive_a_rolling_restart() {
 fn a_majority_that_is_lost_ends_short_leases_before_the_next_grant_and_keeps_long_ones() {
     let mut cluster = Cluster::start(3).unwrap();
     let all = addrs(&cluster.members);
-    let (holder, waiter) = (client(&all), client(&all));
+    let (holder, waiter) = (patient_client(&all), patient_client(&all));
     let (short, long) = (lock(&holder, "short", TTL).acquire().wait().unwrap(), acquired(&holder, "long"));
     let lost = lost_at(&short);
-    let next = waits(&waiter, "short");
+    let next = waits(&waiter, "short", TTL);
     let next_of_long = begin(&lock(&waiter, "long", ms(30_000)).wait(ENDS * 2));
     for key in ["short", "long"] {
         until_contenders(&cluster.members[0], key, 2);
@@ -284,12 +288,11 @@ fn holders_and_waiters_leave_a_member_that_is_cut_off() {
         let at = if of_leader { leader } else { (leader + 1) % 3 };
         let all = addrs(&cluster.members);
         // Some of so many are connected to each member.
-        let holders: Vec<_> = (0..9).map(|_| client(&all)).collect();
-        let waiters: Vec<_> = (0..9).map(|_| client(&all)).collect();
+        let holders: Vec<_> = (0..9).map(|_| patient_client(&all)).collect();
+        let waiters: Vec<_> = (0..9).map(|_| patient_client(&all)).collect();
         let key = |n: usize| format!("k{n}");
         let leases: Vec<_> = (0..9).map(|n| acquired(&holders[n], &key(n))).collect();
-        let waiting: Vec<_> =
-            (0..9).map(|n| begin(&lock(&waiters[n], &key(n), ms(30_000)).wait(ENDS * 2))).collect();
+        let waiting: Vec<_> = (0..9).map(|n| begin(&lock(&waiters[n], &key(n), ms(30_000)).wait(ENDS * 2))).collect();
         (0..9).for_each(|n| until_contenders(&cluster.members[leader], &key(n), 2));
         cluster.isolate(at);
         until("it doesn't serve any more", ENDS, || cluster.members[at].mode().is_none());

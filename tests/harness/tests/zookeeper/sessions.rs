@@ -8,8 +8,7 @@ use crate::common::{LONG, client, lock, ms, released, server};
 fn a_lease_counts_for_three_quarters_of_the_negotiated_timeout() {
     let server = server();
     let client = client(TestServer::addr(&server));
-    for (asked, granted) in [(ms(4000), ms(4000)), (ms(9000), ms(9000)), (LONG * 10, ms(30_000))]
-    {
+    for (asked, granted) in [(ms(4000), ms(4000)), (ms(9000), ms(9000)), (LONG * 10, ms(30_000))] {
         let lock = client.lock("k").ttl(asked);
         let lease = lock.acquire().wait().unwrap();
         assert_eq!(lease.ttl(), granted, "asked for {asked:?}");

@@ -100,13 +100,8 @@ impl Deployed for Members<Cluster> {
     }
 
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let own: (_, _, _, ActOn<Cluster>, ActOn<Cluster>) = (
-            "waiter-removed",
-            true,
-            Role::Follower,
-            |cluster, at| remove_waiter(&cluster.members[at]),
-            |_, _| Ok(()),
-        );
+        let own: (_, _, _, ActOn<Cluster>, ActOn<Cluster>) =
+            ("waiter-removed", true, Role::Follower, |cluster, at| remove_waiter(&cluster.members[at]), |_, _| Ok(()));
         OfMember::all(&self, of_ensembles().into_iter().chain([own]))
     }
 }

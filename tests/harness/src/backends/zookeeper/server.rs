@@ -133,11 +133,7 @@ impl ZooKeeper {
             if let Some(status) = self.process.as_mut().and_then(Process::ended) {
                 return Err(format!("ZooKeeper ended with {status}: {}", self.log()));
             }
-            let up = if self.setup.tls {
-                TcpStream::connect(self.addr()).is_ok()
-            } else {
-                self.mode().is_some()
-            };
+            let up = if self.setup.tls { TcpStream::connect(self.addr()).is_ok() } else { self.mode().is_some() };
             if up {
                 return Ok(());
             }
@@ -265,4 +261,3 @@ impl ZooKeeper {
         line.and_then(|figure| figure.trim().parse().ok()).unwrap_or_default()
     }
 }
-
