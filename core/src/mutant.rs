@@ -130,6 +130,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("zookeeper-numbers-as-text", "the numbers of nodes are compared as text"),
     #[cfg(feature = "zookeeper")]
     ("zookeeper-follower-trusted", "what a follower answers counts as known to the leader"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-late-request-trusted", "a request counts as having reached its follower when it was sent"),
 ];
 
 #[cfg(feature = "mutants")]

@@ -42,10 +42,18 @@ pub(super) struct State {
     /// The last transaction that the client has seen. A server that hasn't seen it refuses the session.
     last_seen: AtomicI64,
     since: AtomicU64,
-    /// The times of sendings that were answered, from the latest one that the leader surely knows.
-    answered: Mutex<VecDeque<Instant>>,
+    /// The requests that were answered, from the latest one that the leader surely knows.
+    answered: Mutex<VecDeque<Answered>>,
     over: AtomicBool,
     pub(super) watches: Watches,
+}
+
+/// A request that was answered.
+#[derive(Clone, Copy)]
+struct Answered {
+    sent: Instant,
+    /// The time by which a server had it.
+    arrived: Instant,
 }
 
 /// The session as the server knows it; 0: it hasn't begun.
@@ -91,39 +99,41 @@ impl State {
     /// leader itself has confirmed it.
     fn confirmed(&self, sent: Instant) {
         self.since.fetch_max(sent.nanos(), Ordering::AcqRel);
-        lock(&self.answered).push_back(sent);
+        lock(&self.answered).push_back(Answered { sent, arrived: sent });
     }
 
     /// Notes the answer to a request that was sent at this time.
     ///
     /// A follower reports to the leader every half tick which sessions it has heard from, and a request that it forwards
-    /// reports nothing. So an answer by way of the leader shows that the leader knows of what was sent half a tick before,
-    /// which is less than a fifth of the timeout.
+    /// reports nothing. So an answer by way of the leader shows that the leader knows of what was answered half a tick
+    /// before, which is less than a fifth of the timeout.
     pub(super) fn heard(&self, sent: Instant, by_leader: bool) {
         let (gap, margin) = (self.timeout() / 5, self.timeout() / 4);
         let mut answered = lock(&self.answered);
         if by_leader {
-            while answered.get(1).is_some_and(|next| next.plus(gap) <= sent) {
+            let is_known = |one: &Answered| one.arrived.plus(gap) <= sent;
+            while answered.get(1).is_some_and(is_known) {
                 answered.pop_front();
             }
-            let known = answered.front().filter(|known| known.plus(gap) <= sent);
+            let known = answered.front().filter(|one| is_known(one));
             let since = if mutant!("zookeeper-follower-trusted") {
                 Some(sent)
             } else {
-                known.map(|known| known.plus(margin).min(sent))
+                known.map(|known| known.sent.plus(margin).min(sent))
             };
             if let Some(since) = since {
                 self.since.fetch_max(since.nanos(), Ordering::AcqRel);
             }
         }
-        if answered.back().is_none_or(|last| last.plus(gap / 4) <= sent) {
-            answered.push_back(sent);
+        if answered.back().is_none_or(|last| last.sent.plus(gap / 4) <= sent) {
+            let arrived = if mutant!("zookeeper-late-request-trusted") { sent } else { Instant::now() };
+            answered.push_back(Answered { sent, arrived });
         }
     }
 
     /// Returns true if the last answer is so old that another one would show nothing of use.
     pub(super) fn is_unheard(&self) -> bool {
-        lock(&self.answered).back().is_none_or(|last| last.plus(self.timeout() / 5 * 2).passed())
+        lock(&self.answered).back().is_none_or(|last| last.sent.plus(self.timeout() / 5 * 2).passed())
     }
 
     /// Notes the server's word that the session has ended.

@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::TestServer;
 
 /// A deployment that a word of `dlock-soak --url` starts.
 #[derive(Clone, Copy, Debug)]
@@ -87,5 +89,143 @@ impl<T: Send + Sync> ServerFault for OfServer<T> {
 
     fn end(&mut self) -> Result<(), String> {
         (self.end)(&self.server)
+    }
+}
+
+/// Servers that have a leader.
+pub(super) trait Ensemble: Send + 'static {
+    type Member: TestServer;
+
+    fn members(&mut self) -> &mut [Self::Member];
+
+    /// Returns the index of the leader, when all is as it should be.
+    fn leader(&mut self) -> Result<usize, String>;
+
+    /// Cuts a member off from the others, but not from clients.
+    fn isolate(&mut self, at: usize);
+
+    /// Ends the isolation.
+    fn rejoin(&mut self);
+}
+
+/// The target of a fault in an ensemble.
+#[derive(Clone, Copy)]
+pub(super) enum Role {
+    Leader,
+    Follower,
+}
+
+/// A function that begins or ends a fault of the n-th member.
+pub(super) type ActOn<E> = fn(&mut E, usize) -> Result<(), String>;
+
+/// The members of an ensemble, which its faults share.
+pub(super) struct Members<E>(Mutex<E>);
+
+impl<E: Ensemble> Members<E> {
+    pub(super) fn new(ensemble: E) -> Self {
+        Self(Mutex::new(ensemble))
+    }
+
+    pub(super) fn locked(&self) -> MutexGuard<'_, E> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn addrs(&self) -> Vec<SocketAddr> {
+        self.locked().members().iter().map(TestServer::addr).collect()
+    }
+}
+
+/// A kind of fault: its name, true if it is short, whom it hits, how it begins and how it ends.
+pub(super) type Kind<E> = (&'static str, bool, Role, ActOn<E>, ActOn<E>);
+
+/// Returns the faults that every ensemble can have.
+pub(super) fn of_ensembles<E: Ensemble>() -> Vec<Kind<E>> {
+    let (kill, restart): (ActOn<E>, ActOn<E>) = (
+        |ensemble, at| {
+            ensemble.members()[at].kill();
+            Ok(())
+        },
+        |ensemble, at| ensemble.members()[at].restart(),
+    );
+    let (isolate, rejoin): (ActOn<E>, ActOn<E>) = (
+        |ensemble, at| {
+            ensemble.isolate(at);
+            Ok(())
+        },
+        |ensemble, _| {
+            ensemble.rejoin();
+            Ok(())
+        },
+    );
+    let (pause, resume): (ActOn<E>, ActOn<E>) = (
+        |ensemble, at| {
+            ensemble.members()[at].pause();
+            Ok(())
+        },
+        |ensemble, at| {
+            ensemble.members()[at].resume();
+            Ok(())
+        },
+    );
+    vec![
+        ("leader-kill", false, Role::Leader, kill, restart),
+        ("follower-kill", false, Role::Follower, kill, restart),
+        ("leader-pause", false, Role::Leader, pause, resume),
+        ("leader-isolated", false, Role::Leader, isolate, rejoin),
+        ("follower-isolated", false, Role::Follower, isolate, rejoin),
+    ]
+}
+
+/// A fault of one member.
+pub(super) struct OfMember<E> {
+    name: &'static str,
+    is_short: bool,
+    role: Role,
+    begin: ActOn<E>,
+    end: ActOn<E>,
+    members: Arc<Members<E>>,
+    at: usize,
+}
+
+impl<E: Ensemble> OfMember<E> {
+    /// Returns all of these faults.
+    pub(super) fn all(
+        members: &Arc<Members<E>>,
+        faults: impl IntoIterator<Item = Kind<E>>,
+    ) -> Vec<Box<dyn ServerFault>> {
+        let fault = |(name, is_short, role, begin, end)| {
+            let one = Self { name, is_short, role, begin, end, members: members.clone(), at: 0 };
+            Box::new(one) as Box<dyn ServerFault>
+        };
+        faults.into_iter().map(fault).collect()
+    }
+}
+
+impl<E: Ensemble> ServerFault for OfMember<E> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    fn choose(&mut self, rng: &mut fastrand::Rng) -> Result<String, String> {
+        let mut ensemble = self.members.locked();
+        let (leader, many) = (ensemble.leader()?, ensemble.members().len());
+        drop(ensemble);
+        self.at = match self.role {
+            Role::Leader => leader,
+            Role::Follower => (leader + rng.usize(1..many)) % many,
+        };
+        Ok(format!("m{}", self.at))
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
+        (self.begin)(&mut self.members.locked(), self.at)
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        (self.end)(&mut self.members.locked(), self.at)
     }
 }

@@ -18,6 +18,9 @@ pub(super) type Command = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// The maximum time for which an upstream that doesn't answer stops all connections.
 const CONNECT: Duration = Duration::from_secs(1);
+/// The time for which a connection waits for an upstream that doesn't listen yet, and the pause between two tries.
+const LISTENS: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -27,6 +30,7 @@ pub(super) struct Engine {
     modes: [Mode; 2],
     pub(super) upstream: SocketAddr,
     pub(super) blackhole: bool,
+    pub(super) patient: bool,
     pub(super) rules: Vec<Entry>,
     pub(super) counts: Counts,
 }
@@ -50,6 +54,7 @@ impl Engine {
             modes: [Mode::Pass; 2],
             upstream,
             blackhole: false,
+            patient: false,
             rules: Vec::new(),
             counts: Counts::default(),
         })
@@ -184,10 +189,24 @@ impl Engine {
             && let Ok((client, _)) = listener.accept()
         {
             self.counts.opened += 1;
-            let server = (!self.blackhole).then(|| TcpStream::connect_timeout(&self.upstream, CONNECT));
+            let server = (!self.blackhole).then(|| self.connect());
             match server.transpose() {
                 Ok(server) => self.conns.extend(Conn::new(client, server)),
                 Err(_) => reset_stream(client),
+            }
+        }
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let end = Instant::now() + LISTENS;
+        loop {
+            match TcpStream::connect_timeout(&self.upstream, CONNECT) {
+                Err(error)
+                    if self.patient && error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < end =>
+                {
+                    std::thread::sleep(PAUSE);
+                }
+                done => return done,
             }
         }
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! let proxy = Proxy::new(server.addr())?;               // clients connect to proxy.addr()
 //! proxy.set(ToServer | ToClient, Pass | Drop | Hold | Delay(time) | Fragment(bytes)); proxy.both(mode);
-//! proxy.cut() -> how many; proxy.refuse(bool); proxy.blackhole(bool); proxy.set_upstream(addr);
+//! proxy.cut() -> how many; proxy.refuse(bool); proxy.blackhole(bool); proxy.patient(bool);
+//! proxy.set_upstream(addr);
 //! proxy.connections() -> live ones; proxy.counts() -> Counts { opened, requests, replies, to_server, to_client };
 //! let rule = proxy.rule(ToServer, "EVALSHA", 2..=2, Action::CutAfterForward);   // the second request with that word
 //! rule.fired(); rule.wait_fired(1, timeout) -> bool; proxy.release_held(); proxy.clear_rules();
@@ -161,6 +162,12 @@ impl Proxy {
     /// Sets whether connections from now on are accepted and then get nothing.
     pub fn blackhole(&self, blackhole: bool) {
         self.tell(move |engine| engine.blackhole = blackhole);
+    }
+
+    /// Sets whether a connection waits up to 3 s for a server that doesn't listen yet. The client can't see that, and would
+    /// try again only if it were refused.
+    pub fn patient(&self, patient: bool) {
+        self.tell(move |engine| engine.patient = patient);
     }
 
     /// Forwards the requests that [`Action::HoldRequest`] keeps.

@@ -78,10 +78,13 @@ impl Place {
             required.extend(losses.into_iter().chain(ends).map(str::to_owned));
         }
         let kinds = self.faults();
-        // With fewer faults, chance may leave some kinds out.
-        if faults >= 4 * (kinds.len() as u64 + 2) {
+        let round = kinds.len() as u64 + 2;
+        if faults >= round {
             required.extend(["fault stop", "fault kill"].map(str::to_owned));
             required.extend(kinds.iter().map(|kind| format!("fault {}", kind.name())));
+        }
+        // In fewer rounds, chance may leave these out.
+        if faults >= 4 * round {
             let remote = self.server.iter().filter(|server| server.is_remote());
             required.extend(remote.flat_map(|_| ["unknown outcomes", "reconnects"].map(str::to_owned)));
         }

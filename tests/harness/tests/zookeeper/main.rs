@@ -1,8 +1,12 @@
-//! What only the ZooKeeper backend shows: its nodes, its sessions, lost answers, and clients of other libraries.
+//! What only the ZooKeeper backend shows: its nodes, its sessions, its ensembles, lost answers, and clients of other
+//! libraries.
+
+#![allow(clippy::print_stdout, reason = "measurements")]
 
 mod common;
 mod layout;
 mod lost_answers;
+mod members;
 mod mutants;
 mod other_sessions;
 mod queue;

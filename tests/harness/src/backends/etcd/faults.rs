@@ -3,27 +3,18 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{Cluster, Etcd, EtcdOptions};
-use crate::backends::deployed::{Act, OfServer};
+use crate::backends::deployed::{Act, ActOn, Ensemble, Members, OfMember, OfServer, Role, of_ensembles};
 use crate::backends::{Deployed, ServerFault, TestServer};
-
-/// A function that begins or ends a fault of the n-th member.
-type ActOn = fn(&mut Cluster, usize) -> Result<(), String>;
-
-#[derive(Clone, Copy)]
-enum Role {
-    Leader,
-    Follower,
-}
 
 pub(super) fn alone() -> Result<Arc<dyn Deployed>, String> {
     Ok(Arc::new(Etcd::start(&EtcdOptions::new())?))
 }
 
 pub(super) fn three() -> Result<Arc<dyn Deployed>, String> {
-    Ok(Arc::new(Members(Mutex::new(Cluster::start(3, &EtcdOptions::new())?))))
+    Ok(Arc::new(Members::new(Cluster::start(3, &EtcdOptions::new())?)))
 }
 
 fn url(addrs: &[SocketAddr]) -> String {
@@ -73,18 +64,29 @@ impl Deployed for Etcd {
     }
 }
 
-/// The members of a cluster.
-struct Members(Mutex<Cluster>);
+impl Ensemble for Cluster {
+    type Member = Etcd;
 
-impl Members {
-    fn cluster(&self) -> MutexGuard<'_, Cluster> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn members(&mut self) -> &mut [Etcd] {
+        &mut self.members
+    }
+
+    fn leader(&mut self) -> Result<usize, String> {
+        Self::leader(self)
+    }
+
+    fn isolate(&mut self, at: usize) {
+        Self::isolate(self, at);
+    }
+
+    fn rejoin(&mut self) {
+        Self::rejoin(self);
     }
 }
 
-impl Deployed for Members {
+impl Deployed for Members<Cluster> {
     fn addrs(&self) -> Vec<SocketAddr> {
-        self.cluster().members.iter().map(Etcd::addr).collect()
+        self.addrs()
     }
 
     fn url(&self, addrs: &[SocketAddr]) -> String {
@@ -92,69 +94,22 @@ impl Deployed for Members {
     }
 
     fn version(&self) -> Option<String> {
-        Some(format!("etcd {}", self.cluster().members[0].version()))
+        Some(format!("etcd {}", self.locked().members[0].version()))
     }
 
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let all: [(_, _, _, ActOn, ActOn); 8] = [
-            ("leader-kill", false, Role::Leader, kill, restart),
-            ("follower-kill", false, Role::Follower, kill, restart),
-            ("leader-pause", false, Role::Leader, pause, resume),
-            ("leader-isolated", false, Role::Leader, isolate, rejoin),
-            ("follower-isolated", false, Role::Follower, isolate, rejoin),
+        let nothing: ActOn<Cluster> = |_, _| Ok(());
+        let compact: ActOn<Cluster> = |cluster, at| {
+            cluster.members[at].compact();
+            Ok(())
+        };
+        let own: [(_, _, _, ActOn<Cluster>, _); 3] = [
             ("leader-move", true, Role::Follower, |cluster, at| cluster.lead(at), nothing),
             ("compaction", true, Role::Leader, compact, nothing),
             ("waiter-removed", true, Role::Follower, |cluster, at| remove_waiter(&cluster.members[at]), nothing),
         ];
-        let fault = |(name, is_short, role, begin, end)| OfMember {
-            name,
-            is_short,
-            role,
-            begin,
-            end,
-            members: self.clone(),
-            at: 0,
-        };
-        all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+        OfMember::all(&self, of_ensembles().into_iter().chain(own))
     }
-}
-
-fn kill(cluster: &mut Cluster, at: usize) -> Result<(), String> {
-    cluster.members[at].kill();
-    Ok(())
-}
-
-fn restart(cluster: &mut Cluster, at: usize) -> Result<(), String> {
-    cluster.members[at].restart()
-}
-
-fn pause(cluster: &mut Cluster, at: usize) -> Result<(), String> {
-    cluster.members[at].pause();
-    Ok(())
-}
-
-fn resume(cluster: &mut Cluster, at: usize) -> Result<(), String> {
-    cluster.members[at].resume();
-    Ok(())
-}
-
-fn isolate(cluster: &mut Cluster, at: usize) -> Result<(), String> {
-    cluster.isolate(at);
-    Ok(())
-}
-
-fn rejoin(cluster: &mut Cluster, _: usize) -> Result<(), String> {
-    cluster.rejoin();
-    Ok(())
-}
-
-fn compact(cluster: &mut Cluster, at: usize) -> Result<(), String> {
-    cluster.members[at].compact();
-    Ok(())
-}
-
-fn nothing(_: &mut Cluster, _: usize) -> Result<(), String> {
-    Ok(())
 }
 
 /// Deletes the key of a waiter, if there is one. Never deletes the key of a holder: the waiter's key is deleted only if
@@ -174,44 +129,4 @@ fn remove_waiter(etcd: &Etcd) -> Result<(), String> {
     let _ = child.stdin.take().map(|mut input| input.write_all(order.as_bytes()));
     let ended = child.wait().map_err(|error| error.to_string())?;
     if ended.success() { Ok(()) } else { Err(format!("etcdctl txn ended with {ended}")) }
-}
-
-/// A fault of one member.
-struct OfMember {
-    name: &'static str,
-    is_short: bool,
-    role: Role,
-    begin: ActOn,
-    end: ActOn,
-    members: Arc<Members>,
-    at: usize,
-}
-
-impl ServerFault for OfMember {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn is_short(&self) -> bool {
-        self.is_short
-    }
-
-    fn choose(&mut self, rng: &mut fastrand::Rng) -> Result<String, String> {
-        let cluster = self.members.cluster();
-        let (leader, many) = (cluster.leader()?, cluster.members.len());
-        drop(cluster);
-        self.at = match self.role {
-            Role::Leader => leader,
-            Role::Follower => (leader + rng.usize(1..many)) % many,
-        };
-        Ok(format!("m{}", self.at))
-    }
-
-    fn begin(&mut self) -> Result<(), String> {
-        (self.begin)(&mut self.members.cluster(), self.at)
-    }
-
-    fn end(&mut self) -> Result<(), String> {
-        (self.end)(&mut self.members.cluster(), self.at)
-    }
 }

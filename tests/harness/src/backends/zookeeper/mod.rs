@@ -1,14 +1,17 @@
-//! The ZooKeeper backend: one server for all cases of a cell, or a server of a scenario's own.
+//! The ZooKeeper backend: one server for all cases of a cell, or a server of a scenario's own, or an ensemble of three.
 
+mod cluster;
+mod faults;
 mod server;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+pub use self::cluster::Cluster;
 pub use self::server::{Contender, ZooKeeper};
 use super::server::Remote;
-use super::{Cases, Fault, Login, Request, Setup, TestBackend, TestServer, flat};
+use super::{Cases, Deployment, Fault, Login, Request, Setup, TestBackend, TestServer, flat};
 use crate::server::Certs;
 use crate::server::process::Process;
 
@@ -35,6 +38,13 @@ impl TestBackend for Backend {
 
     fn cases(&self, _: &Path) -> Result<Box<dyn Cases>, String> {
         Ok(Box::new(ZooKeeper::start(Setup::default())?))
+    }
+
+    fn deployments(&self) -> &'static [Deployment] {
+        &[
+            Deployment { word: "zookeeper", start: faults::alone },
+            Deployment { word: "zookeeper3", start: faults::three },
+        ]
     }
 
     /// Returns the longest time for which the lock of a dead process stays: a session is four thirds of the ttl, and ends
@@ -150,7 +160,8 @@ impl TestServer for ZooKeeper {
 
     fn restart(&mut self) -> Result<(), String> {
         self.kill();
-        self.launch()
+        self.launch()?;
+        self.served()
     }
 
     fn queue(&self, key: &str) -> Vec<String> {

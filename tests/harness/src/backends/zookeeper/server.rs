@@ -1,4 +1,4 @@
-//! A server of its own, and another client that looks into it.
+//! A server of its own, alone or a member of an ensemble, and another client that looks into it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,12 +16,22 @@ use crate::server::process::{self, Process};
 
 /// The time that a server may take to start, and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The server's unit of time, unless a test needs another one: that of the configuration which comes with ZooKeeper.
+pub(super) const TICK: Duration = Duration::from_secs(2);
+
+/// The number of ticks after which members of an ensemble give one another up.
+const SYNC_LIMIT: u32 = 5;
+/// The words of the log of a server whose port is in use.
+pub(super) const TAKEN: &str = "Address already in use";
 
 /// A running server. When it is dropped, its process and its folder are removed.
 #[derive(Debug)]
 pub struct ZooKeeper {
     pub(super) port: u16,
     setup: Setup,
+    tick: Duration,
+    /// The lines of the configuration that only a member of an ensemble has.
+    members: String,
     pub(super) certs: Option<Certs>,
     // The order of these fields is the order in which they are dropped.
     pub(super) process: Option<Process>,
@@ -42,28 +52,55 @@ impl ZooKeeper {
     /// # Errors
     /// If the server can't be started or doesn't serve in time, with the end of its log.
     pub fn start(setup: Setup) -> Result<Self, String> {
+        Self::ticking(setup, TICK)
+    }
+
+    /// Starts a server with this unit of time, and waits until it serves.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn ticking(setup: Setup, tick: Duration) -> Result<Self, String> {
         let mut tries = 5;
         loop {
             tries -= 1;
-            let text = |error: std::io::Error| error.to_string();
-            let folder = process::folder().map_err(text)?;
-            let certs = setup.tls.then(|| Certs::make(folder.path())).transpose()?;
-            let mut server = Self { port: process::port().map_err(text)?, setup, certs, process: None, folder };
-            match server.launch() {
+            let mut server = Self::new(setup, tick)?;
+            match server.launch().and_then(|()| server.served()) {
                 // Another program may have taken the port.
-                Err(error) if tries > 0 && error.contains("Address already in use") => {}
-                launched => return launched.map(|()| server),
+                Err(error) if tries > 0 && error.contains(TAKEN) => {}
+                served => return served.map(|()| server),
             }
         }
     }
 
+    /// Returns a server that isn't running.
+    pub(super) fn new(setup: Setup, tick: Duration) -> Result<Self, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let folder = process::folder().map_err(text)?;
+        let certs = setup.tls.then(|| Certs::make(folder.path())).transpose()?;
+        let port = process::port().map_err(text)?;
+        Ok(Self { port, setup, tick, members: String::new(), certs, process: None, folder })
+    }
+
+    /// Makes the server a member of an ensemble. `members` has a line for each member, with the addresses at which this
+    /// one finds it.
+    pub(super) fn join(&mut self, id: u64, members: &str) -> Result<(), String> {
+        self.members = format!("initLimit=10\nsyncLimit={SYNC_LIMIT}\n{members}");
+        let data = self.folder.path().join("data");
+        let written = std::fs::create_dir(&data).and_then(|()| std::fs::write(data.join("myid"), id.to_string()));
+        written.map_err(|error| error.to_string())
+    }
+
+    /// Starts the server's process.
     pub(super) fn launch(&mut self) -> Result<(), String> {
         let folder = self.folder.path().display();
         let port = if self.setup.tls { "secureClientPort" } else { "clientPort" };
         let mut lines = format!(
-            "tickTime=2000\ndataDir={folder}/data\n{port}={}\n{port}Address=127.0.0.1\nadmin.enableServer=false\n\
-             maxClientCnxns=0\npreAllocSize=1024\n4lw.commands.whitelist=*\nextendedTypesEnabled=true\nenforceQuota=true\n",
-            self.port
+            "tickTime={}\ndataDir={folder}/data\n{port}={}\n{port}Address=127.0.0.1\nadmin.enableServer=false\n\
+             maxClientCnxns=0\npreAllocSize=1024\n4lw.commands.whitelist=*\nextendedTypesEnabled=true\nenforceQuota=true\n\
+             {}",
+            self.tick.as_millis(),
+            self.port,
+            self.members
         );
         if let Some(certs) = &self.certs {
             // The server wants key and certificate in one file.
@@ -81,25 +118,24 @@ impl ZooKeeper {
         let log = std::fs::File::create(self.log_path()).map_err(|error| error.to_string())?;
         let mut line = Command::new("java");
         line.args(["-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+        // The longest pause between two notes of a member that looks for a leader. Its default is a minute.
+        line.arg("-Dzookeeper.fastleader.maxNotificationInterval=400");
         line.args(["-cp", "/usr/share/java/zookeeper.jar:/usr/share/java/*"]);
-        line.arg("org.apache.zookeeper.server.ZooKeeperServerMain").arg(self.folder.path().join("zoo.cfg"));
+        // Without members this is a server alone.
+        line.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(self.folder.path().join("zoo.cfg"));
         line.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(Process::start(line).map_err(|error| format!("java: {error}"))?);
-        self.served()
+        Ok(())
     }
 
-    fn served(&mut self) -> Result<(), String> {
+    /// Waits until the server serves.
+    pub(super) fn served(&mut self) -> Result<(), String> {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.as_mut().and_then(Process::ended) {
                 return Err(format!("ZooKeeper ended with {status}: {}", self.log()));
             }
-            let up = if self.setup.tls {
-                TcpStream::connect(self.addr()).is_ok()
-            } else {
-                // A connection that comes while the server starts may get no answer.
-                self.word_within("srvr", Duration::from_secs(1)).is_ok_and(|answer| answer.contains("Mode:"))
-            };
+            let up = if self.setup.tls { TcpStream::connect(self.addr()).is_ok() } else { self.mode().is_some() };
             if up {
                 return Ok(());
             }
@@ -178,6 +214,12 @@ impl ZooKeeper {
         Ok(answer)
     }
 
+    /// Returns the part that the server has: `standalone`, `leader` or `follower`. `None`: it doesn't serve now.
+    pub fn mode(&self) -> Option<String> {
+        let answer = self.word_within("srvr", Duration::from_secs(1)).ok()?;
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(|mode| mode.trim().to_owned())
+    }
+
     /// Asks the server by another client.
     ///
     /// # Panics
@@ -226,7 +268,15 @@ impl ZooKeeper {
     /// # Panics
     /// If the server doesn't answer.
     pub fn contenders_of(&self, directory: &str) -> Vec<Contender> {
-        let found = self.raw(async |client| {
+        self.try_contenders_of(directory).expect("the server answers")
+    }
+
+    /// Returns the same.
+    ///
+    /// # Errors
+    /// If the server doesn't answer.
+    pub fn try_contenders_of(&self, directory: &str) -> Result<Vec<Contender>, Error> {
+        self.raw(async |client| {
             let names = match client.list_children(directory).await {
                 Err(Error::NoNode) => Vec::new(),
                 names => names?,
@@ -245,8 +295,7 @@ impl ZooKeeper {
             }
             found.sort_by_key(|one| one.stat.czxid);
             Ok(found)
-        });
-        found.expect("the server answers")
+        })
     }
 
     pub(super) fn figure(&self, name: &str) -> u64 {
