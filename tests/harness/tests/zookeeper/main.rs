@@ -4,4 +4,5 @@ mod common;
 mod layout;
 mod lost_answers;
 mod mutants;
+mod other_clients;
 mod sessions;
