@@ -2,7 +2,10 @@ module dlock/mutex
 
 go 1.19
 
-require go.etcd.io/etcd/client/v3 v3.5.9
+require (
+	github.com/go-zookeeper/zk v1.0.4
+	go.etcd.io/etcd/client/v3 v3.5.9
+)
 
 require (
 	github.com/coreos/go-semver v0.3.0 // indirect

@@ -1,4 +1,5 @@
-// Command mutex takes an etcd lock so many times by Go's own mutex, and runs a command each time while it holds it.
+// Command mutex takes a lock of etcd or ZooKeeper so many times by Go's own mutex, and runs a command each time while it
+// holds it.
 package main
 
 import (
@@ -8,40 +9,46 @@ import (
 	"os/exec"
 	"strconv"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
 const patience = time.Minute
 
+type mutex interface {
+	Lock(ctx context.Context) error
+	Unlock(ctx context.Context) error
+}
+
+// Each returns the mutex of a key, and a function that closes its client.
+var backends = map[string]func(address, key string) (mutex, func(), error){
+	"etcd":      ofEtcd,
+	"zookeeper": ofZooKeeper,
+}
+
 func main() {
-	if len(os.Args) < 5 {
-		fmt.Fprintln(os.Stderr, "usage: mutex ENDPOINT KEY ENTRIES COMMAND...")
+	if len(os.Args) < 6 {
+		fmt.Fprintln(os.Stderr, "usage: mutex etcd|zookeeper ADDRESS KEY ENTRIES COMMAND...")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4:]); err != nil {
+	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5:]); err != nil {
 		fmt.Fprintln(os.Stderr, "mutex:", err)
 		os.Exit(1)
 	}
 }
 
-func run(endpoint, key, entries string, command []string) error {
+func run(backend, address, key, entries string, command []string) error {
 	n, err := strconv.Atoi(entries)
 	if err != nil {
 		return err
 	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: patience})
+	open, ok := backends[backend]
+	if !ok {
+		return fmt.Errorf("no backend %q", backend)
+	}
+	mutex, closeClient, err := open(address, key)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	session, err := concurrency.NewSession(client)
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-	mutex := concurrency.NewMutex(session, key)
+	defer closeClient()
 	for ; n > 0; n-- {
 		if err := enter(mutex, command); err != nil {
 			return err
@@ -50,7 +57,7 @@ func run(endpoint, key, entries string, command []string) error {
 	return nil
 }
 
-func enter(mutex *concurrency.Mutex, command []string) error {
+func enter(mutex mutex, command []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := mutex.Lock(ctx); err != nil {

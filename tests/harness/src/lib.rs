@@ -8,6 +8,7 @@ pub mod ending;
 pub mod history;
 pub mod languages;
 pub mod mutants;
+pub mod other_clients;
 pub mod proxy;
 pub mod scenario;
 pub mod server;

@@ -1,5 +1,6 @@
 //! The shared parts of scenarios on every backend: bounds, waits, and calls that have to succeed.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -54,6 +55,16 @@ pub fn warnings(server: &str) -> Receiver<String> {
     };
     subscribe(send_on).unwrap();
     warnings
+}
+
+/// Returns the command that runs one test of this program in another process. Variables say what the test has to do.
+///
+/// # Panics
+/// If the program has no path.
+pub fn again(test: &str) -> Command {
+    let mut line = Command::new(std::env::current_exe().unwrap());
+    line.args(["--exact", test, "--nocapture"]);
+    line
 }
 
 /// Returns a lock that waits for a limited time.

@@ -1,14 +1,15 @@
 //! What the scenarios share: servers, clients that are contenders of their own, and what a server can tell.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use dlock::Client;
 use dlock_harness::backends::TestServer;
 use dlock_harness::backends::etcd::{Etcd, EtcdOptions};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::scenario::answered;
-pub(crate) use dlock_harness::scenario::{LONG, acquired, begin, lock, ms, next, released, until, until_contenders};
+pub(crate) use dlock_harness::scenario::{
+    LONG, acquired, again, begin, lock, ms, next, released, until, until_contenders,
+};
 
 pub(crate) fn server() -> Etcd {
     Etcd::start(&EtcdOptions::new()).unwrap()
@@ -28,13 +29,6 @@ pub(crate) fn cold(endpoints: &str) -> Client {
     // Clients of equal configuration would be one contender.
     let url = format!("etcd://{endpoints}?connect_timeout=5.{:06}", next());
     Client::connect(&url).unwrap()
-}
-
-/// This program again, as one of its tests: another process, which its variables tell what to do.
-pub(crate) fn again(test: &str) -> Command {
-    let mut line = Command::new(std::env::current_exe().unwrap());
-    line.args(["--exact", test, "--nocapture"]);
-    line
 }
 
 /// The keys of holder and queue, in their order.

@@ -1,5 +1,5 @@
-//! What only the ZooKeeper backend shows: its nodes, its sessions, its ensembles, lost answers, and clients of other
-//! libraries.
+//! What only the ZooKeeper backend shows: its nodes, its sessions, lost answers, members of an ensemble that die, and
+//! clients of other libraries.
 
 #![allow(clippy::print_stdout, reason = "measurements")]
 
@@ -8,6 +8,7 @@ mod layout;
 mod lost_answers;
 mod members;
 mod mutants;
+mod other_clients;
 mod other_sessions;
 mod queue;
 mod sessions;
