@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use dlock::Kind;
 use dlock_harness::backends::TestServer;
+use dlock_harness::proxy::Proxy;
 use zookeeper_client::{Acls, CreateMode};
 
 use crate::common::{LONG, client, lock, ms, released, server, until};
@@ -39,10 +40,10 @@ fn forward(mut from: TcpStream, mut to: TcpStream, judge: impl Fn(&[u8]) -> bool
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
-/// Returns the random number in the name of the node that a piece creates.
+/// Returns the random number in the name of the node that a piece creates for the lock `k`.
 fn guid(piece: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(piece);
-    text.contains("1 dlock:").then(|| text[..text.find("__lock__").unwrap()].rsplit('/').next().unwrap().to_owned())
+    (text.contains("1 dlock:") && text.contains("/locks/k/")).then(|| text[..text.find("__lock__").unwrap()].rsplit('/').next().unwrap().to_owned())
 }
 
 #[test]
@@ -63,13 +64,13 @@ fn a_node_of_another_session_is_not_taken_for_ones_own() {
         is_done.lock().unwrap().recv().unwrap();
         false
     });
-    let ours = client(through);
+    let (ours, server) = (client(through), &server);
     let (end, ended): (_, Receiver<()>) = channel();
     std::thread::scope(|scope| {
         let waiting = lock(&ours, "k", LONG).wait(ms(3000)).acquire();
         let waiting = scope.spawn(move || waiting.wait());
         let guid = told.recv_timeout(LONG).unwrap();
-        let theirs = scope.spawn(|| {
+        let theirs = scope.spawn(move || {
             server.raw(async |raw| {
                 let open = CreateMode::Persistent.with_acls(Acls::anyone_all());
                 raw.mkdir("/locks/k", &open).await?;
@@ -100,7 +101,8 @@ fn a_session_that_is_ended_by_somebody_is_told_at_once() {
         }
         true
     });
-    let ours = client(through);
+    let proxy = Proxy::new(through).unwrap();
+    let ours = client(proxy.addr());
     let leases: Vec<_> =
         ["a", "b", "c"].iter().map(|key| lock(&ours, key, LONG * 3).acquire().wait().unwrap()).collect();
     let sessions: Vec<_> = told.try_iter().collect();
@@ -116,6 +118,8 @@ fn a_session_that_is_ended_by_somebody_is_told_at_once() {
         theirs.write_all(&message(&[1_i32.to_be_bytes(), (-11_i32).to_be_bytes()].concat())).unwrap();
         let _ = theirs.read(&mut [0; 64]);
     }
+    // The server closes the connection of a session that it ends. It doesn't know of this one any more.
+    assert!(proxy.cut() > 0);
     for lease in &leases {
         until("it is told", ms(1500), || !lease.is_held());
     }
