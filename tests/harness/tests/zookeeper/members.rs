@@ -80,7 +80,7 @@ fn known_before_the_next_grant(
     let faulty = Instant::now() + ms(7000);
     let before = |time: &u64| std::thread::sleep((faulty - ms(*time)).saturating_duration_since(Instant::now()));
     let held: Vec<_> = std::thread::scope(|scope| {
-        let hold = |(n, times): (usize, &Holder)| {
+        let hold = |(n, times): (usize, Holder)| {
             let (client, rest, before) = (client(&one), &rest, &before);
             scope.spawn(move || {
                 let (key, (first, renewals)) = (format!("k{n}"), times.split_first().unwrap());
@@ -95,7 +95,7 @@ fn known_before_the_next_grant(
                 (lost_at(&lease), lease, waiter, client)
             })
         };
-        let all: Vec<_> = holders.iter().enumerate().map(hold).collect();
+        let all: Vec<_> = holders.iter().copied().enumerate().map(hold).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
     before(&0);
