@@ -34,7 +34,10 @@ pub(super) fn of_code(found: i32, path: &str, names: &str) -> Failure {
         code::NO_CHILDREN_FOR_EPHEMERALS => {
             refused(format!("{at} has a node of another program in place of {path}: use another key or prefix"))
         }
-        code::QUOTA_EXCEEDED => refused(format!("{at} has a quota that leaves no room for {path}: raise it")),
+        code::QUOTA_EXCEEDED => for_now(
+            format!("{at} has a quota that leaves no room for {path}: raise it, or delete something"),
+            Outcome::NotApplied,
+        ),
         code::UNIMPLEMENTED => refused(format!("{at} doesn't know a request: use ZooKeeper 3.5 or newer")),
         other => refused(format!("{at} refuses a request for {path} with code {other}")),
     }

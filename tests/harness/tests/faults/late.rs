@@ -21,10 +21,10 @@ fn an_acquire_overtaken_by_its_repetition_locks_nobody_out(on: On) {
     let server = on.server();
     let (proxy, other) = (proxy(&*server), on.client(server.addr()));
     let client = on.client_with(proxy.addr(), ms(4000));
-    let beside = lock(&client, "beside", ms(3000)).acquire().wait().unwrap();
+    let beside = lock(&client, "beside", on.ttl(ms(3000))).acquire().wait().unwrap();
     let rule = proxy.rule(Direction::ToServer, on.pattern(Request::Acquire, "k0"), 1..=1, Action::HoldRequest);
     // Asked again on another connection within a second; those that are held may be accepted for four.
-    let waiting: Vec<_> = keys().map(|key| begin(&lock(&client, &key, ms(3000)))).collect();
+    let waiting: Vec<_> = keys().map(|key| begin(&lock(&client, &key, on.ttl(ms(3000))))).collect();
     let leases: Vec<_> = waiting.into_iter().map(|waiting| waiting.join().unwrap().unwrap()).collect();
     assert_eq!(rule.fired(), 1, "the fault was not injected");
     leases.iter().for_each(released);

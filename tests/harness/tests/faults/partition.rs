@@ -39,7 +39,7 @@ fn cut_off(on: On, name: &str, cut: Cut) {
     for (direction, mode) in cut {
         proxy.set(*direction, *mode);
     }
-    let second = begin(&lock(&direct, "k", LONG * 2).auto_renew(false));
+    let second = begin(&lock(&direct, "k", LONG * 2).wait(LONG * 6).auto_renew(false));
     let loss = told.recv_timeout(ttl * 3).expect("the loss is told");
     assert!(!second.is_finished(), "{name}: another has it already");
     let end = lease.valid_until();
@@ -133,7 +133,8 @@ fn a_waiter_that_is_cut_off_is_passed_over_and_comes_back(on: On) {
     let ttl = on.ttl(ms(600));
     let server = on.server();
     let (a, proxy, c) = (on.client(server.addr()), proxy(&*server), on.client(server.addr()));
-    let b = on.client(proxy.addr());
+    // It isn't told of an outage before its place has ended.
+    let b = on.client_with(proxy.addr(), on.end(ttl) + ms(5000));
     let holder = acquired(&a, "k");
     let cut_off = begin(&lock(&b, "k", ttl).wait(LONG * 2));
     until_contenders(&*server, "k", 2);

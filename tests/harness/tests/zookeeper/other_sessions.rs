@@ -43,7 +43,8 @@ fn forward(mut from: TcpStream, mut to: TcpStream, judge: impl Fn(&[u8]) -> bool
 /// Returns the random number in the name of the node that a piece creates for the lock `k`.
 fn guid(piece: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(piece);
-    (text.contains("1 dlock:") && text.contains("/locks/k/")).then(|| text[..text.find("__lock__").unwrap()].rsplit('/').next().unwrap().to_owned())
+    (text.contains("1 dlock:") && text.contains("/locks/k/"))
+        .then(|| text[..text.find("__lock__").unwrap()].rsplit('/').next().unwrap().to_owned())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A server of its own, alone or a member of an ensemble, and another client that looks into it.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ pub(super) const TAKEN: &str = "Address already in use";
 #[derive(Debug)]
 pub struct ZooKeeper {
     pub(super) port: u16,
+    /// The port without TLS, at which the tests look into the server.
+    plain: u16,
     setup: Setup,
     tick: Duration,
     /// The lines of the configuration that only a member of an ensemble has.
@@ -78,7 +80,8 @@ impl ZooKeeper {
         let folder = process::folder().map_err(text)?;
         let certs = setup.tls.then(|| Certs::make(folder.path())).transpose()?;
         let port = process::port().map_err(text)?;
-        Ok(Self { port, setup, tick, members: String::new(), certs, process: None, folder })
+        let plain = if setup.tls { process::port().map_err(text)? } else { port };
+        Ok(Self { port, plain, setup, tick, members: String::new(), certs, process: None, folder })
     }
 
     /// Makes the server a member of an ensemble. `members` has a line for each member, with the addresses at which this
@@ -93,13 +96,12 @@ impl ZooKeeper {
     /// Starts the server's process.
     pub(super) fn launch(&mut self) -> Result<(), String> {
         let folder = self.folder.path().display();
-        let port = if self.setup.tls { "secureClientPort" } else { "clientPort" };
         let mut lines = format!(
-            "tickTime={}\ndataDir={folder}/data\n{port}={}\n{port}Address=127.0.0.1\nadmin.enableServer=false\n\
+            "tickTime={}\ndataDir={folder}/data\nclientPort={}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
              maxClientCnxns=0\npreAllocSize=1024\n4lw.commands.whitelist=*\nextendedTypesEnabled=true\nenforceQuota=true\n\
              {}",
             self.tick.as_millis(),
-            self.port,
+            self.plain,
             self.members
         );
         if let Some(certs) = &self.certs {
@@ -109,8 +111,9 @@ impl ZooKeeper {
             let text = read(&certs.server_key)? + &read(&certs.server_cert)?;
             std::fs::write(&both, text).map_err(|error| error.to_string())?;
             lines += &format!(
-                "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\nssl.keyStore.location={both}\n\
+                "secureClientPort={}\nsecureClientPortAddress=127.0.0.1\nserverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\nssl.keyStore.location={both}\n\
                  ssl.keyStore.type=PEM\nssl.trustStore.location={}\nssl.trustStore.type=PEM\nssl.clientAuth=none\n",
+                self.port,
                 certs.ca.display()
             );
         }
@@ -135,8 +138,7 @@ impl ZooKeeper {
             if let Some(status) = self.process.as_mut().and_then(Process::ended) {
                 return Err(format!("ZooKeeper ended with {status}: {}", self.log()));
             }
-            let up = if self.setup.tls { TcpStream::connect(self.addr()).is_ok() } else { self.mode().is_some() };
-            if up {
+            if self.mode().is_some() && TcpStream::connect(self.addr()).is_ok() {
                 return Ok(());
             }
             if Instant::now() >= end {
@@ -144,6 +146,11 @@ impl ZooKeeper {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Returns the address without TLS.
+    fn plain(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.plain).into()
     }
 
     fn log_path(&self) -> std::path::PathBuf {
@@ -206,7 +213,7 @@ impl ZooKeeper {
     }
 
     fn word_within(&self, word: &str, limit: Duration) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.addr(), limit)?;
+        let mut stream = TcpStream::connect_timeout(&self.plain(), limit)?;
         stream.set_read_timeout(Some(limit))?;
         stream.write_all(word.as_bytes())?;
         let mut answer = String::new();
@@ -226,7 +233,19 @@ impl ZooKeeper {
     /// If no runtime can be made.
     pub fn raw<T>(&self, work: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async { work(Client::connect(&self.addr().to_string()).await?).await })
+        runtime.block_on(async {
+            let client = Client::connect(&self.plain().to_string()).await?;
+            let mut states = client.state_watcher();
+            let done = work(client).await;
+            // Its session ends with it.
+            let ended = async {
+                while !states.state().is_terminated() {
+                    states.changed().await;
+                }
+            };
+            let _ = tokio::time::timeout(PATIENCE, ended).await;
+            done
+        })
     }
 
     /// Returns the paths of all nodes below a path, the deepest first.
