@@ -6,7 +6,7 @@ use super::connection::Reply;
 use super::error::of_code;
 use super::jute::{Malformed, Reader};
 use super::keys::{self, Dialect, PREFIX};
-use super::protocol::{Acl, NodeKind, Request, Stat, code};
+use super::protocol::{NodeKind, Request, Stat, code};
 use super::session::{PORT, Refusal, Session, Sessions};
 use crate::config::{Config, join_host};
 use crate::contract::Context;
@@ -58,7 +58,7 @@ impl ZooKeeper {
     ) -> Result<(), Refusal> {
         let requests = |kind| -> Vec<_> {
             let paths = keys::parents(self.sessions.root(), directory).map(str::to_owned);
-            paths.map(|path| Request::Create { path, data: Vec::new(), kind, acl: Acl::Open }).collect()
+            paths.map(|path| Request::Create { path, data: Vec::new(), kind, acl: session.acl }).collect()
         };
         let replies = match session.ask_all(&requests(NodeKind::Container), limits).await {
             // Servers that have no containers.

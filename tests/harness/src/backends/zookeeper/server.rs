@@ -30,7 +30,6 @@ pub struct ZooKeeper {
     pub(super) port: u16,
     /// The port without TLS, at which the tests look into the server.
     plain: u16,
-    setup: Setup,
     tick: Duration,
     /// The lines of the configuration that only a member of an ensemble has.
     members: String,
@@ -81,7 +80,7 @@ impl ZooKeeper {
         let certs = setup.tls.then(|| Certs::make(folder.path())).transpose()?;
         let port = process::port().map_err(text)?;
         let plain = if setup.tls { process::port().map_err(text)? } else { port };
-        Ok(Self { port, plain, setup, tick, members: String::new(), certs, process: None, folder })
+        Ok(Self { port, plain, tick, members: String::new(), certs, process: None, folder })
     }
 
     /// Makes the server a member of an ensemble. `members` has a line for each member, with the addresses at which this
