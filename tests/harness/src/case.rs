@@ -4,8 +4,21 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The words for what a backend can do: its capabilities, and what its fixture can do to it.
-pub(crate) const OF_BACKENDS: &[&str] =
-    &["fence", "ttl", "fifo", "shared", "permits", "handoff", "processes", "fork", "local", "outside", "files", "keys"];
+pub(crate) const OF_BACKENDS: &[&str] = &[
+    "fence",
+    "ttl",
+    "fifo",
+    "shared",
+    "permits",
+    "handoff",
+    "processes",
+    "fork",
+    "local",
+    "outside",
+    "files",
+    "keys",
+    "longer",
+];
 /// The words for what an interpreter can do.
 pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes", "zero", "nul", "modes"];
 

@@ -13,7 +13,7 @@ use crate::fixture::Fixture;
 /// The time that one step may take. No step waits for anything for longer than 5 s.
 const STEP_LIMIT: Duration = Duration::from_secs(15);
 /// The time for which `until` tries.
-const UNTIL_LIMIT: Duration = Duration::from_secs(5);
+const UNTIL_LIMIT: Duration = Duration::from_secs(12);
 /// The process of all clients that have no process of their own.
 const MAIN: &str = "main";
 

@@ -166,11 +166,10 @@ fn finish(path: &mut String, segment: &mut String, levels: usize) {
     segment.clear();
 }
 
-/// Encodes `%`, and what no path may contain.
+/// Encodes `%`, and what no path may contain: controls, private characters, and all that have two units in UTF-16.
 fn encode(segment: &mut String, part: &str) {
     for char in part.chars() {
-        let refused =
-            matches!(char, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+        let refused = matches!(char, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..);
         if refused || char == '%' || char == '/' {
             let mut bytes = [0; 4];
             for byte in char.encode_utf8(&mut bytes).bytes() {
@@ -248,6 +247,7 @@ mod tests {
         let kazoo = |key| directory(Dialect::Kazoo, "/locks", key).unwrap();
         assert_eq!(kazoo("a/b"), "/locks/a/b");
         assert_eq!(kazoo("user:42 é"), "/locks/user:42 é");
+        assert_eq!(kazoo("鍵🔑"), "/locks/鍵%F0%9F%94%91");
         assert_eq!(kazoo("/a"), "/locks/%2Fa");
         assert_eq!(kazoo("a/"), "/locks/a%2F");
         assert_eq!(kazoo("a//b"), "/locks/a/%2Fb");

@@ -36,6 +36,7 @@ impl ZooKeeper {
         };
         let dialect = if values.text("dialect") == Some("curator") { Dialect::Curator } else { Dialect::Kazoo };
         let (chroot, prefix) = (values.text("chroot").unwrap_or_default(), values.text("prefix").unwrap_or(PREFIX));
+        let prefix = &if prefix.starts_with('/') { prefix.to_owned() } else { format!("/{prefix}") };
         keys::check_prefix(prefix)?;
         let root = if chroot.is_empty() { "/" } else { chroot };
         keys::check_prefix(root)?;

@@ -24,7 +24,7 @@ impl TestBackend for Backend {
     }
 
     fn outside(&self) -> &'static [&'static str] {
-        &["outside", "files"]
+        &["outside", "files", "longer"]
     }
 
     fn cases(&self, folder: &Path) -> Result<Box<dyn Cases>, String> {

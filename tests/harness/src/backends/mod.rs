@@ -65,7 +65,7 @@ pub trait TestBackend: Debug + Sync {
     }
 
     /// Returns the words for what cases can do to this backend, of those that no capability answers: `outside files
-    /// keys`.
+    /// keys`; `longer`: a lease can be renewed with a longer ttl.
     fn outside(&self) -> &'static [&'static str];
 
     /// Starts everything that the cases of one cell need, with this folder for their files.

@@ -38,7 +38,7 @@ impl TestBackend for Backend {
     }
 
     fn outside(&self) -> &'static [&'static str] {
-        &["outside"]
+        &["outside", "longer"]
     }
 
     fn cases(&self, _: &Path) -> Result<Box<dyn Cases>, String> {

@@ -33,7 +33,7 @@ impl TestBackend for Backend {
     }
 
     fn outside(&self) -> &'static [&'static str] {
-        &["outside", "keys"]
+        &["outside", "keys", "longer"]
     }
 
     fn cases(&self, _: &Path) -> Result<Box<dyn Cases>, String> {

@@ -15,6 +15,9 @@ use super::{Cases, Deployment, Fault, Login, Request, Setup, TestBackend, TestSe
 use crate::server::Certs;
 use crate::server::process::Process;
 
+/// The time for which another program holds a lock that it has taken.
+const HELD_BY_OTHERS: Duration = Duration::from_secs(3);
+
 /// The parent of all locks.
 const LOCKS: &str = "/locks";
 
@@ -74,12 +77,7 @@ impl Cases for ZooKeeper {
             ["replace", key] => {
                 let directory = format!("{prefix}/{key}");
                 self.remove_below(&directory)?;
-                self.raw(async |client| {
-                    let options = zookeeper_client::CreateMode::PersistentSequential
-                        .with_acls(zookeeper_client::Acls::anyone_all());
-                    client.create(&format!("{directory}/other__lock__"), b"", &options).await.map(drop)
-                })
-                .map_err(|error| error.to_string())
+                self.hold(format!("{directory}/other__lock__"), HELD_BY_OTHERS)
             }
             ["wipe"] => {
                 let directories = self.below(&prefix).map_err(|error| error.to_string())?;

@@ -211,6 +211,38 @@ impl ZooKeeper {
         })
     }
 
+    /// Has another client create a node with a number, and keep it for this time. Returns when it exists.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub(super) fn hold(&self, path: String, time: Duration) -> Result<(), String> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let address = self.plain().to_string();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let held = async {
+                    let client = Client::connect(&address).await?;
+                    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+                    client.create(&path, b"", &options).await.map(|_| client)
+                };
+                match held.await {
+                    Ok(client) => {
+                        let _ = tell.send(Ok(()));
+                        tokio::time::sleep(time).await;
+                        let mut states = client.state_watcher();
+                        drop(client);
+                        while !states.state().is_terminated() {
+                            states.changed().await;
+                        }
+                    }
+                    Err(error) => drop(tell.send(Err(error.to_string()))),
+                }
+            });
+        });
+        told.recv().map_err(|error| error.to_string())?
+    }
+
     fn word_within(&self, word: &str, limit: Duration) -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&self.plain(), limit)?;
         stream.set_read_timeout(Some(limit))?;
