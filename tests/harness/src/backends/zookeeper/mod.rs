@@ -67,11 +67,13 @@ impl TestBackend for Backend {
 
 impl Cases for ZooKeeper {
     fn url(&self, case: &str) -> Result<String, String> {
-        Ok(format!("{}?prefix=/{}", TestServer::url(self), flat(case)))
+        let chroot = format!("/{}", flat(case));
+        self.make(&chroot).map_err(|error| error.to_string())?;
+        Ok(format!("{}{chroot}", TestServer::url(self)))
     }
 
     fn act(&self, case: &str, words: &[&str]) -> Result<(), String> {
-        let prefix = format!("/{}", flat(case));
+        let prefix = format!("/{}{LOCKS}", flat(case));
         match words {
             ["remove", key] => self.remove_below(&format!("{prefix}/{key}")),
             ["replace", key] => {

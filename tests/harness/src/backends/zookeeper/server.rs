@@ -198,6 +198,14 @@ impl ZooKeeper {
         })
     }
 
+    /// Makes sure that a node exists.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub(super) fn make(&self, path: &str) -> Result<(), Error> {
+        self.raw(async |client| client.mkdir(path, &CreateMode::Persistent.with_acls(Acls::anyone_all())).await)
+    }
+
     /// Creates a node of this size below a directory.
     ///
     /// # Errors
