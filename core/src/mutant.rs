@@ -131,6 +131,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     #[cfg(feature = "zookeeper")]
     ("zookeeper-follower-trusted", "what a follower answers counts as known to the leader"),
     #[cfg(feature = "zookeeper")]
+    ("zookeeper-sync-trusted", "what a leader answers without a majority counts"),
+    #[cfg(feature = "zookeeper")]
+    ("zookeeper-noted-slots-forgotten", "a claim whose slots were noted without an answer begins anew"),
+    #[cfg(feature = "zookeeper")]
     ("zookeeper-late-request-trusted", "a request counts as having reached its follower when it was sent"),
 ];
 

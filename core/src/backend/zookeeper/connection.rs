@@ -26,6 +26,9 @@ use crate::net::socket::Stream;
 use crate::runtime::lock;
 use crate::timing::millis;
 
+/// The shortest timeout of a session: half a tick has to be less than a fifth of it.
+const SHORTEST: Duration = Duration::from_secs(5);
+
 /// The link of a session to its servers.
 pub(super) type Link = link::Link<Conn>;
 
@@ -95,31 +98,38 @@ impl State {
         Instant::from_nanos(self.since.load(Ordering::Acquire))
     }
 
-    /// Notes that the session began, or was continued on another connection, by a message that was sent at this time: the
-    /// leader itself has confirmed it.
-    fn confirmed(&self, sent: Instant) {
+    /// Notes that the session began, by a message that was sent at this time: a majority has confirmed it.
+    fn begun(&self, sent: Instant) {
         self.since.fetch_max(sent.nanos(), Ordering::AcqRel);
         lock(&self.answered).push_back(Answered { sent, arrived: sent });
+    }
+
+    /// Notes that the session was continued on another connection. The leader knows of that at once, but this may be one
+    /// that has been replaced. So it counts from the next write on.
+    fn continued(&self, sent: Instant) {
+        let gap = self.timeout() / 5;
+        if mutant!("zookeeper-sync-trusted") {
+            self.since.fetch_max(sent.nanos(), Ordering::AcqRel);
+        }
+        lock(&self.answered).push_back(Answered { sent, arrived: sent.minus(gap) });
     }
 
     /// Notes the answer to a request that was sent at this time.
     ///
     /// A follower reports to the leader every half tick which sessions it has heard from, and a request that it forwards
-    /// reports nothing. So an answer by way of the leader shows that the leader knows of what was answered half a tick
-    /// before, which is less than a fifth of the timeout.
-    pub(super) fn heard(&self, sent: Instant, by_leader: bool) {
+    /// reports nothing. So the answer to a write shows that the leader knows of what was answered half a tick before,
+    /// which is less than a fifth of the timeout. An answer to anything else shows nothing: the leader may have been
+    /// replaced.
+    pub(super) fn heard(&self, sent: Instant, is_a_write: bool) {
         let (gap, margin) = (self.timeout() / 5, self.timeout() / 4);
         let mut answered = lock(&self.answered);
-        if by_leader {
-            let is_known = |one: &Answered| one.arrived.plus(gap) <= sent;
-            while answered.get(1).is_some_and(is_known) {
-                answered.pop_front();
-            }
-            let known = answered.front().filter(|one| is_known(one));
+        if is_a_write {
+            let known = answered.iter().rposition(|one| one.arrived.plus(gap) <= sent);
+            answered.drain(..known.unwrap_or(0));
             let since = if mutant!("zookeeper-follower-trusted") {
                 Some(sent)
             } else {
-                known.map(|known| known.sent.plus(margin).min(sent))
+                known.and_then(|_| answered.front()).map(|known| known.sent.plus(margin).min(sent))
             };
             if let Some(since) = since {
                 self.since.fetch_max(since.nanos(), Ordering::AcqRel);
@@ -342,6 +352,12 @@ async fn made(link: &Arc<Link>, address: &Address, number: u64) -> Result<Conn> 
         state.end();
         return Err(Error::refused(format!("ZooKeeper at {name} continues the session with another timeout or id")));
     }
+    if timeout < millis(SHORTEST) {
+        return Err(Error::refused(format!(
+            "ZooKeeper at {name} limits the timeout of a session to {timeout} ms, and dlock needs {SHORTEST:?}: raise \
+             maxSessionTimeout there"
+        )));
+    }
     if known == 0 && timeout != millis(state.asked) {
         let of = |timeout: u64| Duration::from_millis(timeout * 3 / 4);
         state.context.warn(&format!(
@@ -352,7 +368,11 @@ async fn made(link: &Arc<Link>, address: &Address, number: u64) -> Result<Conn> 
         ));
     }
     state.timeout.fetch_max(timeout, Ordering::AcqRel);
-    state.confirmed(sent);
+    if known == 0 {
+        state.begun(sent);
+    } else {
+        state.continued(sent);
+    }
     *lock(&state.ids) = Ids { session: connected.session, password: connected.password };
     let values = link.config.values();
     if let Some(user) = values.text("username") {

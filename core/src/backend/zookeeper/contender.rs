@@ -41,8 +41,10 @@ struct Entry {
     session: Arc<Session>,
     /// For permits: the place in the queue of those who take some.
     turn: Option<Place>,
-    /// The place in the queue of the lock.
+    /// The place in the queue of the lock. For permits only in one's turn, until the slots are noted.
     place: Place,
+    /// The slots that were sent to be noted, if there was no answer.
+    noted: Option<Vec<u32>>,
 }
 
 impl Entry {
@@ -82,7 +84,14 @@ impl ZooKeeperContender {
         self.ensure_entry(limits).await?;
         let (zookeeper, claim) = (&*self.zookeeper, &self.claim);
         let Some(entry) = &mut self.entry else { return Ok(None) };
+        if let Some(slots) = entry.noted.take().filter(|_| !mutant!("zookeeper-noted-slots-forgotten")) {
+            return self.settled(slots, limits).await;
+        }
         if let Some(turn) = &mut entry.turn {
+            if !turn.may_exist() {
+                // Another program has deleted its node. Others take their turn meanwhile.
+                entry.place.delete(zookeeper, limits).await?;
+            }
             let data = || permits::waiting(claim.options.mode, &record(claim));
             match turn.look(zookeeper, data, true, limits).await? {
                 Look::Admitted(_) => {}
@@ -96,7 +105,7 @@ impl ZooKeeperContender {
             _ => record(claim),
         };
         match entry.place.look(zookeeper, data, claim.wait, limits).await? {
-            Look::Admitted(ahead) => self.granted(&ahead, limits).await,
+            Look::Admitted(others) => self.admitted(&others, limits).await,
             Look::Behind if claim.wait => Ok(entry.place.undisturbed().map(Attempt::Busy)),
             Look::Behind => Ok(Some(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None }))),
             Look::Again => Ok(None),
@@ -140,29 +149,51 @@ impl ZooKeeperContender {
             _ => None,
         };
         let place = Place::new(dialect, &session, &options.name, options.mode)?;
-        self.entry = Some(Entry { session, turn, place });
+        self.entry = Some(Entry { session, turn, place, noted: None });
         Ok(())
     }
 
-    /// Returns the grant, which takes over the node. Permits get their slots first. `None`: ask again at once.
-    async fn granted(&mut self, ahead: &[String], limits: Limits) -> Result<Option<Attempt>, Refusal> {
+    /// Returns the grant of a claim that is admitted. Permits get their slots first. `None`: ask again at once.
+    async fn admitted(&mut self, others: &[String], limits: Limits) -> Result<Option<Attempt>, Refusal> {
         let (claim, Some(entry)) = (&self.claim, &mut self.entry) else { return Ok(None) };
-        let Some((path, created)) = entry.place.node() else { return Ok(None) };
-        let path = path.to_owned();
-        let mut slots = Vec::new();
-        if let (Mode::Permits { count, .. }, Some(turn)) = (claim.options.mode, &mut entry.turn) {
-            let taken = permits::take(&entry.session, &claim.options.name, ahead, count, limits).await?;
-            let data = permits::with_slots(&taken, &record(claim));
-            if !permits::note(&entry.session, &path, data, turn, limits).await? {
-                return Ok(None);
-            }
-            slots = taken;
+        let (Mode::Permits { count, .. }, Some(turn)) = (claim.options.mode, &mut entry.turn) else {
+            return Ok(self.granted(Vec::new()));
+        };
+        let Some((path, _)) = entry.place.node() else { return Ok(None) };
+        let slots = permits::take(&entry.session, &claim.options.name, others, count, limits).await?;
+        let data = permits::with_slots(&slots, &record(claim));
+        // Also if this future is dropped.
+        entry.noted = Some(slots.clone());
+        let noted = permits::note(&entry.session, path, data, turn, limits).await;
+        let noted = noted.inspect_err(|refusal| entry.noted.take_if(|_| !refusal.is_in_doubt()).map_or((), drop))?;
+        entry.noted = None;
+        Ok(if noted { self.granted(slots) } else { None })
+    }
+
+    /// Finds out whether slots without an answer were noted, and returns the grant if they were.
+    async fn settled(&mut self, slots: Vec<u32>, limits: Limits) -> Result<Option<Attempt>, Refusal> {
+        let Some(Entry { session, turn: Some(turn), place, noted }) = &mut self.entry else { return Ok(None) };
+        let Some((path, _)) = place.node() else { return Ok(None) };
+        *noted = Some(slots.clone());
+        if !permits::are_noted(session, path, &slots, limits).await? {
+            // Then the turn is not over either.
+            *noted = None;
+            return Ok(None);
         }
-        let (since, ttl) = (entry.session.since(), entry.session.ttl());
-        let grant = ZooKeeperGrant::new(&self.zookeeper, claim, entry.session.clone(), path, created, slots);
+        turn.delete(&self.zookeeper, limits).await?;
+        *noted = None;
+        Ok(self.granted(slots))
+    }
+
+    /// Returns the grant, which takes over the node.
+    fn granted(&mut self, slots: Vec<u32>) -> Option<Attempt> {
+        let entry = self.entry.as_mut()?;
+        let (path, created) = entry.place.node()?;
+        let (path, since, ttl) = (path.to_owned(), entry.session.since(), entry.session.ttl());
+        let grant = ZooKeeperGrant::new(&self.zookeeper, &self.claim, entry.session.clone(), path, created, slots);
         entry.place.left();
         self.entry = None;
-        Ok(Some(Attempt::Granted { grant: Arc::new(grant), since, ttl }))
+        Some(Attempt::Granted { grant: Arc::new(grant), since, ttl })
     }
 
     /// Deletes the nodes.

@@ -129,6 +129,9 @@ async fn renew_session(
         let requests: Vec<_> = unwatched.iter().map(watch).collect();
         let found = session.ask_all(&requests, limits).await;
         let found = found.and_then(|replies| replies.iter().map(|reply| stat_of(session, reply)).collect());
+        if matches!(&found, Err(refusal) if refusal.failure.outcome == Outcome::LeaseGone) {
+            return due.iter().map(|_| Ok(Renewal::Lost)).collect();
+        }
         let mut found = found.map(Vec::into_iter).map_err(|refusal: Refusal| Error::from(refusal).temporary(true));
         for (grant, asked) in some {
             let is_asked = unwatched.iter().any(|other| std::ptr::eq(*other, *grant));

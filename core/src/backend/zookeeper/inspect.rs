@@ -75,7 +75,7 @@ pub(super) async fn contenders(
     limits: Limits,
 ) -> Result<Vec<ContenderInfo>, Refusal> {
     let all = queue(session, directory, limits).await?;
-    let mut infos = Vec::with_capacity(all.len());
+    let (mut infos, mut records) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
     for (one, content) in all.iter().zip(contents(session, directory, &all, limits).await?) {
         let Some((data, stat)) = content else { continue };
         let (slots, record) = match one.mode {
@@ -84,39 +84,47 @@ pub(super) async fn contenders(
         };
         let fence = u64::try_from(stat.created).ok().filter(|_| one.held);
         infos.push(ContenderInfo { held: one.held, fence, mode: one.mode, slots, ..contender_info(record) });
+        records.push(record.to_vec());
     }
     infos.sort_by_key(|info| !info.held);
     // Of those who wait for their turn to take permits, the first has a node in the queue of the lock already, unless the
     // permits are kazoo's.
     let turns = permits_directory(directory);
     let waiting = queue(session, &turns, limits).await?;
-    let known: Vec<_> = infos.iter().map(|info| info.token.clone()).collect();
     for content in contents(session, &turns, &waiting, limits).await?.into_iter().flatten() {
         let (mode, record) = read_waiting(&content.0);
-        let info = ContenderInfo { mode, ..contender_info(record) };
-        if info.token.is_none() || !known.contains(&info.token) {
-            infos.push(info);
+        if record.is_empty() || !records.iter().any(|known| known == record) {
+            infos.push(ContenderInfo { mode, ..contender_info(record) });
         }
     }
     Ok(infos)
 }
 
-/// Deletes the nodes of the holders. Returns false if the lock was free.
+/// Deletes the nodes of the holders; where nobody holds, that of the first who waits for a turn to take permits. Returns
+/// false if the lock was free.
 pub(super) async fn break_lock(session: &Session, directory: &str, limits: Limits) -> Result<bool, Refusal> {
     let end = Instant::now().plus(limits.budget);
     loop {
-        let all = queue(session, directory, limits).await?;
-        let mut deleted = None;
-        for one in all.iter().filter(|one| one.held) {
-            // The name of a node is never used again.
-            let reply = session.ask(Request::Delete { path: format!("{directory}/{}", one.name) }, limits).await?;
-            deleted = Some(deleted.unwrap_or(false) | (reply.code != code::NO_NODE));
+        let mut found = queue(session, directory, limits).await?;
+        found.retain(|one| one.held);
+        let mut directory = directory.to_owned();
+        if found.is_empty() {
+            directory = permits_directory(&directory);
+            found = queue(session, &directory, limits).await?;
+            found.truncate(1);
         }
-        match deleted {
-            Some(true) => return Ok(true),
-            None => return Ok(false),
-            Some(false) if end.passed() => return Err(Refusal::not_applied(owner_changes(directory))),
-            Some(false) => {}
+        if found.is_empty() {
+            return Ok(false);
+        }
+        // The name of a node is never used again.
+        let requests: Vec<_> =
+            found.iter().map(|one| Request::Delete { path: format!("{directory}/{}", one.name) }).collect();
+        let replies = session.ask_all(&requests, limits).await?;
+        if replies.iter().any(|reply| reply.code != code::NO_NODE) {
+            return Ok(true);
+        }
+        if end.passed() {
+            return Err(Refusal::not_applied(owner_changes(&directory)));
         }
     }
 }
@@ -142,7 +150,8 @@ pub(super) async fn keys(session: &Session, above: &str, prefix: &str, limits: L
             }
             let names = Reader::new(&reply.body).texts().map_err(|why| unreadable(session, why))?;
             for name in names {
-                match (&known, Contending::read(&name)) {
+                // A holder of kazoo's semaphore looks like a directory, and a directory like it.
+                match (&known, Contending::read(&name).filter(|one| one.number.is_some())) {
                     (Some(key), Some(_)) if key.starts_with(prefix) => drop(keys.insert(key.clone())),
                     (Some(_), Some(_)) => {}
                     _ => {

@@ -23,7 +23,7 @@ pub(super) struct Node {
 impl Node {
     /// Finds the node by its name, after all that the session had sent before. `None`: there is none.
     pub(super) async fn find(&self, session: &Session, limits: Limits) -> Result<Option<String>, Refusal> {
-        session.ask(Request::Sync { path: self.directory.clone() }, limits).await?;
+        session.ask(session.confirmation(), limits).await?;
         let names = children(session, &self.directory, false, limits).await?.unwrap_or_default();
         Ok(names.iter().find(|name| name.starts_with(&self.name)).map(|name| format!("{}/{name}", self.directory)))
     }
@@ -57,7 +57,11 @@ pub(super) fn take_back(session: Arc<Session>, node: Node) {
 impl Remnant for Unsettled {
     async fn take_back(&mut self) -> bool {
         let limits = Limits { patience: PATIENCE, budget: PATIENCE * 5 };
-        self.session.is_over() || self.node.delete(&self.session, limits).await.is_ok()
+        match self.node.delete(&self.session, limits).await {
+            Ok(_) => true,
+            // What is refused for good ends with its session, which no further claim gets.
+            Err(refusal) => self.session.is_over() || !refusal.failure.error.is_temporary(),
+        }
     }
 
     fn pause(&mut self) -> Duration {

@@ -63,11 +63,14 @@ fn split(data: &[u8]) -> Option<(&str, &[u8])> {
 pub(super) async fn take(
     session: &Session,
     directory: &str,
-    holders: &[String],
+    others: &[String],
     count: u32,
     limits: Limits,
 ) -> Result<Vec<u32>, Refusal> {
-    let ours = holders.iter().filter(|name| Contending::read(name).is_some_and(|one| one.number.is_some()));
+    let has_slots = |name: &&String| {
+        Contending::read(name).is_some_and(|one| one.number.is_some() && matches!(one.mode, Mode::Permits { .. }))
+    };
+    let ours = others.iter().filter(has_slots);
     let requests: Vec<_> =
         ours.map(|name| Request::Data { path: format!("{directory}/{name}"), watch: false }).collect();
     let mut taken = Vec::new();
@@ -84,7 +87,7 @@ pub(super) async fn take(
     Ok((0..).filter(|slot| taken.binary_search(slot).is_err()).take(usize::try_from(count).unwrap_or(0)).collect())
 }
 
-/// Writes the slots into the claim's node, and ends its turn. Returns false if the node is gone.
+/// Writes the slots into the claim's node, and ends its turn. Returns false if the node or the turn is gone.
 pub(super) async fn note(
     session: &Session,
     path: &str,
@@ -97,7 +100,18 @@ pub(super) async fn note(
     let leave = Request::Delete { path: turn_path.to_owned() };
     let replies = session.ask_all(&[write, leave], limits).await?;
     turn.left();
-    Ok(replies.first().is_some_and(|reply| reply.code == code::OK))
+    Ok(replies.iter().all(|reply| reply.code == code::OK))
+}
+
+/// Returns true if the claim's node has these slots: those that were written without an answer.
+pub(super) async fn are_noted(session: &Session, path: &str, slots: &[u32], limits: Limits) -> Result<bool, Refusal> {
+    session.ask(session.confirmation(), limits).await?;
+    let reply = session.ask(Request::Data { path: path.to_owned(), watch: false }, limits).await?;
+    if reply.code == code::NO_NODE {
+        return Ok(false);
+    }
+    let data = Reader::new(&reply.body).bytes().map_err(|why| unreadable(session, why))?;
+    Ok(read_slots(data).0 == slots)
 }
 
 #[cfg(test)]

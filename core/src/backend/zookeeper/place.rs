@@ -9,7 +9,7 @@ use super::keys::{Contending, Dialect, node_name};
 use super::orphans::{self, Node};
 use super::protocol::{NodeKind, Request, Stat, code};
 use super::session::{Refusal, Session};
-use super::shared::{ZooKeeper, children, stat, unreadable};
+use super::shared::{ZooKeeper, children, stat, unreadable, without_directories};
 use super::watch::Watcher;
 use crate::contract::RetryHint;
 use crate::contract::admission::{Admission, Mode, admit};
@@ -33,7 +33,7 @@ pub(super) struct Place {
 
 /// The answer of a look at the queue.
 pub(super) enum Look {
-    /// The claim is admitted beside these.
+    /// The claim is admitted. With all other contenders.
     Admitted(Vec<String>),
     /// The claim has to wait.
     Behind,
@@ -91,7 +91,7 @@ impl Place {
         };
         let Some(names) = names else { return Ok(Look::Again) };
         match self.judge(&names) {
-            Judged::Admitted(ahead) => Ok(Look::Admitted(ahead)),
+            Judged::Admitted(others) => Ok(Look::Admitted(others)),
             Judged::Absent => Ok(Look::Again),
             Judged::Behind(_) if !wait => Ok(Look::Behind),
             Judged::Behind(Some(before)) => self.wait_for(&before, limits).await,
@@ -115,7 +115,10 @@ impl Place {
                 let before = if mutant!("zookeeper-first-watched") { 0 } else { some.start };
                 Judged::Behind((some.len() == 1).then(|| ahead[before].name.to_owned()))
             }
-            _ => Judged::Admitted(ahead.iter().map(|one| one.name.to_owned()).collect()),
+            _ => {
+                let others = all.iter().filter(|other| other.name != own.name);
+                Judged::Admitted(others.map(|other| other.name.to_owned()).collect())
+            }
         }
     }
 
@@ -124,8 +127,16 @@ impl Place {
         let path = format!("{}/{before}", self.node.directory);
         // Before the request: the event may come at once.
         let watcher = self.session.state().watches.add(&path, None);
-        if stat(&self.session, &path, true, limits).await?.is_none() {
-            // A watch on a node that doesn't exist tells of its creation.
+        // To read a node that is gone leaves no watch at the server.
+        let read = Request::Data { path: path.clone(), watch: true };
+        let exists = match self.session.ask(read, limits).await {
+            // Another user's, which only shows that it is there.
+            Err(refusal) if refusal.failure.outcome == Outcome::NotApplied && !refusal.failure.error.is_temporary() => {
+                stat(&self.session, &path, true, limits).await?.is_some()
+            }
+            reply => reply?.code != code::NO_NODE,
+        };
+        if !exists {
             drop(watcher);
             self.session.state().watches.tidy(&path);
             return Ok(Look::Again);
@@ -139,7 +150,7 @@ impl Place {
         let watcher = self.session.state().watches.add(&self.node.directory, None);
         let names = children(&self.session, &self.node.directory, true, limits).await?.unwrap_or_default();
         match self.judge(&names) {
-            Judged::Admitted(ahead) => Ok(Look::Admitted(ahead)),
+            Judged::Admitted(others) => Ok(Look::Admitted(others)),
             Judged::Absent => Ok(Look::Again),
             Judged::Behind(_) => {
                 self.watcher = Some(watcher);
@@ -161,9 +172,10 @@ impl Place {
         let list = Request::Children { path: directory.clone(), watch: false };
         // From here on the node may exist, also if this future is dropped.
         self.in_doubt = true;
-        let replies = session.ask_all(&[create, list], limits).await;
-        let replies = replies.inspect_err(|refusal| self.in_doubt = refusal.is_in_doubt())?;
-        let [created, listed] = &replies[..] else { return Ok(None) };
+        let answers = session.ask_each(&[create, list], limits).await;
+        let mut answers = answers.inspect_err(|refusal| self.in_doubt = refusal.is_in_doubt())?.into_iter();
+        let (Some(created), Some(listed)) = (answers.next(), answers.next()) else { return Ok(None) };
+        let created = created.inspect_err(|_| self.in_doubt = false)?;
         if created.code != code::OK {
             self.in_doubt = false;
             if created.code != code::NO_NODE {
@@ -176,7 +188,8 @@ impl Place {
         let made = read.text().map(str::to_owned).and_then(|path| Ok((path, Stat::read(&mut read)?)));
         let (path, made) = made.map_err(|why| unreadable(&session, why))?;
         self.adopt(path, made.created);
-        Reader::new(&listed.body).texts().map(Some).map_err(|why| unreadable(&session, why))
+        let names = Reader::new(&listed?.body).texts().map_err(|why| unreadable(&session, why))?;
+        without_directories(&session, &directory, names, limits).await.map(Some)
     }
 
     /// Finds the node of a request that had no answer.
@@ -236,7 +249,7 @@ impl Place {
 
 /// The place of a claim among the names in its directory.
 enum Judged {
-    /// It is admitted beside these.
+    /// It is admitted. With all others.
     Admitted(Vec<String>),
     /// It has to wait for this one, or for one of several.
     Behind(Option<String>),

@@ -30,8 +30,6 @@ pub(super) mod code {
 pub(super) enum NodeKind {
     /// The server deletes it when it has had children and has none any more.
     Container,
-    /// The node of a lock's parent, where the server has no containers.
-    Persistent,
     /// It ends with its session. The server adds a number to its name.
     EphemeralSequential,
 }
@@ -64,8 +62,14 @@ pub(super) enum Request {
         path: String,
         watch: bool,
     },
-    /// Waits until the server of the connection knows what the leader knew. It is answered by way of the leader.
+    /// Waits until the server of the connection knows what the leader knew. A leader that has been replaced, and doesn't
+    /// know it, answers too.
     Sync {
+        path: String,
+    },
+    /// Deletes a node that doesn't exist: the answer shows that a majority has taken in what came before. A refusal does
+    /// that as well.
+    Confirm {
         path: String,
     },
     CloseSession,
@@ -84,7 +88,6 @@ pub(super) enum Acl {
 impl NodeKind {
     fn flags(self) -> i32 {
         match self {
-            Self::Persistent => 0,
             Self::EphemeralSequential => 3,
             Self::Container => 4,
         }
@@ -101,7 +104,8 @@ impl Request {
             | Self::Data { path, .. }
             | Self::SetData { path, .. }
             | Self::Children { path, .. }
-            | Self::Sync { path } => path,
+            | Self::Sync { path }
+            | Self::Confirm { path } => path,
             Self::CloseSession => "",
         }
     }
@@ -111,9 +115,10 @@ impl Request {
         !matches!(self, Self::Create { kind: NodeKind::EphemeralSequential, .. } | Self::Delete { .. })
     }
 
-    /// Returns true if its answer comes by way of the leader, so that the server was not cut off from the leader.
-    pub(super) fn is_for_the_leader(&self) -> bool {
-        !matches!(self, Self::Exists { .. } | Self::Data { .. } | Self::Children { .. })
+    /// Returns true if its answer shows that the leader has a majority: a write is answered when a majority has it.
+    pub(super) fn is_a_write(&self) -> bool {
+        let by_leader = !matches!(self, Self::Exists { .. } | Self::Data { .. } | Self::Children { .. });
+        by_leader && (!matches!(self, Self::Sync { .. }) || mutant!("zookeeper-sync-trusted"))
     }
 
     /// Returns the message with this number.
@@ -137,7 +142,7 @@ impl Request {
                     .int(kind.flags())
                     .finish()
             }
-            Self::Delete { path } => start(2).bytes(path).int(-1).finish(),
+            Self::Delete { path } | Self::Confirm { path } => start(2).bytes(path).int(-1).finish(),
             Self::Exists { path, watch } => start(3).bytes(path).flag(*watch).finish(),
             Self::Data { path, watch } => start(4).bytes(path).flag(*watch).finish(),
             Self::SetData { path, data } => start(5).bytes(path).bytes(data).int(-1).finish(),

@@ -37,8 +37,10 @@ pub(super) struct Session {
     /// True if one claim has the session for itself.
     pub(super) dedicated: bool,
     pub(super) acl: Acl,
-    /// The path for a request that only asks for an answer.
+    /// The chroot.
     root: String,
+    /// The path of a node that doesn't exist.
+    nothing: String,
     refreshing: tokio::sync::Mutex<()>,
     epoch: u32,
 }
@@ -139,6 +141,7 @@ impl Sessions {
             dedicated,
             acl: if self.config.values().contains("username") { Acl::Creator } else { Acl::Open },
             root: self.root.clone(),
+            nothing: format!("{}/dlock-nothing-{:016x}", self.root.trim_end_matches('/'), fastrand::u64(..)),
             refreshing: tokio::sync::Mutex::default(),
             epoch: runtime::epoch(),
         });
@@ -161,6 +164,11 @@ impl Sessions {
     }
 }
 
+/// Returns the failure of an answer, if it has this outcome.
+fn failed(answer: &Result<Reply, Failure>, outcome: Outcome) -> Option<&Failure> {
+    answer.as_ref().err().filter(|failure| failure.outcome == outcome)
+}
+
 /// Waits within the limits for work that another task may be doing.
 async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     let done = answer_within(limits.budget, work).await;
@@ -171,6 +179,11 @@ impl Session {
     /// Returns the path for a request that only asks for an answer.
     pub(super) fn root(&self) -> &str {
         &self.root
+    }
+
+    /// Returns the request whose answer shows that a majority has all that was written before.
+    pub(super) fn confirmation(&self) -> Request {
+        Request::Confirm { path: self.nothing.clone() }
     }
 
     pub(super) fn state(&self) -> &State {
@@ -206,6 +219,16 @@ impl Session {
     /// Sends requests one behind another, and returns their answers in the same order. Sends them again after a
     /// connection that was lost, if that can do no harm.
     pub(super) async fn ask_all(&self, requests: &[Request], limits: Limits) -> Result<Vec<Reply>, Refusal> {
+        let answers = self.ask_each(requests, limits).await?;
+        answers.into_iter().map(|answer| answer.map_err(Refusal::from)).collect()
+    }
+
+    /// Sends requests as [`ask_all`](Self::ask_all). Returns the answer to each of them.
+    pub(super) async fn ask_each(
+        &self,
+        requests: &[Request],
+        limits: Limits,
+    ) -> Result<Vec<Result<Reply, Failure>>, Refusal> {
         let end = Instant::now().plus(limits.budget);
         let repeatable = requests.iter().all(Request::is_repeatable);
         let mut tries = self.link.addresses.len() + 2;
@@ -217,7 +240,9 @@ impl Session {
                 let mut replies = Vec::with_capacity(calls.len());
                 for call in calls {
                     let closed = || Error::unavailable("the connection to ZooKeeper was closed");
-                    replies.push(call.await.unwrap_or_else(|_| Err(Lost { error: closed(), sent: true }))?);
+                    let reply = call.await.unwrap_or_else(|_| Err(Lost { error: closed(), sent: true }));
+                    let begun = !replies.is_empty();
+                    replies.push(reply.map_err(|lost| Lost { sent: lost.sent || begun, ..lost })?);
                 }
                 Ok(replies)
             });
@@ -225,9 +250,13 @@ impl Session {
             let failure = match answered.await.unwrap_or_else(silent) {
                 Ok(replies) => {
                     let judged = replies.into_iter().zip(requests);
-                    match judged.map(|(reply, request)| self.judge(reply, request, sent)).collect() {
-                        Ok(replies) => return Ok(replies),
-                        Err(failure) => failure,
+                    let judged: Vec<_> = judged.map(|(reply, request)| self.judge(reply, request, sent)).collect();
+                    let gone = judged.iter().find_map(|one| failed(one, Outcome::LeaseGone));
+                    // What a server has done is not asked for again, unless that can do no harm.
+                    let again = if repeatable { &judged[..] } else { &judged[..judged.len().min(1)] };
+                    match gone.or_else(|| again.iter().find_map(|one| failed(one, Outcome::TryElsewhere))) {
+                        None => return Ok(judged),
+                        Some(failure) => failure.clone(),
                     }
                 }
                 Err(lost) if lost.sent => Failure::in_doubt(lost.error),
@@ -266,7 +295,11 @@ impl Session {
     fn judge(&self, reply: Reply, request: &Request, sent: Instant) -> Result<Reply, Failure> {
         match reply.code {
             code::OK | code::NO_NODE | code::NODE_EXISTS => {
-                self.state().heard(sent, request.is_for_the_leader());
+                self.state().heard(sent, request.is_a_write());
+                Ok(reply)
+            }
+            code::NO_AUTH if matches!(request, Request::Confirm { .. }) => {
+                self.state().heard(sent, request.is_a_write());
                 Ok(reply)
             }
             found => {
@@ -305,19 +338,14 @@ impl Session {
         bounded(limits, kept).await
     }
 
-    /// Lets the leader know that the session lives: by a request, or after a silence by another connection, which the
-    /// leader has to confirm.
+    /// Has a majority confirm that the session lives: by a write, and after a silence on another connection, of which the
+    /// leader knows at once.
     async fn confirm(&self, limits: Limits) -> Result<(), Refusal> {
         let end = Instant::now().plus(limits.budget);
-        if !self.state().is_unheard() || mutant!("zookeeper-follower-trusted") {
-            self.ask(Request::Sync { path: self.root.clone() }, limits).await?;
-        } else {
-            if self.link.is_connected() {
-                self.link.give_up(&*self.connected(end).await?);
-            }
-            self.connected(end).await?;
+        if self.state().is_unheard() && self.link.is_connected() && !mutant!("zookeeper-follower-trusted") {
+            self.link.give_up(&*self.connected(end).await?);
         }
-        Ok(())
+        self.ask(self.confirmation(), Limits { budget: end.left(), ..limits }).await.map(drop)
     }
 
     /// Keeps the session alive in the background.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connection::Reply;
 use super::error::of_code;
 use super::jute::{Malformed, Reader};
-use super::keys::{self, Dialect, PREFIX};
+use super::keys::{self, Contending, Dialect, PREFIX};
 use super::protocol::{NodeKind, Request, Stat, code};
 use super::session::{PORT, Refusal, Session, Sessions};
 use crate::config::{Config, join_host};
@@ -49,32 +49,29 @@ impl ZooKeeper {
         Ok(Self { dialect, prefix, sessions })
     }
 
-    /// Creates the directory of a lock, and its parents: where the server can, as containers, which it deletes when
-    /// they are empty.
+    /// Creates the directory of a lock, and those of its parents that are missing, as containers: the server deletes them
+    /// when they are empty.
     pub(super) async fn create_directory(
         &self,
         session: &Session,
         directory: &str,
         limits: Limits,
     ) -> Result<(), Refusal> {
-        let requests = |kind| -> Vec<_> {
-            let paths = keys::parents(self.sessions.root(), directory).map(str::to_owned);
-            paths.map(|path| Request::Create { path, data: Vec::new(), kind, acl: session.acl }).collect()
+        let create = |path: &str| {
+            let (path, acl) = (path.to_owned(), session.acl);
+            Request::Create { path, data: Vec::new(), kind: NodeKind::Container, acl }
         };
-        let replies = match session.ask_all(&requests(NodeKind::Container), limits).await {
-            // Servers that have no containers.
-            Err(refusal) if !refusal.failure.error.is_temporary() => {
-                session.ask_all(&requests(NodeKind::Persistent), limits).await?
-            }
-            replies => replies?,
-        };
-        // A parent that is gone again by now is created by the next call.
-        match replies.first() {
-            Some(reply) if reply.code == code::NO_NODE => {
-                Err(of_code(code::NO_NODE, self.sessions.root(), &session.link.names()).into())
-            }
-            _ => Ok(()),
+        if session.ask(create(directory), limits).await?.code != code::NO_NODE {
+            return Ok(());
         }
+        let requests: Vec<_> = keys::parents(self.sessions.root(), directory).map(create).collect();
+        let mut answers = session.ask_each(&requests, limits).await?;
+        if matches!(answers.first(), Some(Ok(first)) if first.code == code::NO_NODE) {
+            return Err(of_code(code::NO_NODE, self.sessions.root(), &session.link.names()).into());
+        }
+        // A parent that is there already may be one that only others may change. One that is gone again by now is created
+        // by the next call.
+        answers.pop().map_or(Ok(()), |last| last.map(drop).map_err(Refusal::from))
     }
 }
 
@@ -83,7 +80,7 @@ pub(super) fn unreadable(session: &Session, why: Malformed) -> Refusal {
     Refusal::not_applied(Error::unavailable(format!("ZooKeeper at {} gave {why}", session.link.names())))
 }
 
-/// Returns the names below a directory, and sets a watch on it. `None`: there is no such node.
+/// Returns the names of the nodes in a directory that may be contenders, and sets a watch on it. `None`: there is no such node.
 pub(super) async fn children(
     session: &Session,
     directory: &str,
@@ -94,7 +91,30 @@ pub(super) async fn children(
     if reply.code == code::NO_NODE {
         return Ok(None);
     }
-    Reader::new(&reply.body).texts().map(Some).map_err(|why| unreadable(session, why))
+    let names = Reader::new(&reply.body).texts().map_err(|why| unreadable(session, why))?;
+    without_directories(session, directory, names, limits).await.map(Some)
+}
+
+/// Returns the names without those that look like a holder of kazoo's `Semaphore`, and are the directories of other locks.
+pub(super) async fn without_directories(
+    session: &Session,
+    directory: &str,
+    names: Vec<String>,
+    limits: Limits,
+) -> Result<Vec<String>, Refusal> {
+    let is_bare = |name: &String| Contending::read(name).is_some_and(|one| one.number.is_none());
+    let (bare, mut found): (Vec<_>, _) = names.into_iter().partition(is_bare);
+    let ask = |name: &String| Request::Exists { path: format!("{directory}/{name}"), watch: false };
+    if bare.is_empty() {
+        return Ok(found);
+    }
+    let requests: Vec<_> = bare.iter().map(ask).collect();
+    for (reply, name) in session.ask_all(&requests, limits).await?.iter().zip(bare) {
+        if stat_of(session, reply)?.is_some_and(|stat| stat.session != 0) {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }
 
 /// Returns what the server knows of a node, and sets a watch on it. `None`: there is no such node.

@@ -10,5 +10,6 @@ mod members;
 mod mutants;
 mod other_clients;
 mod other_sessions;
+mod permits;
 mod queue;
 mod sessions;

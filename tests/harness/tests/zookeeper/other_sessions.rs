@@ -1,4 +1,5 @@
-//! The nodes and the words of other sessions: a node with the name of one's own, and a session that somebody ends.
+//! The nodes and the words of other sessions, and servers that answer in part: a node with the name of one's own, a session
+//! that somebody ends, a leader without a majority.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -125,4 +126,20 @@ fn a_session_that_is_ended_by_somebody_is_told_at_once() {
         until("it is told", ms(1500), || !lease.is_held());
     }
     released(&lock(&client(address), "a", LONG).acquire().wait().unwrap());
+}
+
+#[test]
+fn a_leader_without_a_majority_keeps_no_lease() {
+    let server = server();
+    // It continues sessions and answers what only asks, but no write, as a leader that has been replaced.
+    let silent = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let deposed = silent.clone();
+    let through = tap(TestServer::addr(&server), move |from_client, piece| {
+        let writes = from_client && String::from_utf8_lossy(piece).contains("dlock-nothing-");
+        !(writes && deposed.load(std::sync::atomic::Ordering::SeqCst))
+    });
+    let ours = client(through);
+    let lease = lock(&ours, "k", ms(4000)).acquire().wait().unwrap();
+    silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    until("it is told", ms(4500), || !lease.is_held());
 }
