@@ -128,7 +128,7 @@ impl Holder {
                 }
                 Outcome::Ok(())
             })?,
-            Self::ZooKeeper(..) => runtime.block_on(tokio::time::sleep(TTL * periods)),
+            Self::ZooKeeper(..) => runtime.block_on(async { sleep_until(begun + TTL * periods).await }),
             Self::Redis { raw, hash } => {
                 let ttl = TTL.as_millis().to_string();
                 let keep = |n| packed(&["EVALSHA", hash, "1", &name(n), "raw-token", &ttl]);
