@@ -112,8 +112,9 @@ impl Peer {
                 let prefix = LockPrefix::new_curator(&directory, "lock-").expect(LOCK);
                 let held = client.lock(prefix, b"", options).await.expect(LOCK);
                 visit();
-                // Its deletion is sent, and not waited for.
-                drop(held);
+                // What is dropped is deleted in the background: not at all, if the process ends before.
+                client.delete(held.lock_path(), None).await.expect(LOCK);
+                std::mem::forget(held);
             }
         }
     }
