@@ -9,6 +9,7 @@ import dlock
 import others
 import peers
 import raw
+import servers
 from table import row
 
 ROUNDS = 11
@@ -20,8 +21,9 @@ OF = {
     "file": "flock in C",
     "redis": "the two commands in C",
     "etcd": "the two calls in Rust",
+    "zookeeper": "the calls in Rust",
 }
-OF_RUST = {"memory": "std Mutex", "file": "flock", "redis": "the two calls", "etcd": "the two calls"}
+OF_RUST = OF | {"memory": "std Mutex", "file": "flock", "redis": "the two calls"}
 OF_OTHERS = {"c": OF | {"memory": "pthread_mutex_t"}}
 OF_NODE = {"memory": "async-mutex", "redis": "the two calls by ioredis"}
 
@@ -39,7 +41,7 @@ def run(backend, url, bench, shown=None):
             return bench.told(command, "a", url, count)["seconds"]
 
         # Without a baseline of its own language, it has that of another process.
-        figures = beside(base, slices) if backend == "etcd" else bench.told(command, "a", url)
+        figures = beside(base, slices) if servers.has_crate(backend) else bench.told(command, "a", url)
         row("a", shown, who, figures, OF_OTHERS[who][backend])
     for who, lock in blocking(backend, url, bench).items():
         row("a", shown, who, beside(base, lambda count, lock=lock: pairs(lock, count)), OF[backend])
@@ -65,7 +67,7 @@ def baseline(backend, url, bench):
     if backend == "redis":
         pair = raw.Pair(bench.raw, url)
         return pair.pairs, pair.close
-    if backend == "etcd":
+    if servers.has_crate(backend):
         return (lambda count: bench.rust(bench.program, "a-raw", url, count)["seconds"]), lambda: None
     if backend == "file":
         path = f"{bench.folder}/raw.lock".encode()
@@ -81,7 +83,7 @@ def blocking(backend, url, bench):
         import filelock
 
         locks["filelock"] = filelock.FileLock(f"{bench.folder}/peer.lock")
-    if backend == "redis" and bench.peers:
+    if bench.peers:
         locks |= {who: make("peer-a") for who, make in peers.blocking(url).items()}
     return locks
 
@@ -89,7 +91,7 @@ def blocking(backend, url, bench):
 def awaiting(backend, url, bench):
     """Locks for `async with`."""
     locks = {"asyncio": dlock.connect(url).lock("bench-a")}
-    if backend == "redis" and bench.peers:
+    if bench.peers:
         locks |= {who: make("peer-a") for who, make in peers.awaiting(url).items()}
     return locks
 

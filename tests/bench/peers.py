@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from table import note
 
@@ -53,7 +54,15 @@ def use():
 
 def blocking(url):
     """The peers that block: by name, what makes a lock of a key."""
-    makers = {}
+    place, makers = urlsplit(url), {}
+    if place.scheme == "zookeeper":
+        from kazoo.client import KazooClient
+
+        client = KazooClient(place.netloc)
+        client.start()
+        return {"kazoo": lambda key: client.Lock(f"/peers/{key}")}
+    if place.scheme != "redis":
+        return {}
     try:
         import redis
 
@@ -69,6 +78,8 @@ def blocking(url):
 
 def awaiting(url):
     """The peers for asyncio, in the same way. Called within the loop."""
+    if urlsplit(url).scheme != "redis":
+        return {}
     try:
         import redis.asyncio
     except ImportError:

@@ -16,7 +16,8 @@ ROUNDS = 5
 # How long a slice lasts, in seconds.
 SLICE = 0.5
 
-OF = {"file": "blocking flock", "redis": "bare hand-over", "etcd": "the bare crate"}
+OF = {"file": "blocking flock", "redis": "bare hand-over", "etcd": "the bare crate", "zookeeper": "the bare crate"}
+PEERS = {"redis": ["redis-py", "python-redis-lock", "redis-py asyncio"], "zookeeper": ["kazoo"]}
 WORKER = [sys.executable, Path(__file__).with_name("worker.py")]
 
 
@@ -46,14 +47,14 @@ def run(backend, url, bench):
 
 def subjects(backend, url, bench):
     """The commands of one contender, by who it is; the raw one first."""
-    peers = ["redis-py", "python-redis-lock", "redis-py asyncio"] if bench.peers and backend == "redis" else []
+    peers = PEERS.get(backend, []) if bench.peers else []
     if backend == "file":
         raw = [*WORKER, "flock", f"{bench.folder}/raw-c.lock", bench.library]
         return {"raw": raw, "rust": [bench.program, "c", url, "rust"], "python": [*WORKER, "python", url, "-"]}
     commands = {who: [bench.program, "c", url, who] for who in ("raw", "rust", "rust tokio 1", "rust tokio 2")}
     commands |= {who: [*WORKER, who, url, "-"] for who in ("python", "asyncio", *peers)}
     if bench.rust_peers:
-        peer = "rslock" if backend == "redis" else "etcd-client"
+        peer = {"redis": "rslock", "etcd": "etcd-client", "zookeeper": "zookeeper-client"}[backend]
         commands[peer] = [bench.rust_peers, "c", url, peer]
     if bench.go_peer and backend == "etcd":
         commands["go"] = [bench.go_peer, url]

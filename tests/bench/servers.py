@@ -21,12 +21,17 @@ def started(program, backend):
 
 def calls(backend, url):
     """What has counted there; none where there is no server."""
-    return {"redis": Scripts, "etcd": Requests}[backend](url) if is_remote(backend) else None
+    return {"redis": Scripts, "etcd": Requests, "zookeeper": Packets}[backend](url) if is_remote(backend) else None
 
 
 def is_remote(backend):
     """Whether it has a server."""
-    return backend in ("redis", "etcd")
+    return backend == "redis" or has_crate(backend)
+
+
+def has_crate(backend):
+    """Whether its raw baseline is the bare crate."""
+    return backend in ("etcd", "zookeeper")
 
 
 class Calls:
@@ -87,3 +92,20 @@ class Requests(Calls):
                 if line.startswith('grpc_server_msg_sent_total{grpc_method="Watch"'):
                     messages += float(line.rpartition(" ")[2])
         return requests, messages
+
+
+class Packets(Calls):
+    """Those of a ZooKeeper; its messages are the events of watches."""
+
+    def __init__(self, url):
+        place = urlsplit(url)
+        self.place = place.hostname, place.port
+        super().__init__()
+
+    def read(self):
+        """Ask for the totals."""
+        with socket.create_connection(self.place) as asking, asking.makefile("rb") as answer:
+            asking.sendall(b"mntr")
+            figures = dict(line.split("\t", 1) for line in answer.read().decode().splitlines() if "\t" in line)
+        received, sent = (int(figures[f"zk_packets_{way}"]) for way in ("received", "sent"))
+        return received, sent - received

@@ -33,13 +33,13 @@ def run(backend, url, bench, workload, workers):
         def slices(what, command=command):
             return lambda: bench.told(command, what, url, workers)
 
-        rust = backend == "etcd" or (remote and apart)
+        rust = servers.has_crate(backend) or (remote and apart)
         bare = in_rust(url, bench, workload, workers) if rust else slices(f"{workload}-raw")
         row(name, backend, who, beside(bare, slices(workload), calls), OF[workload] if remote else OF_OTHERS[who])
     with others.node(bench.node, url) as ask:
         bare, ours = (lambda what=what: ask(what, workers) for what in (f"{workload}-raw", workload))
         of = OF_NODE[workload] if remote else "async-mutex"
-        if backend == "etcd":
+        if servers.has_crate(backend):
             bare, of = in_rust(url, bench, workload, workers), OF[workload]
         row(name, backend, "node", beside(bare, ours, calls), of)
     base, close = baseline(backend, url, bench, workload, workers)
@@ -66,7 +66,7 @@ def baseline(backend, url, bench, workload, workers):
     apart = workload == "d"
     if not servers.is_remote(backend):
         return own(workers, apart), lambda: None
-    if apart or backend == "etcd":
+    if apart or servers.has_crate(backend):
         return in_rust(url, bench, workload, workers), lambda: None
     pair = raw.Pair(bench.raw, url)
     queue = raw.Queue(pair)
@@ -77,7 +77,7 @@ def subjects(backend, url, bench, workers, apart):
     """What runs one slice, by whose locks they are."""
     client = dlock.connect(url)
     blocking, awaiting = {"python": client.lock}, {"asyncio": client.lock} if servers.is_remote(backend) else {}
-    if backend == "redis" and bench.peers:
+    if bench.peers:
         blocking |= peers.blocking(url)
         awaiting |= peers.awaiting(url)
 

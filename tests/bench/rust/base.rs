@@ -9,12 +9,12 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use crate::Outcome;
-use crate::calls::{is_etcd, is_remote};
-use crate::etcd;
+use crate::calls::Service;
 use crate::multiplexed::Multiplexed;
 use crate::raw::Raw;
 use crate::slices::Slice;
 use crate::tally::threads;
+use crate::{etcd, zookeeper};
 
 /// A key at a server, taken and given with what that takes at the least.
 pub(crate) trait Pair: Send {
@@ -22,8 +22,12 @@ pub(crate) trait Pair: Send {
     fn give(&mut self) -> Outcome<()>;
 }
 
-fn server(url: &str) -> Outcome<Box<dyn Pair>> {
-    Ok(if is_etcd(url) { Box::new(etcd::Alone::new(url, "raw")?) } else { Box::new(Raw::lock(url, "raw")?) })
+fn server(service: Service, url: &str) -> Outcome<Box<dyn Pair>> {
+    Ok(match service {
+        Service::Redis => Box::new(Raw::lock(url, "raw")?),
+        Service::Etcd => Box::new(etcd::Alone::new(url, "raw")?),
+        Service::ZooKeeper => Box::new(zookeeper::Alone::new(url, "raw")?),
+    })
 }
 
 /// What the backend does at the least for one lock and unlock.
@@ -35,8 +39,8 @@ pub(crate) enum Base {
 
 impl Base {
     pub(crate) fn open(url: &str) -> Outcome<Self> {
-        if is_remote(url) {
-            return Ok(Self::Server(server(url)?));
+        if let Some(service) = Service::of(url) {
+            return Ok(Self::Server(server(service, url)?));
         }
         match url.strip_prefix("file://") {
             Some(folder) => {
@@ -76,8 +80,8 @@ struct Line {
 }
 
 impl Queue {
-    pub(crate) fn new(url: &str) -> Outcome<Self> {
-        Ok(Self { line: Mutex::default(), key: Mutex::new(server(url)?) })
+    pub(crate) fn new(service: Service, url: &str) -> Outcome<Self> {
+        Ok(Self { line: Mutex::default(), key: Mutex::new(server(service, url)?) })
     }
 
     /// One turn. `visit` is called between, when the backend's lock was taken and before it is given.
@@ -113,12 +117,12 @@ impl Queue {
 /// On one key a local queue over the raw commands, and with a key each one connection that all share; of local backends
 /// the language's own mutex.
 pub(crate) fn many(url: &str, workers: usize, apart: bool) -> Outcome<Slice<'static>> {
-    let remote = is_remote(url);
-    if remote && apart {
-        let raw = Multiplexed::new(url, workers)?;
+    let service = Service::of(url);
+    if let Some(service) = service.filter(|_| apart) {
+        let raw = Multiplexed::new(service, url, workers)?;
         return Ok(Box::new(move || raw.slice()));
     }
-    let queue = remote.then(|| Queue::new(url)).transpose()?;
+    let queue = service.map(|service| Queue::new(service, url)).transpose()?;
     let own: Vec<_> = (0..workers).map(|_| Mutex::new(())).collect();
     Ok(Box::new(move || {
         Ok(threads(workers, !apart, |worker, tally| {

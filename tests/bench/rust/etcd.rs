@@ -8,6 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::Outcome;
 use crate::base::Pair;
+use crate::calls::place;
 
 /// Seconds: longer than any slice.
 const TTL: i64 = 600;
@@ -22,7 +23,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn open(url: &str) -> Outcome<Self> {
-        let client = Client::connect([url.trim_start_matches("etcd://")], None).await?;
+        let client = Client::connect([place(url)], None).await?;
         let lease = client.lease_client().grant(TTL, None).await?.id();
         Ok(Self { kv: client.kv_client(), client, lease })
     }
@@ -84,7 +85,8 @@ fn newest() -> GetOptions {
     GetOptions::new().with_prefix().with_keys_only().with_sort(SortTarget::Create, SortOrder::Descend)
 }
 
-fn runtime() -> Outcome<Runtime> {
+/// A runtime of one thread.
+pub(crate) fn runtime() -> Outcome<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 

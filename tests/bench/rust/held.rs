@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Outcome;
-use crate::calls::{Calls, is_etcd};
-use crate::etcd::Session;
+use crate::calls::{Calls, Service};
 use crate::raw::{Raw, Reply, packed};
+use crate::{etcd, zookeeper};
 
 const TTL: Duration = Duration::from_secs(10);
 /// How often a bare client renews within a ttl.
@@ -40,9 +40,11 @@ pub(crate) fn run(url: &str, who: &str, keys: usize, periods: u32) -> Outcome<Va
         "lost": holder.release(&runtime, keys)?,
         "acquired_s": acquired.as_secs_f64(),
         "client_cpu_s_per_min": cpu / minutes,
-        "server_cpu_s_per_min": (after.cpu - before.cpu) / minutes,
         "requests_per_ttl": (after.requests - before.requests) / f64::from(periods),
     });
+    if let (Some(before), Some(after)) = (before.cpu, after.cpu) {
+        told["server_cpu_s_per_min"] = json!((after - before) / minutes);
+    }
     if let (Some(empty), Some(full)) = (empty, full) {
         told["kib_per_lock"] = json!((full - empty) / keys as f64);
     }
@@ -52,7 +54,9 @@ pub(crate) fn run(url: &str, who: &str, keys: usize, periods: u32) -> Outcome<Va
 enum Holder {
     Ours(Client, Vec<Lease>),
     /// One lease for all keys.
-    Etcd(Box<Session>),
+    Etcd(Box<etcd::Session>),
+    /// The session of all nodes, and with each lock what gives it back. The crate keeps the session alive by itself.
+    ZooKeeper(zookeeper::Session, Vec<zookeeper::Session>),
     /// A wheel: what is due is renewed in pipelines.
     Redis {
         raw: Raw,
@@ -67,8 +71,12 @@ impl Holder {
             client.ping().wait()?;
             return Ok(Self::Ours(client, Vec::new()));
         }
-        if is_etcd(url) {
-            return Ok(Self::Etcd(Box::new(runtime.block_on(Session::open(url))?)));
+        match Service::of(url) {
+            Some(Service::Etcd) => return Ok(Self::Etcd(Box::new(runtime.block_on(etcd::Session::open(url))?))),
+            Some(Service::ZooKeeper) => {
+                return Ok(Self::ZooKeeper(runtime.block_on(zookeeper::Session::open(url))?, Vec::new()));
+            }
+            _ => {}
         }
         let mut raw = Raw::connect(url)?;
         let hash = raw.ask(&["SCRIPT", "LOAD", KEEP])?.text().to_owned();
@@ -87,6 +95,13 @@ impl Holder {
                     async move { session.take(&name(n)).await }
                 };
                 runtime.block_on(all((0..keys).map(take)))?;
+            }
+            Self::ZooKeeper(session, held) => {
+                let take = |n| {
+                    let mut session = session.clone();
+                    async move { session.take(&name(n)).await.map(|()| session) }
+                };
+                *held = runtime.block_on(all((0..keys).map(take)))?;
             }
             Self::Redis { raw, .. } => {
                 let ttl = TTL.as_millis().to_string();
@@ -113,6 +128,7 @@ impl Holder {
                 }
                 Outcome::Ok(())
             })?,
+            Self::ZooKeeper(..) => runtime.block_on(async { sleep_until(begun + TTL * periods).await }),
             Self::Redis { raw, hash } => {
                 let ttl = TTL.as_millis().to_string();
                 let keep = |n| packed(&["EVALSHA", hash, "1", &name(n), "raw-token", &ttl]);
@@ -138,6 +154,11 @@ impl Holder {
                     async move { session.give(&name(n)).await }
                 };
                 runtime.block_on(all((0..keys).map(give)))?;
+                Ok(0)
+            }
+            Self::ZooKeeper(_, held) => {
+                let give = |mut session: zookeeper::Session| async move { session.give().await };
+                runtime.block_on(all(held.drain(..).map(give)))?;
                 Ok(0)
             }
             Self::Redis { raw, .. } => {

@@ -15,6 +15,7 @@ mod serve;
 mod slices;
 mod tally;
 mod together;
+mod zookeeper;
 
 use std::future::Future;
 
@@ -65,7 +66,7 @@ impl Way {
 
     /// Those of interest for a backend: where it is local, nothing is ever waited for.
     fn all(url: &str) -> &'static [Self] {
-        if calls::is_remote(url) { &Self::ALL } else { &Self::ALL[..1] }
+        if calls::Service::of(url).is_some() { &Self::ALL } else { &Self::ALL[..1] }
     }
 
     fn name(self) -> &'static str {

@@ -1,4 +1,4 @@
-//! The bare calls of many tasks over one connection, of the redis crate or of that for etcd.
+//! The bare calls of many tasks over one connection, of the redis crate or of that for another server.
 
 use std::time::Instant;
 
@@ -7,10 +7,10 @@ use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Outcome;
-use crate::calls::is_etcd;
-use crate::etcd::Session;
+use crate::calls::Service;
 use crate::raw::DELETE;
 use crate::tally::{Seen, tasks};
+use crate::{etcd, zookeeper};
 
 pub(crate) struct Multiplexed {
     runtime: Runtime,
@@ -21,14 +21,15 @@ pub(crate) struct Multiplexed {
 #[derive(Clone)]
 enum Connection {
     Redis { connection: MultiplexedConnection, hash: String },
-    Etcd(Box<Session>),
+    Etcd(Box<etcd::Session>),
+    ZooKeeper(zookeeper::Session),
 }
 
 impl Multiplexed {
-    pub(crate) fn new(url: &str, workers: usize) -> Outcome<Self> {
+    pub(crate) fn new(service: Service, url: &str, workers: usize) -> Outcome<Self> {
         // One thread: it does more than two.
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let connection = runtime.block_on(Connection::open(url))?;
+        let connection = runtime.block_on(Connection::open(service, url))?;
         Ok(Self { runtime, connection, workers })
     }
 
@@ -52,9 +53,11 @@ impl Multiplexed {
 }
 
 impl Connection {
-    async fn open(url: &str) -> Outcome<Self> {
-        if is_etcd(url) {
-            return Ok(Self::Etcd(Box::new(Session::open(url).await?)));
+    async fn open(service: Service, url: &str) -> Outcome<Self> {
+        match service {
+            Service::Redis => {}
+            Service::Etcd => return Ok(Self::Etcd(Box::new(etcd::Session::open(url).await?))),
+            Service::ZooKeeper => return Ok(Self::ZooKeeper(zookeeper::Session::open(url).await?)),
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let client = redis::Client::open(url)?;
@@ -72,6 +75,7 @@ impl Connection {
                 taken.map(drop).ok_or_else(|| "the key was taken".into())
             }
             Self::Etcd(session) => session.take(key).await,
+            Self::ZooKeeper(session) => session.take(key).await,
         }
     }
 
@@ -86,6 +90,7 @@ impl Connection {
                 }
             }
             Self::Etcd(session) => session.give(key).await,
+            Self::ZooKeeper(session) => session.give().await,
         }
     }
 }

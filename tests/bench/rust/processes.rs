@@ -7,9 +7,9 @@ use dlock::Client;
 use dlock::clock::Instant;
 
 use crate::base::Pair;
-use crate::calls::is_etcd;
+use crate::calls::Service;
 use crate::handover::Handover;
-use crate::{Outcome, Way, etcd, task};
+use crate::{Outcome, Way, etcd, task, zookeeper};
 
 /// What a process does between acquiring and acquiring, and for how long.
 #[derive(Clone)]
@@ -106,9 +106,10 @@ async fn awaiting(url: &str, plan: &Plan) -> Outcome<Record> {
 }
 
 fn bare(url: &str, plan: &Plan) -> Outcome<Record> {
-    let mut lock: Box<dyn Pair> = match is_etcd(url) {
-        true => Box::new(etcd::Handover::new(url, "raw-c")?),
-        false => Box::new(Handover::new(url, "raw-c")?),
+    let mut lock: Box<dyn Pair> = match Service::of(url) {
+        Some(Service::Etcd) => Box::new(etcd::Handover::new(url, "raw-c")?),
+        Some(Service::ZooKeeper) => Box::new(zookeeper::Handover::new(url, "raw-c")?),
+        _ => Box::new(Handover::new(url, "raw-c")?),
     };
     lock.take()?;
     lock.give()?;

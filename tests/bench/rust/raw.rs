@@ -5,6 +5,7 @@ use std::net::TcpStream;
 
 use crate::Outcome;
 use crate::base::Pair;
+use crate::calls::place;
 
 /// Releases a lock that is ours: what every client of this kind sends.
 pub(crate) const DELETE: &str =
@@ -35,8 +36,7 @@ impl Reply {
 
 impl Raw {
     pub(crate) fn connect(url: &str) -> Outcome<Self> {
-        let place = url.trim_start_matches("redis://").split('/').next().unwrap_or_default();
-        let stream = TcpStream::connect(place)?;
+        let stream = TcpStream::connect(place(url))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), take: Vec::new(), give: Vec::new() })
     }

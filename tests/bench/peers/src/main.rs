@@ -1,4 +1,4 @@
-//! rslock, and the lock service of etcd, in the workloads: as `dlock-bench`, in a runtime of two threads.
+//! rslock, the lock service of etcd, and the lock of the ZooKeeper crate, in the workloads: as `dlock-bench`, in a runtime of two threads.
 
 #[path = "../../rust/base.rs"]
 mod base;
@@ -18,16 +18,20 @@ mod raw;
 mod slices;
 #[path = "../../rust/tally.rs"]
 mod tally;
+#[path = "../../rust/zookeeper.rs"]
+#[allow(dead_code)]
+mod zookeeper;
 
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use calls::is_etcd;
+use calls::Service;
 use etcd_client::{Client, LockOptions};
 use rslock::LockManager;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
+use zookeeper_client::{Acls, CreateMode, LockOptions as NodeOptions, LockPrefix};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -47,7 +51,11 @@ fn main() -> Outcome<()> {
         }
         _ => return Err("a URL | b URL WORKERS | d URL WORKERS | c URL WHO RECORD SECONDS HOLD_US THINK_US".into()),
     };
-    let who = if is_etcd(arguments[1]) { "etcd-client" } else { "rslock" };
+    let who = match Service::of(arguments[1]) {
+        Some(Service::Etcd) => "etcd-client",
+        Some(Service::ZooKeeper) => "zookeeper-client",
+        _ => "rslock",
+    };
     println!("{}", json!({ who: told }));
     Ok(())
 }
@@ -58,21 +66,25 @@ enum Peer {
     Rslock(LockManager),
     /// With a lease of its own: those of one lease are one contender.
     Etcd(Client, i64),
+    ZooKeeper(zookeeper_client::Client),
 }
 
 impl Peer {
     async fn new(url: &str) -> Outcome<Self> {
-        if !is_etcd(url) {
-            return Ok(Self::Rslock(LockManager::new(vec![url])));
-        }
-        let session = etcd::Session::open(url).await?;
-        Ok(Self::Etcd(session.client, session.lease))
+        Ok(match Service::of(url) {
+            Some(Service::Etcd) => {
+                let session = etcd::Session::open(url).await?;
+                Self::Etcd(session.client, session.lease)
+            }
+            Some(Service::ZooKeeper) => Self::ZooKeeper(zookeeper::Session::open(url).await?.client),
+            _ => Self::Rslock(LockManager::new(vec![url])),
+        })
     }
 
     /// Another one of this process.
     async fn another(&self) -> Outcome<Self> {
         Ok(match self {
-            Self::Rslock(lock) => Self::Rslock(lock.clone()),
+            Self::Rslock(_) | Self::ZooKeeper(_) => self.clone(),
             Self::Etcd(client, _) => {
                 let lease = client.lease_client().grant(600, None).await?;
                 Self::Etcd(client.clone(), lease.id())
@@ -92,6 +104,17 @@ impl Peer {
                 let held = lock.lock(key, Some(LockOptions::new().with_lease(*lease))).await.expect(LOCK);
                 visit();
                 lock.unlock(held.key()).await.expect(LOCK);
+            }
+            Self::ZooKeeper(client) => {
+                let (directory, acls) = (format!("/peers/{key}"), Acls::anyone_all());
+                let parent = CreateMode::Persistent.with_acls(acls);
+                let options = NodeOptions::new(acls).with_ancestor_options(parent).expect(LOCK);
+                let prefix = LockPrefix::new_curator(&directory, "lock-").expect(LOCK);
+                let held = client.lock(prefix, b"", options).await.expect(LOCK);
+                visit();
+                // What is dropped is deleted in the background: not at all, if the process ends before.
+                client.delete(held.lock_path(), None).await.expect(LOCK);
+                std::mem::forget(held);
             }
         }
     }
