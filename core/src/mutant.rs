@@ -125,8 +125,6 @@ pub const MUTANTS: &[(&str, &str)] = &[
     #[cfg(feature = "zookeeper")]
     ("zookeeper-foreign-node-accepted", "a node of another session is taken for one's own"),
     #[cfg(feature = "zookeeper")]
-    ("zookeeper-orphan-forgotten", "a node that could not be deleted in time stays"),
-    #[cfg(feature = "zookeeper")]
     ("zookeeper-numbers-as-text", "the numbers of nodes are compared as text"),
     #[cfg(feature = "zookeeper")]
     ("zookeeper-follower-trusted", "what a follower answers counts as known to the leader"),

@@ -49,9 +49,7 @@ struct Unsettled {
 
 /// Deletes the node in the background.
 pub(super) fn take_back(session: Arc<Session>, node: Node) {
-    if !mutant!("zookeeper-orphan-forgotten") {
-        in_doubt::take_back(Unsettled { session, node, pauses: Backoff::up_to(Duration::from_secs(1)) });
-    }
+    in_doubt::take_back(Unsettled { session, node, pauses: Backoff::up_to(Duration::from_secs(1)) });
 }
 
 impl Remnant for Unsettled {

@@ -1,5 +1,6 @@
 //! Requests whose answers are lost: a node is found again, and none is left behind.
 
+use dlock::Mode;
 use dlock_harness::backends::TestServer;
 use dlock_harness::proxy::{Action, Direction, Proxy};
 
@@ -24,6 +25,22 @@ fn a_node_whose_creation_has_no_answer_is_found_again() {
         released(&lease);
     }
     assert_eq!(server.contenders("k"), 0);
+}
+
+#[test]
+fn a_reader_whose_creation_never_arrives_has_a_node_of_its_own() {
+    let server = server();
+    let proxy = Proxy::new(TestServer::addr(&server)).unwrap();
+    let client = client(proxy.addr());
+    let reader = || lock(&client, "k", LONG).mode(Mode::Shared).acquire().wait().unwrap();
+    let first = reader();
+    let rule = proxy.rule(Direction::ToServer, CREATE, 1..=1, Action::CutBefore);
+    let second = reader();
+    assert_eq!(rule.fired(), 1, "the fault was not injected");
+    assert_eq!(server.contenders("k"), 2);
+    released(&first);
+    assert_eq!(server.contenders("k"), 1);
+    released(&second);
 }
 
 #[test]

@@ -67,8 +67,9 @@ fn a_node_of_another_session_is_not_taken_for_ones_own() {
         false
     });
     let (ours, server) = (client(through), &server);
-    let (end, ended): (_, Receiver<()>) = channel();
     std::thread::scope(|scope| {
+        // Dropped at a panic, too: the other session ends then.
+        let (end, ended): (_, Receiver<()>) = channel();
         let waiting = lock(&ours, "k", LONG).wait(ms(3000)).acquire();
         let waiting = scope.spawn(move || waiting.wait());
         let guid = told.recv_timeout(LONG).unwrap();
