@@ -1,8 +1,9 @@
 //! Sessions: their timeout, and what it costs to keep them alive.
 
 use dlock_harness::backends::TestServer;
+use dlock_harness::backends::zookeeper::ZooKeeper;
 
-use crate::common::{LONG, client, lock, ms, released, server};
+use crate::common::{LONG, begin, client, lock, ms, released, server};
 
 #[test]
 fn a_lease_counts_for_three_quarters_of_the_negotiated_timeout() {
@@ -37,4 +38,19 @@ fn many_locks_cost_one_request_a_renewal() {
     assert!(leases.iter().all(dlock::Lease::is_held));
     leases.iter().for_each(released);
     assert_eq!(server.left_over(), [""; 0]);
+}
+
+#[test]
+fn the_wall_clock_of_the_server_counts_for_nothing() {
+    let server = ZooKeeper::with_clock().unwrap();
+    let [holder, waiter] = [TestServer::addr(&server); 2].map(client);
+    for forwards in [true, false] {
+        let lease = lock(&holder, "k", ms(4000)).acquire().wait().unwrap();
+        let waiting = begin(&lock(&waiter, "k", ms(4000)).wait(LONG * 2));
+        server.step_clock(LONG * 360, forwards);
+        std::thread::sleep(ms(7000));
+        assert!(lease.is_held() && !waiting.is_finished());
+        released(&lease);
+        released(&waiting.join().unwrap().unwrap());
+    }
 }

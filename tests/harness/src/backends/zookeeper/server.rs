@@ -12,6 +12,7 @@ use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
 use super::LOCKS;
 use crate::backends::{Login, Setup, TestServer};
 use crate::server::Certs;
+use crate::server::clock::Clock;
 use crate::server::process::{self, Process};
 
 /// The time that a server may take to start, and to answer.
@@ -21,6 +22,8 @@ pub(super) const TICK: Duration = Duration::from_secs(2);
 
 /// The number of ticks after which members of an ensemble give one another up.
 const SYNC_LIMIT: u32 = 5;
+/// The variable that names a folder with the files of another version.
+const JARS: &str = "ZOOKEEPER_JARS";
 /// The words of the log of a server whose port is in use.
 pub(super) const TAKEN: &str = "Address already in use";
 
@@ -34,6 +37,7 @@ pub struct ZooKeeper {
     /// The lines of the configuration that only a member of an ensemble has.
     members: String,
     pub(super) certs: Option<Certs>,
+    clock: Option<Clock>,
     // The order of these fields is the order in which they are dropped.
     pub(super) process: Option<Process>,
     folder: TempDir,
@@ -54,6 +58,25 @@ impl ZooKeeper {
     /// If the server can't be started or doesn't serve in time, with the end of its log.
     pub fn start(setup: Setup) -> Result<Self, String> {
         Self::ticking(setup, TICK)
+    }
+
+    /// Starts a server with a wall clock of its own, see [`step_clock`](Self::step_clock). Linux only.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start), and if the clock can't be made.
+    pub fn with_clock() -> Result<Self, String> {
+        let mut server = Self::new(Setup::default(), TICK)?;
+        server.clock = Some(Clock::new()?);
+        server.launch()?;
+        server.served().map(|()| server)
+    }
+
+    /// Steps the server's wall clock at once. The change lasts as long as this value.
+    ///
+    /// # Panics
+    /// If the server was started without a clock, or no clock can have this time.
+    pub fn step_clock(&self, by: Duration, forwards: bool) {
+        self.clock.as_ref().expect("it has a clock").step(by, forwards).expect("a time");
     }
 
     /// Starts a server with this unit of time, and waits until it serves.
@@ -80,7 +103,7 @@ impl ZooKeeper {
         let certs = setup.tls.then(|| Certs::make(folder.path())).transpose()?;
         let port = process::port().map_err(text)?;
         let plain = if setup.tls { process::port().map_err(text)? } else { port };
-        Ok(Self { port, plain, tick, members: String::new(), certs, process: None, folder })
+        Ok(Self { port, plain, tick, members: String::new(), certs, clock: None, process: None, folder })
     }
 
     /// Makes the server a member of an ensemble. `members` has a line for each member, with the addresses at which this
@@ -110,8 +133,9 @@ impl ZooKeeper {
             let text = read(&certs.server_key)? + &read(&certs.server_cert)?;
             std::fs::write(&both, text).map_err(|error| error.to_string())?;
             lines += &format!(
-                "secureClientPort={}\nsecureClientPortAddress=127.0.0.1\nserverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\nssl.keyStore.location={both}\n\
-                 ssl.keyStore.type=PEM\nssl.trustStore.location={}\nssl.trustStore.type=PEM\nssl.clientAuth=none\n",
+                "secureClientPort={}\nsecureClientPortAddress=127.0.0.1\n\
+                 serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+                 ssl.keyStore.location={both}\nssl.keyStore.type=PEM\nssl.trustStore.location={}\nssl.trustStore.type=PEM\nssl.clientAuth=none\n",
                 self.port,
                 certs.ca.display()
             );
@@ -122,10 +146,14 @@ impl ZooKeeper {
         line.args(["-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
         // The longest pause between two notes of a member that looks for a leader. Its default is a minute.
         line.arg("-Dzookeeper.fastleader.maxNotificationInterval=400");
-        line.args(["-cp", "/usr/share/java/zookeeper.jar:/usr/share/java/*"]);
+        let jars = std::env::var(JARS).unwrap_or_else(|_| "/usr/share/java".to_owned());
+        line.args(["-cp", &format!("{jars}/zookeeper.jar:{jars}/*")]);
         // Without members this is a server alone.
         line.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(self.folder.path().join("zoo.cfg"));
         line.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        if let Some(clock) = &self.clock {
+            clock.put(&mut line);
+        }
         self.process = Some(Process::start(line).map_err(|error| format!("java: {error}"))?);
         Ok(())
     }
