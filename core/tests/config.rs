@@ -185,7 +185,10 @@ fn variables_are_never_passed_over_in_silence() {
         variables(&[("DLOCK_MYSQL_ENABLED", "true")], Err(&["DLOCK_MYSQL_ENABLED", "no service mysql"])),
         variables(&[("DLOCK_MYSQL_ENABLED", "false"), ("DLOCK_MYSQL_HOST", "m1")], Ok("file")),
         variables(&[("DLOCK_ZOOKEEPER_ENABLED", "true")], Ok("zookeeper")),
-        variables(&[("DLOCK_ZOOKEEPER_SERVERS", "z1")], Err(&["DLOCK_ZOOKEEPER_SERVERS", "DLOCK_ZOOKEEPER_ENABLED=true"])),
+        variables(
+            &[("DLOCK_ZOOKEEPER_SERVERS", "z1")],
+            Err(&["DLOCK_ZOOKEEPER_SERVERS", "DLOCK_ZOOKEEPER_ENABLED=true"]),
+        ),
         variables(&[("DLOCK_URI", "redis://r1")], Err(&["DLOCK_URI", "did you mean DLOCK_URL?"])),
         variables(&[("DLOCK_CONFG", "my.yaml")], Err(&["DLOCK_CONFG", "did you mean DLOCK_CONFIG?"])),
         variables(&[("DLOCK_SOMETHING", "theirs"), ("DLOCK_LIB_DIR", "/x")], Ok("file")),
