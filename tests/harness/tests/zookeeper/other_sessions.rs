@@ -110,6 +110,9 @@ fn a_session_that_is_ended_by_somebody_is_told() {
         ["a", "b", "c"].iter().map(|key| lock(&ours, key, LONG * 3).acquire().wait().unwrap()).collect();
     let sessions: Vec<_> = told.try_iter().collect();
     assert!(!sessions.is_empty());
+    // It can't take its session back meanwhile.
+    proxy.refuse(true);
+    proxy.cut();
     for session in sessions {
         let mut theirs = TcpStream::connect(address).unwrap();
         let message = |body: &[u8]| [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat();
@@ -121,10 +124,9 @@ fn a_session_that_is_ended_by_somebody_is_told() {
         theirs.write_all(&message(&[1_i32.to_be_bytes(), (-11_i32).to_be_bytes()].concat())).unwrap();
         let _ = theirs.read(&mut [0; 64]);
     }
-    // The server closes the connection of a session that it ends, if it still knows which one that is.
-    proxy.cut();
+    proxy.refuse(false);
     for lease in &leases {
-        // Long before the next renewal. A request on a connection that the server has forgotten takes its patience.
+        // Long before the next renewal.
         until("it is told", ms(5000), || !lease.is_held());
     }
     released(&lock(&client(address), "a", LONG).acquire().wait().unwrap());

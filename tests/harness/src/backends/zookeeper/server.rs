@@ -11,9 +11,8 @@ use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
 
 use super::LOCKS;
 use crate::backends::{Login, Setup, TestServer};
-use crate::server::Certs;
-use crate::server::clock::Clock;
 use crate::server::process::{self, Process};
+use crate::server::{Certs, Clock};
 
 /// The time that a server may take to start, and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
