@@ -86,11 +86,23 @@ def zookeeper_address():
     """A ZooKeeper of one server."""
     port = free_port()
     config = {"clientPort": port, "clientPortAddress": "127.0.0.1", "dataDir": "{}/data", "maxClientCnxns": 0}
-    config |= {"extendedTypesEnabled": "true", "admin.enableServer": "false", "preAllocSize": 1024}
+    config |= {"tickTime": 2000, "extendedTypesEnabled": "true", "admin.enableServer": "false", "preAllocSize": 1024}
     java = ["java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "/usr/share/java/*"]
     server = [*java, "org.apache.zookeeper.server.ZooKeeperServerMain", "{}/config"]
     with serving(server, port, config) as address:
+        # It takes connections before it serves.
+        while b"Mode:" not in said(port, b"srvr"):
+            time.sleep(0.02)
         yield address
+
+
+def said(port, word):
+    """The answer of a ZooKeeper to one of its words, as much as comes within a second."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(word)
+        with contextlib.suppress(OSError):
+            return connection.recv(4096)
+    return b""
 
 
 DATABASES = itertools.count()
