@@ -7,7 +7,7 @@ use super::keys::{Contending, key_of, permits_directory};
 use super::permits::{read_slots, read_waiting};
 use super::protocol::{Request, Stat, code};
 use super::session::{Refusal, Session};
-use super::shared::{children, unreadable};
+use super::shared::{unreadable, without_directories};
 use crate::clock::Instant;
 use crate::contract::record::contender_info;
 use crate::contract::{Admission, ContenderInfo, Mode, admit};
@@ -27,8 +27,15 @@ struct Found {
 
 /// Returns the contenders that have a node in a directory, in their order.
 async fn queue(session: &Session, directory: &str, limits: Limits) -> Result<Vec<Found>, Refusal> {
-    session.ask(Request::Sync { path: directory.to_owned() }, limits).await?;
-    let names = children(session, directory, false, limits).await?.unwrap_or_default();
+    let path = || directory.to_owned();
+    let requests = [Request::Sync { path: path() }, Request::Children { path: path(), watch: false }];
+    let names = match session.ask_all(&requests, limits).await?.pop() {
+        Some(listed) if listed.code != code::NO_NODE => {
+            let names = Reader::new(&listed.body).texts().map_err(|why| unreadable(session, why))?;
+            without_directories(session, directory, names, limits).await?
+        }
+        _ => Vec::new(),
+    };
     let mut all: Vec<_> = names.iter().filter_map(|name| Contending::read(name)).collect();
     if let Some(first) = all.iter().find(|one| one.number.is_some()).copied() {
         all.sort_by_key(|one| one.place(&first));
