@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::Instant;
 
+use tokio::runtime::{Builder, Runtime};
+
 use crate::Outcome;
 use crate::calls::Service;
 use crate::multiplexed::Multiplexed;
@@ -22,11 +24,44 @@ pub(crate) trait Pair: Send {
     fn give(&mut self) -> Outcome<()>;
 }
 
+/// A session at a server, for as many locks as there are names.
+pub(crate) trait Session: Send + Sized {
+    async fn open(url: &str) -> Outcome<Self>;
+    /// Takes a lock that nobody has.
+    async fn take(&mut self, name: &str) -> Outcome<()>;
+    async fn give(&mut self, name: &str) -> Outcome<()>;
+}
+
+/// One client on one key that nobody else wants.
+pub(crate) struct Alone<S> {
+    pub(crate) runtime: Runtime,
+    pub(crate) session: S,
+    pub(crate) name: String,
+}
+
+impl<S: Session> Alone<S> {
+    pub(crate) fn new(url: &str, name: &str) -> Outcome<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let session = runtime.block_on(S::open(url))?;
+        Ok(Self { runtime, session, name: name.to_owned() })
+    }
+}
+
+impl<S: Session> Pair for Alone<S> {
+    fn take(&mut self) -> Outcome<()> {
+        self.runtime.block_on(self.session.take(&self.name))
+    }
+
+    fn give(&mut self) -> Outcome<()> {
+        self.runtime.block_on(self.session.give(&self.name))
+    }
+}
+
 fn server(service: Service, url: &str) -> Outcome<Box<dyn Pair>> {
     Ok(match service {
         Service::Redis => Box::new(Raw::lock(url, "raw")?),
-        Service::Etcd => Box::new(etcd::Alone::new(url, "raw")?),
-        Service::ZooKeeper => Box::new(zookeeper::Alone::new(url, "raw")?),
+        Service::Etcd => Box::new(Alone::<etcd::Session>::new(url, "raw")?),
+        Service::ZooKeeper => Box::new(Alone::<zookeeper::Session>::new(url, "raw")?),
     })
 }
 

@@ -4,10 +4,9 @@ use etcd_client::{
     Client, Compare, CompareOp, EventType, GetOptions, KvClient, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
     TxnOpResponse, WatchFilterType, WatchOptions, WatchStream,
 };
-use tokio::runtime::{Builder, Runtime};
 
 use crate::Outcome;
-use crate::base::Pair;
+use crate::base::{self, Alone, Pair};
 use crate::calls::place;
 
 /// Seconds: longer than any slice.
@@ -21,23 +20,31 @@ pub(crate) struct Session {
     pub(crate) lease: i64,
 }
 
-impl Session {
-    pub(crate) async fn open(url: &str) -> Outcome<Self> {
+impl base::Session for Session {
+    async fn open(url: &str) -> Outcome<Self> {
         let client = Client::connect([place(url)], None).await?;
         let lease = client.lease_client().grant(TTL, None).await?.id();
         Ok(Self { kv: client.kv_client(), client, lease })
     }
 
-    fn key(&self, name: &str) -> Vec<u8> {
-        format!("{name}/{:x}", self.lease).into_bytes()
-    }
-
-    /// Takes a lock that nobody has.
-    pub(crate) async fn take(&mut self, name: &str) -> Outcome<()> {
+    async fn take(&mut self, name: &str) -> Outcome<()> {
         match self.enter(name).await? {
             (_, None) => Ok(()),
             (_, Some(_)) => Err("the lock was taken".into()),
         }
+    }
+
+    async fn give(&mut self, name: &str) -> Outcome<()> {
+        match self.kv.delete(self.key(name), None).await?.deleted() {
+            1 => Ok(()),
+            _ => Err("the key wasn't there".into()),
+        }
+    }
+}
+
+impl Session {
+    fn key(&self, name: &str) -> Vec<u8> {
+        format!("{name}/{:x}", self.lease).into_bytes()
     }
 
     /// Puts the key; gives its revision and the key before it.
@@ -72,52 +79,15 @@ impl Session {
             other => Err(format!("the look got {other:?}").into()),
         }
     }
-
-    pub(crate) async fn give(&mut self, name: &str) -> Outcome<()> {
-        match self.kv.delete(self.key(name), None).await?.deleted() {
-            1 => Ok(()),
-            _ => Err("the key wasn't there".into()),
-        }
-    }
 }
 
 fn newest() -> GetOptions {
     GetOptions::new().with_prefix().with_keys_only().with_sort(SortTarget::Create, SortOrder::Descend)
 }
 
-/// A runtime of one thread.
-pub(crate) fn runtime() -> Outcome<Runtime> {
-    Ok(Builder::new_current_thread().enable_all().build()?)
-}
-
-/// One client on one key that nobody else wants.
-pub(crate) struct Alone {
-    runtime: Runtime,
-    session: Session,
-    name: String,
-}
-
-impl Alone {
-    pub(crate) fn new(url: &str, name: &str) -> Outcome<Self> {
-        let runtime = runtime()?;
-        let session = runtime.block_on(Session::open(url))?;
-        Ok(Self { runtime, session, name: name.to_owned() })
-    }
-}
-
-impl Pair for Alone {
-    fn take(&mut self) -> Outcome<()> {
-        self.runtime.block_on(self.session.take(&self.name))
-    }
-
-    fn give(&mut self) -> Outcome<()> {
-        self.runtime.block_on(self.session.give(&self.name))
-    }
-}
-
 /// One contender of many: a watcher for the lock, from "now" and there before anything is read.
 pub(crate) struct Handover {
-    alone: Alone,
+    alone: Alone<Session>,
     deletions: WatchStream,
 }
 

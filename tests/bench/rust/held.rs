@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Outcome;
+use crate::base::Session as _;
 use crate::calls::{Calls, Service};
 use crate::raw::{Raw, Reply, packed};
 use crate::{etcd, zookeeper};
@@ -157,8 +158,8 @@ impl Holder {
                 Ok(0)
             }
             Self::ZooKeeper(_, held) => {
-                let give = |mut session: zookeeper::Session| async move { session.give().await };
-                runtime.block_on(all(held.drain(..).map(give)))?;
+                let give = |(n, mut session): (usize, zookeeper::Session)| async move { session.give(&name(n)).await };
+                runtime.block_on(all(held.drain(..).enumerate().map(give)))?;
                 Ok(0)
             }
             Self::Redis { raw, .. } => {

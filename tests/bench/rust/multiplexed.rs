@@ -7,6 +7,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Outcome;
+use crate::base::Session as _;
 use crate::calls::Service;
 use crate::raw::DELETE;
 use crate::tally::{Seen, tasks};
@@ -90,7 +91,7 @@ impl Connection {
                 }
             }
             Self::Etcd(session) => session.give(key).await,
-            Self::ZooKeeper(session) => session.give().await,
+            Self::ZooKeeper(session) => session.give(key).await,
         }
     }
 }

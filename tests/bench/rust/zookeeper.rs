@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
 use crate::Outcome;
-use crate::base::Pair;
+use crate::base::{self, Alone, Pair};
 use crate::calls::place;
-use crate::etcd::runtime;
 
 /// What a server makes the longest timeout of it: longer than any slice.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -23,20 +21,26 @@ pub(crate) struct Session {
     node: String,
 }
 
-impl Session {
-    pub(crate) async fn open(url: &str) -> Outcome<Self> {
+impl base::Session for Session {
+    async fn open(url: &str) -> Outcome<Self> {
         let client = Client::connector().with_session_timeout(TIMEOUT).connect(place(url)).await?;
         Ok(Self { client, node: String::new() })
     }
 
-    /// Takes a lock that nobody has.
-    pub(crate) async fn take(&mut self, name: &str) -> Outcome<()> {
+    async fn take(&mut self, name: &str) -> Outcome<()> {
         match self.enter(name).await? {
             None => Ok(()),
             Some(_) => Err("the lock was taken".into()),
         }
     }
 
+    /// Deletes the node that was created last.
+    async fn give(&mut self, _: &str) -> Outcome<()> {
+        Ok(self.client.delete(&self.node, None).await?)
+    }
+}
+
+impl Session {
     /// Creates the node, and lists the directory behind that; gives the node before it.
     async fn enter(&mut self, name: &str) -> Outcome<Option<String>> {
         let prefix = format!("/raw/{name}/{:032x}{MARK}", self.client.session_id().0);
@@ -59,10 +63,6 @@ impl Session {
             }
         }
     }
-
-    pub(crate) async fn give(&mut self) -> Outcome<()> {
-        Ok(self.client.delete(&self.node, None).await?)
-    }
 }
 
 /// The directory and the name of a node.
@@ -83,33 +83,8 @@ fn before(node: &str, names: Vec<String>) -> Outcome<Option<String>> {
     Ok(before.map(|(_, name)| format!("{directory}/{name}")))
 }
 
-/// One client on one key that nobody else wants.
-pub(crate) struct Alone {
-    runtime: Runtime,
-    session: Session,
-    name: String,
-}
-
-impl Alone {
-    pub(crate) fn new(url: &str, name: &str) -> Outcome<Self> {
-        let runtime = runtime()?;
-        let session = runtime.block_on(Session::open(url))?;
-        Ok(Self { runtime, session, name: name.to_owned() })
-    }
-}
-
-impl Pair for Alone {
-    fn take(&mut self) -> Outcome<()> {
-        self.runtime.block_on(self.session.take(&self.name))
-    }
-
-    fn give(&mut self) -> Outcome<()> {
-        self.runtime.block_on(self.session.give())
-    }
-}
-
 /// One contender of many: it watches the node before its own.
-pub(crate) struct Handover(Alone);
+pub(crate) struct Handover(Alone<Session>);
 
 impl Handover {
     pub(crate) fn new(url: &str, name: &str) -> Outcome<Self> {

@@ -36,6 +36,11 @@ impl Fixture {
         self.backend.min_ttl()
     }
 
+    /// Returns the time within which a lock of the shortest ttl ends without its holder.
+    pub(crate) fn ends_within(&self) -> Duration {
+        self.min_ttl() + self.backend.remote().map_or(Duration::ZERO, |remote| remote.lag())
+    }
+
     /// Does to the backend's locks what others may do to them.
     pub(crate) fn server(&self, case: &str, words: &[&str]) -> Result<(), String> {
         self.cases.act(case, words)

@@ -12,8 +12,8 @@ use crate::fixture::Fixture;
 
 /// The time that one step may take. No step waits for anything for longer than 5 s.
 const STEP_LIMIT: Duration = Duration::from_secs(15);
-/// The time for which `until` tries.
-const UNTIL_LIMIT: Duration = Duration::from_secs(12);
+/// The time for which `until` tries, unless the lock of a dead process stays longer.
+const UNTIL_LIMIT: Duration = Duration::from_secs(5);
 /// The process of all clients that have no process of their own.
 const MAIN: &str = "main";
 
@@ -148,14 +148,15 @@ impl<'a> Play<'a> {
             [this, what, how @ (">" | "==" | "!="), that] => self.compare(this, what, how, that)?,
             ["until", rest @ ..] => {
                 let wanted = wanted.ok_or("until … -> OUTCOME")?;
+                let limit = UNTIL_LIMIT.max(self.fixture.ends_within());
                 loop {
                     let got = self.say(rest, &wanted)?;
                     if agrees(&wanted, &got) {
                         self.note(begun);
                         return Ok(());
                     }
-                    if begun.elapsed() > UNTIL_LIMIT {
-                        return Err(format!("after {UNTIL_LIMIT:?} still {got:?}"));
+                    if begun.elapsed() > limit {
+                        return Err(format!("after {limit:?} still {got:?}"));
                     }
                     std::thread::sleep(Duration::from_millis(10));
                 }

@@ -165,9 +165,10 @@ impl ZooKeeperContender {
         // Also if this future is dropped.
         entry.noted = Some(slots.clone());
         let noted = permits::note(&entry.session, path, data, turn, limits).await;
-        let noted = noted.inspect_err(|refusal| entry.noted.take_if(|_| !refusal.is_in_doubt()).map_or((), drop))?;
-        entry.noted = None;
-        Ok(if noted { self.granted(slots) } else { None })
+        if !matches!(&noted, Err(refusal) if refusal.is_in_doubt()) {
+            entry.noted = None;
+        }
+        Ok(if noted? { self.granted(slots) } else { None })
     }
 
     /// Finds out whether slots without an answer were noted, and returns the grant if they were.
@@ -203,7 +204,7 @@ impl ZooKeeperContender {
         if entry.session.dedicated {
             // The end of the session deletes the nodes, and none can be created later.
             if entry.places().any(|place| place.may_exist()) {
-                entry.session.clone().close(limits).await?;
+                entry.session.close(limits).await?;
             }
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::protocol::{Request, Stat, code};
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, TOGETHER};
 use super::shared::{ZooKeeper, stat_of};
 use super::watch::Watcher;
 use crate::clock::Instant;
@@ -15,9 +15,6 @@ use crate::net::failure::Outcome;
 use crate::net::in_doubt::UnansweredRelease;
 use crate::runtime::{BoxFuture, lock};
 use crate::timing::{self, patience};
-
-/// The most nodes that are asked for in one go.
-const TOGETHER: usize = 500;
 
 /// A lock that a claim holds.
 pub(super) struct ZooKeeperGrant {

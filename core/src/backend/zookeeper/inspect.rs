@@ -1,22 +1,19 @@
 //! Holders and waiters of a lock, the break of a lock, and the locks below a prefix.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::jute::Reader;
 use super::keys::{Contending, key_of, permits_directory};
 use super::permits::{read_slots, read_waiting};
 use super::protocol::{Request, Stat, code};
 use super::session::{Refusal, Session};
-use super::shared::{unreadable, without_directories};
+use super::shared::{names_of, unreadable};
 use crate::clock::Instant;
 use crate::contract::record::contender_info;
 use crate::contract::{Admission, ContenderInfo, Mode, admit};
 use crate::error::Error;
 use crate::net::failure::owner_changes;
 use crate::net::request::Limits;
-
-/// The most nodes that are asked for in one go.
-const TOGETHER: usize = 500;
 
 /// A contender of a lock.
 struct Found {
@@ -30,10 +27,7 @@ async fn queue(session: &Session, directory: &str, limits: Limits) -> Result<Vec
     let path = || directory.to_owned();
     let requests = [Request::Sync { path: path() }, Request::Children { path: path(), watch: false }];
     let names = match session.ask_all(&requests, limits).await?.pop() {
-        Some(listed) if listed.code != code::NO_NODE => {
-            let names = Reader::new(&listed.body).texts().map_err(|why| unreadable(session, why))?;
-            without_directories(session, directory, names, limits).await?
-        }
+        Some(listed) if listed.code != code::NO_NODE => names_of(session, directory, &listed, limits).await?,
         _ => Vec::new(),
     };
     let mut all: Vec<_> = names.iter().filter_map(|name| Contending::read(name)).collect();
@@ -57,20 +51,18 @@ async fn contents(
     limits: Limits,
 ) -> Result<Vec<Option<(Vec<u8>, Stat)>>, Refusal> {
     let mut contents = Vec::with_capacity(found.len());
-    for some in found.chunks(TOGETHER) {
-        let path = |one: &Found| format!("{directory}/{}", one.name);
-        let requests: Vec<_> = some.iter().map(|one| Request::Data { path: path(one), watch: false }).collect();
-        for reply in session.ask_all(&requests, limits).await? {
-            let mut read = Reader::new(&reply.body);
-            contents.push(match reply.code {
-                code::NO_NODE => None,
-                _ => {
-                    let data = read.bytes().map(<[u8]>::to_vec);
-                    let both = data.and_then(|data| Ok((data, Stat::read(&mut read)?)));
-                    Some(both.map_err(|why| unreadable(session, why))?)
-                }
-            });
-        }
+    let path = |one: &Found| format!("{directory}/{}", one.name);
+    let requests: Vec<_> = found.iter().map(|one| Request::Data { path: path(one), watch: false }).collect();
+    for reply in session.ask_all(&requests, limits).await? {
+        let mut read = Reader::new(&reply.body);
+        contents.push(match reply.code {
+            code::NO_NODE => None,
+            _ => {
+                let data = read.bytes().map(<[u8]>::to_vec);
+                let both = data.and_then(|data| Ok((data, Stat::read(&mut read)?)));
+                Some(both.map_err(|why| unreadable(session, why))?)
+            }
+        });
     }
     Ok(contents)
 }
@@ -82,7 +74,7 @@ pub(super) async fn contenders(
     limits: Limits,
 ) -> Result<Vec<ContenderInfo>, Refusal> {
     let all = queue(session, directory, limits).await?;
-    let (mut infos, mut records) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+    let (mut infos, mut records) = (Vec::with_capacity(all.len()), HashSet::with_capacity(all.len()));
     for (one, content) in all.iter().zip(contents(session, directory, &all, limits).await?) {
         let Some((data, stat)) = content else { continue };
         let (slots, record) = match one.mode {
@@ -91,7 +83,7 @@ pub(super) async fn contenders(
         };
         let fence = u64::try_from(stat.created).ok().filter(|_| one.held);
         infos.push(ContenderInfo { held: one.held, fence, mode: one.mode, slots, ..contender_info(record) });
-        records.push(record.to_vec());
+        records.insert(record.to_vec());
     }
     infos.sort_by_key(|info| !info.held);
     // Of those who wait for their turn to take permits, the first has a node in the queue of the lock already, unless the
@@ -100,7 +92,7 @@ pub(super) async fn contenders(
     let waiting = queue(session, &turns, limits).await?;
     for content in contents(session, &turns, &waiting, limits).await?.into_iter().flatten() {
         let (mode, record) = read_waiting(&content.0);
-        if record.is_empty() || !records.iter().any(|known| known == record) {
+        if record.is_empty() || !records.contains(record) {
             infos.push(ContenderInfo { mode, ..contender_info(record) });
         }
     }
@@ -139,11 +131,11 @@ pub(super) async fn break_lock(session: &Session, directory: &str, limits: Limit
 /// Returns the keys of a prefix whose locks are held or waited for. `above`: the parent of all locks.
 pub(super) async fn keys(session: &Session, above: &str, prefix: &str, limits: Limits) -> Result<Vec<String>, Refusal> {
     let end = Instant::now().plus(limits.budget);
-    session.ask(Request::Sync { path: session.root().to_owned() }, limits).await?;
     let first = if above.is_empty() { "/" } else { above };
+    session.ask(Request::Sync { path: first.to_owned() }, limits).await?;
     let (mut open, mut keys) = (vec![first.to_owned()], BTreeSet::new());
     while !open.is_empty() {
-        let some: Vec<_> = open.drain(open.len().saturating_sub(TOGETHER)..).collect();
+        let some = std::mem::take(&mut open);
         let limits = Limits { budget: end.left(), ..limits };
         if end.passed() {
             let text = "ZooKeeper has more locks than can be listed in time: use a longer prefix";

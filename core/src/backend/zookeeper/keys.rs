@@ -197,7 +197,7 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     if prefix == "/" || levels.is_some_and(|mut levels| levels.all(fits)) {
         return Ok(());
     }
-    Err(Error::invalid(format!("the prefix {prefix:?} is no path of ZooKeeper: begin with a slash, as in /locks")))
+    Err(Error::invalid(format!("the prefix {prefix:?} is no path of ZooKeeper: put names between its slashes, as in /app/locks")))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! slots only in its turn, so no two claims choose at a time.
 
 use super::jute::Reader;
-use super::keys::Contending;
 use super::place::Place;
 use super::protocol::{Request, code};
 use super::session::{Refusal, Session};
@@ -67,12 +66,8 @@ pub(super) async fn take(
     count: u32,
     limits: Limits,
 ) -> Result<Vec<u32>, Refusal> {
-    let has_slots = |name: &&String| {
-        Contending::read(name).is_some_and(|one| one.number.is_some() && matches!(one.mode, Mode::Permits { .. }))
-    };
-    let ours = others.iter().filter(has_slots);
     let requests: Vec<_> =
-        ours.map(|name| Request::Data { path: format!("{directory}/{name}"), watch: false }).collect();
+        others.iter().map(|name| Request::Data { path: format!("{directory}/{name}"), watch: false }).collect();
     let mut taken = Vec::new();
     for reply in session.ask_all(&requests, limits).await? {
         if reply.code == code::OK {

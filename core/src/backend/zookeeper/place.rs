@@ -9,7 +9,7 @@ use super::keys::{Contending, Dialect, node_name};
 use super::orphans::{self, Node};
 use super::protocol::{NodeKind, Request, Stat, code};
 use super::session::{Refusal, Session};
-use super::shared::{ZooKeeper, children, stat, unreadable, without_directories};
+use super::shared::{ZooKeeper, children, names_of, stat, unreadable};
 use super::watch::Watcher;
 use crate::contract::RetryHint;
 use crate::contract::admission::{Admission, Mode, admit};
@@ -33,7 +33,7 @@ pub(super) struct Place {
 
 /// The answer of a look at the queue.
 pub(super) enum Look {
-    /// The claim is admitted. With all other contenders.
+    /// The claim is admitted. With the names of the other claims for permits, if it is one.
     Admitted(Vec<String>),
     /// The claim has to wait.
     Behind,
@@ -116,8 +116,15 @@ impl Place {
                 Judged::Behind((some.len() == 1).then(|| ahead[before].name.to_owned()))
             }
             _ => {
-                let others = all.iter().filter(|other| other.name != own.name);
-                Judged::Admitted(others.map(|other| other.name.to_owned()).collect())
+                // Those of kazoo's have no slots.
+                let has_slots = |one: &&Contending<'_>| {
+                    one.number.is_some() && one.name != own.name && matches!(one.mode, Mode::Permits { .. })
+                };
+                let others: Vec<_> = match self.mode {
+                    Mode::Permits { .. } => all.iter().filter(has_slots).map(|one| one.name.to_owned()).collect(),
+                    _ => Vec::new(),
+                };
+                Judged::Admitted(others)
             }
         }
     }
@@ -188,8 +195,7 @@ impl Place {
         let made = read.text().map(str::to_owned).and_then(|path| Ok((path, Stat::read(&mut read)?)));
         let (path, made) = made.map_err(|why| unreadable(&session, why))?;
         self.adopt(path, made.created);
-        let names = Reader::new(&listed?.body).texts().map_err(|why| unreadable(&session, why))?;
-        without_directories(&session, &directory, names, limits).await.map(Some)
+        names_of(&session, &directory, &listed?, limits).await.map(Some)
     }
 
     /// Finds the node of a request that had no answer.
@@ -249,7 +255,7 @@ impl Place {
 
 /// The place of a claim among the names in its directory.
 enum Judged {
-    /// It is admitted. With all others.
+    /// As [`Look::Admitted`].
     Admitted(Vec<String>),
     /// It has to wait for this one, or for one of several.
     Behind(Option<String>),

@@ -117,8 +117,11 @@ impl Request {
 
     /// Returns true if its answer shows that the leader has a majority: a write is answered when a majority has it.
     pub(super) fn is_a_write(&self) -> bool {
-        let by_leader = !matches!(self, Self::Exists { .. } | Self::Data { .. } | Self::Children { .. });
-        by_leader && (!matches!(self, Self::Sync { .. }) || mutant!("zookeeper-sync-trusted"))
+        match self {
+            Self::Exists { .. } | Self::Data { .. } | Self::Children { .. } => false,
+            Self::Sync { .. } => mutant!("zookeeper-sync-trusted"),
+            _ => true,
+        }
     }
 
     /// Returns the message with this number.

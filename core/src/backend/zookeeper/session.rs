@@ -28,6 +28,12 @@ pub(super) const PORT: u16 = 2181;
 /// The pause before a server that can't serve the session is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The most requests that are sent before the first of them is answered.
+pub(super) const TOGETHER: usize = 500;
+
+/// The answer to one of several requests.
+pub(super) type Answer = Result<Reply, Failure>;
+
 /// A request that failed. Its unanswered sendings have no more to tell: each is settled by the next answer.
 pub(super) type Refusal = request::Refusal<()>;
 
@@ -37,8 +43,6 @@ pub(super) struct Session {
     /// True if one claim has the session for itself.
     pub(super) dedicated: bool,
     pub(super) acl: Acl,
-    /// The chroot.
-    root: String,
     /// The path of a node that doesn't exist.
     nothing: String,
     refreshing: tokio::sync::Mutex<()>,
@@ -140,7 +144,6 @@ impl Sessions {
             link: Arc::new(Link::new(addresses, self.config.clone(), state)),
             dedicated,
             acl: if self.config.values().contains("username") { Acl::Creator } else { Acl::Open },
-            root: self.root.clone(),
             nothing: format!("{}/dlock-nothing-{:016x}", self.root.trim_end_matches('/'), fastrand::u64(..)),
             refreshing: tokio::sync::Mutex::default(),
             epoch: runtime::epoch(),
@@ -165,7 +168,7 @@ impl Sessions {
 }
 
 /// Returns the failure of an answer, if it has this outcome.
-fn failed(answer: &Result<Reply, Failure>, outcome: Outcome) -> Option<&Failure> {
+fn failed(answer: &Answer, outcome: Outcome) -> Option<&Failure> {
     answer.as_ref().err().filter(|failure| failure.outcome == outcome)
 }
 
@@ -176,11 +179,6 @@ async fn bounded<T>(limits: Limits, work: impl Future<Output = Result<T, Refusal
 }
 
 impl Session {
-    /// Returns the path for a request that only asks for an answer.
-    pub(super) fn root(&self) -> &str {
-        &self.root
-    }
-
     /// Returns the request whose answer shows that a majority has all that was written before.
     pub(super) fn confirmation(&self) -> Request {
         Request::Confirm { path: self.nothing.clone() }
@@ -224,11 +222,17 @@ impl Session {
     }
 
     /// Sends requests as [`ask_all`](Self::ask_all). Returns the answer to each of them.
-    pub(super) async fn ask_each(
-        &self,
-        requests: &[Request],
-        limits: Limits,
-    ) -> Result<Vec<Result<Reply, Failure>>, Refusal> {
+    pub(super) async fn ask_each(&self, requests: &[Request], limits: Limits) -> Result<Vec<Answer>, Refusal> {
+        let end = Instant::now().plus(limits.budget);
+        let mut answers = Vec::with_capacity(requests.len());
+        for some in requests.chunks(TOGETHER) {
+            let limits = Limits { budget: end.left(), ..limits };
+            answers.extend(self.ask_together(some, limits).await?);
+        }
+        Ok(answers)
+    }
+
+    async fn ask_together(&self, requests: &[Request], limits: Limits) -> Result<Vec<Answer>, Refusal> {
         let end = Instant::now().plus(limits.budget);
         let repeatable = requests.iter().all(Request::is_repeatable);
         let mut tries = self.link.addresses.len() + 2;

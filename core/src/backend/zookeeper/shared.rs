@@ -80,7 +80,8 @@ pub(super) fn unreadable(session: &Session, why: Malformed) -> Refusal {
     Refusal::not_applied(Error::unavailable(format!("ZooKeeper at {} gave {why}", session.link.names())))
 }
 
-/// Returns the names of the nodes in a directory that may be contenders, and sets a watch on it. `None`: there is no such node.
+/// Returns the names of the nodes in a directory that may be contenders, and sets a watch on it. `None`: there is no such
+/// node.
 pub(super) async fn children(
     session: &Session,
     directory: &str,
@@ -91,30 +92,31 @@ pub(super) async fn children(
     if reply.code == code::NO_NODE {
         return Ok(None);
     }
-    let names = Reader::new(&reply.body).texts().map_err(|why| unreadable(session, why))?;
-    without_directories(session, directory, names, limits).await.map(Some)
+    names_of(session, directory, &reply, limits).await.map(Some)
 }
 
-/// Returns the names without those that look like a holder of kazoo's `Semaphore`, and are the directories of other locks.
-pub(super) async fn without_directories(
+/// Reads the answer to [`Request::Children`] of a directory. Leaves out what looks like a holder of kazoo's `Semaphore`, and
+/// is the directory of another lock.
+pub(super) async fn names_of(
     session: &Session,
     directory: &str,
-    names: Vec<String>,
+    reply: &Reply,
     limits: Limits,
 ) -> Result<Vec<String>, Refusal> {
-    let is_bare = |name: &String| Contending::read(name).is_some_and(|one| one.number.is_none());
-    let (bare, mut found): (Vec<_>, _) = names.into_iter().partition(is_bare);
-    let ask = |name: &String| Request::Exists { path: format!("{directory}/{name}"), watch: false };
+    let mut names = Reader::new(&reply.body).texts().map_err(|why| unreadable(session, why))?;
+    let is_bare = |name: &mut String| Contending::read(name).is_some_and(|one| one.number.is_none());
+    let bare: Vec<_> = names.extract_if(.., is_bare).collect();
     if bare.is_empty() {
-        return Ok(found);
+        return Ok(names);
     }
+    let ask = |name: &String| Request::Exists { path: format!("{directory}/{name}"), watch: false };
     let requests: Vec<_> = bare.iter().map(ask).collect();
     for (reply, name) in session.ask_all(&requests, limits).await?.iter().zip(bare) {
         if stat_of(session, reply)?.is_some_and(|stat| stat.session != 0) {
-            found.push(name);
+            names.push(name);
         }
     }
-    Ok(found)
+    Ok(names)
 }
 
 /// Returns what the server knows of a node, and sets a watch on it. `None`: there is no such node.

@@ -1,4 +1,5 @@
-//! rslock, the lock service of etcd, and the lock of the ZooKeeper crate, in the workloads: as `dlock-bench`, in a runtime of two threads.
+//! rslock, the lock service of etcd, and the lock of the ZooKeeper crate, in the workloads: as `dlock-bench`, in a runtime
+//! of two threads.
 
 #[path = "../../rust/base.rs"]
 mod base;
@@ -25,6 +26,7 @@ mod zookeeper;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+use base::Session as _;
 use calls::Service;
 use etcd_client::{Client, LockOptions};
 use rslock::LockManager;

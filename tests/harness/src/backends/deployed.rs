@@ -93,10 +93,19 @@ impl<T: Send + Sync> ServerFault for OfServer<T> {
 }
 
 /// Servers that have a leader.
-pub(super) trait Ensemble: Send + 'static {
+pub(super) trait Ensemble: Send + Sized + 'static {
     type Member: TestServer;
 
     fn members(&mut self) -> &mut [Self::Member];
+
+    /// Returns the URL of servers with these addresses.
+    fn url(addrs: &[SocketAddr]) -> String;
+
+    /// Returns the name and version of the servers.
+    fn version(&self) -> Option<String>;
+
+    /// Returns the faults that only servers of this kind have.
+    fn own_faults() -> Vec<Kind<Self>>;
 
     /// Returns the index of the leader, when all is as it should be.
     fn leader(&mut self) -> Result<usize, String>;
@@ -126,12 +135,30 @@ impl<E: Ensemble> Members<E> {
         Self(Mutex::new(ensemble))
     }
 
-    pub(super) fn locked(&self) -> MutexGuard<'_, E> {
+    fn locked(&self) -> MutexGuard<'_, E> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    pub(super) fn addrs(&self) -> Vec<SocketAddr> {
+impl<E: Ensemble> Deployed for Members<E> {
+    fn addrs(&self) -> Vec<SocketAddr> {
         self.locked().members().iter().map(TestServer::addr).collect()
+    }
+
+    fn url(&self, addrs: &[SocketAddr]) -> String {
+        E::url(addrs)
+    }
+
+    fn version(&self) -> Option<String> {
+        self.locked().version()
+    }
+
+    fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
+        let fault = |(name, is_short, role, begin, end)| {
+            let one = OfMember { name, is_short, role, begin, end, members: self.clone(), at: 0 };
+            Box::new(one) as Box<dyn ServerFault>
+        };
+        of_ensembles().into_iter().chain(E::own_faults()).map(fault).collect()
     }
 }
 
@@ -139,7 +166,7 @@ impl<E: Ensemble> Members<E> {
 pub(super) type Kind<E> = (&'static str, bool, Role, ActOn<E>, ActOn<E>);
 
 /// Returns the faults that every ensemble can have.
-pub(super) fn of_ensembles<E: Ensemble>() -> Vec<Kind<E>> {
+fn of_ensembles<E: Ensemble>() -> Vec<Kind<E>> {
     let (kill, restart): (ActOn<E>, ActOn<E>) = (
         |ensemble, at| {
             ensemble.members()[at].kill();
@@ -177,7 +204,7 @@ pub(super) fn of_ensembles<E: Ensemble>() -> Vec<Kind<E>> {
 }
 
 /// A fault of one member.
-pub(super) struct OfMember<E> {
+struct OfMember<E> {
     name: &'static str,
     is_short: bool,
     role: Role,
@@ -185,20 +212,6 @@ pub(super) struct OfMember<E> {
     end: ActOn<E>,
     members: Arc<Members<E>>,
     at: usize,
-}
-
-impl<E: Ensemble> OfMember<E> {
-    /// Returns all of these faults.
-    pub(super) fn all(
-        members: &Arc<Members<E>>,
-        faults: impl IntoIterator<Item = Kind<E>>,
-    ) -> Vec<Box<dyn ServerFault>> {
-        let fault = |(name, is_short, role, begin, end)| {
-            let one = Self { name, is_short, role, begin, end, members: members.clone(), at: 0 };
-            Box::new(one) as Box<dyn ServerFault>
-        };
-        faults.into_iter().map(fault).collect()
-    }
 }
 
 impl<E: Ensemble> ServerFault for OfMember<E> {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use super::{Cluster, Etcd, EtcdOptions};
-use crate::backends::deployed::{Act, ActOn, Ensemble, Members, OfMember, OfServer, Role, of_ensembles};
+use crate::backends::deployed::{Act, ActOn, Ensemble, Kind, Members, OfServer, Role};
 use crate::backends::{Deployed, ServerFault, TestServer};
 
 pub(super) fn alone() -> Result<Arc<dyn Deployed>, String> {
@@ -71,6 +71,28 @@ impl Ensemble for Cluster {
         &mut self.members
     }
 
+    fn url(addrs: &[SocketAddr]) -> String {
+        url(addrs)
+    }
+
+    fn version(&self) -> Option<String> {
+        Some(format!("etcd {}", self.members[0].version()))
+    }
+
+    fn own_faults() -> Vec<Kind<Self>> {
+        let nothing: ActOn<Self> = |_, _| Ok(());
+        let compact: ActOn<Self> = |cluster, at| {
+            cluster.members[at].compact();
+            Ok(())
+        };
+        let remove: ActOn<Self> = |cluster, at| remove_waiter(&cluster.members[at]);
+        vec![
+            ("leader-move", true, Role::Follower, |cluster, at| cluster.lead(at), nothing),
+            ("compaction", true, Role::Leader, compact, nothing),
+            ("waiter-removed", true, Role::Follower, remove, nothing),
+        ]
+    }
+
     fn leader(&mut self) -> Result<usize, String> {
         Self::leader(self)
     }
@@ -81,34 +103,6 @@ impl Ensemble for Cluster {
 
     fn rejoin(&mut self) {
         Self::rejoin(self);
-    }
-}
-
-impl Deployed for Members<Cluster> {
-    fn addrs(&self) -> Vec<SocketAddr> {
-        self.addrs()
-    }
-
-    fn url(&self, addrs: &[SocketAddr]) -> String {
-        url(addrs)
-    }
-
-    fn version(&self) -> Option<String> {
-        Some(format!("etcd {}", self.locked().members[0].version()))
-    }
-
-    fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let nothing: ActOn<Cluster> = |_, _| Ok(());
-        let compact: ActOn<Cluster> = |cluster, at| {
-            cluster.members[at].compact();
-            Ok(())
-        };
-        let own: [(_, _, _, ActOn<Cluster>, _); 3] = [
-            ("leader-move", true, Role::Follower, |cluster, at| cluster.lead(at), nothing),
-            ("compaction", true, Role::Leader, compact, nothing),
-            ("waiter-removed", true, Role::Follower, |cluster, at| remove_waiter(&cluster.members[at]), nothing),
-        ];
-        OfMember::all(&self, of_ensembles().into_iter().chain(own))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use zookeeper_client::Error;
 
 use super::{Cluster, LOCKS, ZooKeeper};
-use crate::backends::deployed::{Act, ActOn, Ensemble, Members, OfMember, OfServer, Role, of_ensembles};
+use crate::backends::deployed::{Act, Ensemble, Kind, Members, OfServer, Role};
 use crate::backends::{Deployed, ServerFault, Setup, TestServer};
 
 /// The unit of time of the soak's servers. It is short, so that a new leader is there before the sessions end.
@@ -72,6 +72,19 @@ impl Ensemble for Cluster {
         &mut self.members
     }
 
+    fn url(addrs: &[SocketAddr]) -> String {
+        url(addrs)
+    }
+
+    fn version(&self) -> Option<String> {
+        version(&self.members[0])
+    }
+
+    fn own_faults() -> Vec<Kind<Self>> {
+        let remove = |cluster: &mut Self, at: usize| remove_waiter(&cluster.members[at]);
+        vec![("waiter-removed", true, Role::Follower, remove, |_, _| Ok(()))]
+    }
+
     fn leader(&mut self) -> Result<usize, String> {
         self.served()?;
         Self::leader(self)
@@ -83,26 +96,6 @@ impl Ensemble for Cluster {
 
     fn rejoin(&mut self) {
         Self::rejoin(self);
-    }
-}
-
-impl Deployed for Members<Cluster> {
-    fn addrs(&self) -> Vec<SocketAddr> {
-        self.addrs()
-    }
-
-    fn url(&self, addrs: &[SocketAddr]) -> String {
-        url(addrs)
-    }
-
-    fn version(&self) -> Option<String> {
-        version(&self.locked().members[0])
-    }
-
-    fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let own: (_, _, _, ActOn<Cluster>, ActOn<Cluster>) =
-            ("waiter-removed", true, Role::Follower, |cluster, at| remove_waiter(&cluster.members[at]), |_, _| Ok(()));
-        OfMember::all(&self, of_ensembles().into_iter().chain([own]))
     }
 }
 

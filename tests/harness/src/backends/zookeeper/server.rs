@@ -252,28 +252,18 @@ impl ZooKeeper {
     /// Those of the server.
     pub(super) fn hold(&self, path: String, time: Duration) -> Result<(), String> {
         let (tell, told) = std::sync::mpsc::channel();
-        let address = self.plain().to_string();
+        let address = self.plain();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let held = async {
-                    let client = Client::connect(&address).await?;
-                    let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-                    client.create(&path, b"", &options).await.map(|_| client)
-                };
-                match held.await {
-                    Ok(client) => {
-                        let _ = tell.send(Ok(()));
-                        tokio::time::sleep(time).await;
-                        let mut states = client.state_watcher();
-                        drop(client);
-                        while !states.state().is_terminated() {
-                            states.changed().await;
-                        }
-                    }
-                    Err(error) => drop(tell.send(Err(error.to_string()))),
-                }
+            let failed = tell.clone();
+            let held = asked(address, async move |client| {
+                let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+                client.create(&path, b"", &options).await?;
+                let _ = tell.send(Ok(()));
+                tokio::time::sleep(time).await;
+                Ok(())
             });
+            // Nobody listens any more if it was created.
+            let _ = held.map_err(|error| failed.send(Err(error.to_string())));
         });
         told.recv().map_err(|error| error.to_string())?
     }
@@ -298,20 +288,7 @@ impl ZooKeeper {
     /// # Panics
     /// If no runtime can be made.
     pub fn raw<T>(&self, work: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let client = Client::connect(&self.plain().to_string()).await?;
-            let mut states = client.state_watcher();
-            let done = work(client).await;
-            // Its session ends with it.
-            let ended = async {
-                while !states.state().is_terminated() {
-                    states.changed().await;
-                }
-            };
-            let _ = tokio::time::timeout(PATIENCE, ended).await;
-            done
-        })
+        asked(self.plain(), work)
     }
 
     /// Returns the paths of all nodes below a path, the deepest first.
@@ -388,4 +365,21 @@ impl ZooKeeper {
         let line = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
         line.and_then(|figure| figure.trim().parse().ok()).unwrap_or_default()
     }
+}
+
+/// Asks a server by another client, whose session has ended then.
+fn asked<T>(server: SocketAddr, work: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::connect(&server.to_string()).await?;
+        let mut states = client.state_watcher();
+        let done = work(client).await;
+        let ended = async {
+            while !states.state().is_terminated() {
+                states.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
+        done
+    })
 }
