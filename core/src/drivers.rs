@@ -28,6 +28,8 @@ drivers! {
     redis
     #[cfg(feature = "etcd")]
     etcd
+    #[cfg(feature = "mysql")]
+    mysql
     #[cfg(feature = "zookeeper")]
     zookeeper
 }

@@ -112,6 +112,14 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("etcd-one-lease-for-all", "however many keys there are, one lease carries them"),
     #[cfg(feature = "etcd")]
     ("etcd-longer-names-looked-through", "what was seen of the keys of longer names is forgotten"),
+    #[cfg(feature = "mysql")]
+    ("mysql-no-wait-timeout", "a session has the server's own wait_timeout"),
+    #[cfg(feature = "mysql")]
+    ("mysql-null-is-busy", "a wait that ended without an answer counts as busy"),
+    #[cfg(feature = "mysql")]
+    ("mysql-holder-waits", "a session that holds a lock waits for another"),
+    #[cfg(feature = "mysql")]
+    ("mysql-unsafe-names", "every key is sent as it is"),
     #[cfg(feature = "zookeeper")]
     ("zookeeper-no-guid", "the names of a claim's nodes are those of any other claim"),
     #[cfg(feature = "zookeeper")]

@@ -16,6 +16,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("backend/file", &["contract", "config", "runtime", "timing"]),
     ("backend/redis", &["contract", "net", "config", "runtime", "timing"]),
     ("backend/etcd", &["contract", "net", "config", "runtime", "timing"]),
+    ("backend/mysql", &["contract", "net", "config", "runtime", "timing"]),
     ("backend/zookeeper", &["contract", "net", "config", "runtime", "timing"]),
     ("contract", &["config", "runtime"]),
     ("net", &["config", "runtime", "timing"]),

@@ -1,6 +1,7 @@
 //! The address of a server, and the connection to it.
 
 use std::io::Result;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -62,6 +63,32 @@ impl Address {
     /// Returns true if a connection has worked once.
     pub(crate) fn reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
+    }
+
+    /// Connects by a driver that has sockets of its own: by this function, which gets one address of the host. Each
+    /// connection resolves the name again. The caller limits the time.
+    #[cfg(feature = "mysql")]
+    pub(crate) async fn connect_by<T, E, F>(&self, connect: impl Fn(SocketAddr) -> F) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<std::io::Error> + Send + 'static,
+        F: Future<Output = std::result::Result<T, E>> + Send + 'static,
+    {
+        dial::dial_by(resolve::resolve(&self.host, self.port).await?, connect).await
+    }
+
+    /// Reads the files of TLS, to find out whether they can be used.
+    #[cfg(feature = "mysql")]
+    pub(crate) async fn read_files(&self) -> Result<()> {
+        match &self.tls {
+            Some(tls) => tls.clone().read_anew().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the host's name.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     /// Connects. Each connection resolves the name and reads the certificates again. The caller limits the time.

@@ -1,7 +1,7 @@
 //! A connection to the first of several addresses that answers (RFC 8305, Happy Eyeballs).
 
 use std::collections::VecDeque;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,14 +15,24 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Connects to the address that answers first: IPv6 and IPv4 in turn, each one when the one before has failed or was
 /// silent for its head start.
-pub(super) async fn dial(addresses: Vec<SocketAddr>) -> Result<Socket> {
+pub(super) async fn dial(addresses: Vec<SocketAddr>) -> std::io::Result<Socket> {
+    dial_by(addresses, socket).await
+}
+
+/// Connects as [`dial`] by this function, which connects to one address.
+pub(super) async fn dial_by<T, E, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+{
     let mut rest = VecDeque::from(in_turn(addresses));
-    let mut failed = Error::new(ErrorKind::NotFound, "the name has no address");
+    let mut failed = E::from(Error::new(ErrorKind::NotFound, "the name has no address"));
     // The tries in progress end with this set.
     let mut tries = JoinSet::new();
     loop {
         if let Some(address) = rest.pop_front() {
-            tries.spawn(socket(address));
+            tries.spawn(connect(address));
         }
         let next = async {
             match rest.is_empty() {
@@ -35,7 +45,7 @@ pub(super) async fn dial(addresses: Vec<SocketAddr>) -> Result<Socket> {
             made = tries.join_next() => match made {
                 Some(Ok(Ok(socket))) => return Ok(socket),
                 Some(Ok(Err(error))) => failed = error,
-                Some(Err(error)) => failed = Error::other(error),
+                Some(Err(error)) => failed = Error::other(error).into(),
                 None => return Err(failed),
             },
             () = next => {}

@@ -10,5 +10,5 @@ pub(crate) mod link;
 pub(crate) mod request;
 mod resolve;
 pub(crate) mod socket;
-mod tls;
+pub(crate) mod tls;
 pub(crate) mod ttl_classes;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -54,15 +54,9 @@ impl Tls {
         self
     }
 
-    /// Reads the files on a thread of its own, because their disk may be slow.
+    /// Reads the files on a thread of its own.
     pub(super) async fn read_anew(self: Arc<Self>) -> std::io::Result<(TlsConnector, ServerName<'static>)> {
-        static READER: PerProcess<Pool> = PerProcess::new();
-        let (tell, told) = oneshot::channel();
-        let read = move || drop(tell.send(self.read()));
-        READER.get(|| Pool::new("dlock-files")).run(read).map_err(|error| {
-            Other::other(threads::exhausted("no thread to read certificates can be started", &error))
-        })?;
-        let read = told.await.map_err(Other::other)?;
+        let read = on_a_thread(move || self.read()).await?;
         read.map_err(|error| Other::other(error.message().to_owned()))
     }
 
@@ -96,6 +90,31 @@ impl Tls {
         };
         config.alpn_protocols = self.alpn.iter().cloned().collect();
         Ok((TlsConnector::from(Arc::new(config)), self.name.clone()))
+    }
+}
+
+/// Reads files on a thread of its own, because their disk may be slow.
+async fn on_a_thread<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    static READER: PerProcess<Pool> = PerProcess::new();
+    let (tell, told) = oneshot::channel();
+    let read = move || drop(tell.send(read()));
+    READER
+        .get(|| Pool::new("dlock-files"))
+        .run(read)
+        .map_err(|error| Other::other(threads::exhausted("no thread to read certificates can be started", &error)))?;
+    told.await.map_err(Other::other)
+}
+
+/// Returns the certificates that the system trusts.
+pub(crate) async fn system_certificates() -> std::io::Result<Vec<CertificateDer<'static>>> {
+    on_a_thread(|| rustls_native_certs::load_native_certs().certs).await
+}
+
+/// Chooses a provider of cryptography for drivers that take the process's own, unless the program has chosen one.
+pub(crate) fn use_ring() {
+    if CryptoProvider::get_default().is_none() {
+        // Another thread may have been faster.
+        let _ = ring::default_provider().install_default();
     }
 }
 

@@ -18,7 +18,11 @@ pub(crate) const OF_BACKENDS: &[&str] = &[
     "files",
     "keys",
     "longer",
+    "breaks",
+    "names",
 ];
+/// The word that every case needs which breaks a lock.
+const BREAKS: &str = "breaks";
 /// The words for what an interpreter can do.
 pub(crate) const OF_LANGUAGES: &[&str] = &["cancel", "fork", "signed", "float", "bytes", "zero", "nul", "modes"];
 
@@ -128,7 +132,11 @@ pub(crate) fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
                 cases.push(case);
             } else {
                 let case = cases.last_mut().ok_or(format!("{place}: a step before the first case"))?;
-                case.steps.push(Step::parse(place, line)?);
+                let step = Step::parse(place, line)?;
+                if step.words.get(1).is_some_and(|verb| verb == "break") && !case.needs.iter().any(|need| need == BREAKS) {
+                    case.needs.push(BREAKS.to_owned());
+                }
+                case.steps.push(step);
             }
         }
     }

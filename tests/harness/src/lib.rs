@@ -4,6 +4,7 @@
 mod resp;
 
 pub mod backends;
+pub mod crowd;
 pub mod ending;
 pub mod history;
 pub mod languages;

@@ -24,7 +24,7 @@ impl TestBackend for Backend {
     }
 
     fn outside(&self) -> &'static [&'static str] {
-        &["outside", "files", "longer"]
+        &["outside", "files", "longer", "breaks", "names"]
     }
 
     fn cases(&self, folder: &Path) -> Result<Box<dyn Cases>, String> {

@@ -21,7 +21,7 @@ impl TestBackend for Backend {
     }
 
     fn outside(&self) -> &'static [&'static str] {
-        &["longer"]
+        &["longer", "breaks", "names"]
     }
 
     fn cases(&self, folder: &Path) -> Result<Box<dyn Cases>, String> {

@@ -7,13 +7,14 @@
 /// those with a server. To add a backend, add its name here and its `mod` line below.
 #[macro_export]
 macro_rules! with_backends {
-    ($then:ident $($rest:tt)*) => { $then! { {memory file} {redis etcd zookeeper} $($rest)* } };
+    ($then:ident $($rest:tt)*) => { $then! { {memory file} {redis etcd mysql zookeeper} $($rest)* } };
 }
 
 pub mod deployed;
 pub mod etcd;
 pub mod file;
 pub mod memory;
+pub mod mysql;
 pub mod redis;
 pub mod server;
 pub mod zookeeper;
@@ -65,7 +66,8 @@ pub trait TestBackend: Debug + Sync {
     }
 
     /// Returns the words for what cases can do to this backend, of those that no capability answers: `outside files
-    /// keys`; `longer`: a lease can be renewed with a longer ttl.
+    /// keys`; `longer`: a lease can be renewed with a longer ttl; `breaks`: a lock can be taken away from its holder;
+    /// `names`: it knows who holds and who waits.
     fn outside(&self) -> &'static [&'static str];
 
     /// Starts everything that the cases of one cell need, with this folder for their files.

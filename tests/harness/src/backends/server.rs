@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dlock::Lease;
 use rustix::process::Signal;
 
 use crate::server::Certs;
@@ -16,6 +17,14 @@ use crate::server::process::Process;
 pub enum Fault {
     /// A server behind a network. It stops, dies and comes back, and requests and replies are lost or late.
     Server,
+    /// A server that can take no more data.
+    Full,
+    /// A lock that somebody else deletes, and no other lock of its holder.
+    Deletion,
+    /// A connection that is lost and made again without the loss of a lock.
+    Reconnect,
+    /// A holder and waiters whose names the server knows.
+    Names,
     /// A server that comes back without its data and continues without it.
     DataLoss,
 }
@@ -25,6 +34,10 @@ impl Fault {
     pub fn word(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Full => "full",
+            Self::Deletion => "deletion",
+            Self::Reconnect => "reconnect",
+            Self::Names => "names",
             Self::DataLoss => "data-loss",
         }
     }
@@ -161,6 +174,11 @@ pub trait TestServer: Debug + Send + Sync {
 
     /// Returns the last fencing token that the server gave for a held lock.
     fn fence(&self, key: &str) -> Option<u64>;
+
+    /// Returns true if the server keeps this lease as the holder of the lock.
+    fn is_held_by(&self, key: &str, lease: &Lease) -> bool {
+        self.owner(key) == Some(lease.token()) && self.fence(key) == lease.fence()
+    }
 
     /// Returns the time for which the lock would last if its owner were dead.
     fn time_left(&self, key: &str) -> Duration;

@@ -8,7 +8,7 @@ use dlock_harness::backends::etcd::{Etcd, EtcdOptions};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::scenario::answered;
 pub(crate) use dlock_harness::scenario::{
-    LONG, acquired, again, begin, lock, ms, next, released, until, until_contenders,
+    LONG, acquired, begin, lock, ms, next, released, until, until_contenders,
 };
 
 pub(crate) fn server() -> Etcd {

@@ -1,132 +1,18 @@
 //! Eight processes of eight contenders each on one key: who comes first is served first, a release wakes one of them, and
 //! nothing of it stays at the server.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use dlock_harness::crowd::{self, Crowd, patient};
 
-use dlock::{Client, Lease, Lock};
-use dlock_harness::backends::etcd::Etcd;
+use crate::common::{LONG, client, ms, released, requests, server, settled, until};
 
-use crate::common::{LONG, again, client, cold, lock, ms, released, requests, server, settled, until};
-
-/// For another process: where the lock is, and how many clients it has for its contenders.
-const JOB: &str = "DLOCK_TEST_CROWD";
 const PROCESSES: usize = 8;
 const EACH: usize = 8;
 /// How often each contender enters when all do so as fast as they can.
 const TURNS: usize = 18;
 
-/// One that is in no hurry: nobody looks by itself, or renews, while the test counts.
-fn patient(client: &Client) -> Lock {
-    lock(client, "k", LONG * 60).wait(LONG * 30)
-}
-
-/// The other process: says `waits N`, `granted N`, `released N` and `rushed CONTENDED`.
 #[test]
 fn the_other_process() {
-    let Ok(job) = std::env::var(JOB) else { return };
-    let (address, count) = job.split_once(' ').unwrap();
-    let clients: Vec<_> = (0..count.parse().unwrap()).map(|_| cold(address)).collect();
-    let client = |n: usize| &clients[n % clients.len()];
-    let here = |client: &Client| {
-        let all = client.contenders("k").wait().unwrap();
-        all.iter().filter(|one| one.pid == Some(std::process::id())).count()
-    };
-    let leases: Arc<Mutex<HashMap<usize, Lease>>> = Arc::default();
-    let mut begun = 0;
-    for line in std::io::stdin().lines() {
-        let line = line.unwrap();
-        let (word, number) = line.split_once(' ').unwrap();
-        let n: usize = number.parse().unwrap();
-        match word {
-            "begin" => {
-                let leases = leases.clone();
-                patient(client(n)).acquire().on_done(move |lease| {
-                    leases.lock().unwrap().insert(n, lease.unwrap());
-                    println!("> granted {n}");
-                });
-                begun += 1;
-                until("it stands in line", LONG, || here(client(n)) == begun);
-                println!("> waits {n}");
-            }
-            "release" => {
-                let lease = leases.lock().unwrap().remove(&n).unwrap();
-                released(&lease);
-                println!("> released {n}");
-            }
-            "rush" => println!("> rushed {}", rush(client, n)),
-            _ => panic!("{line:?}"),
-        }
-    }
-}
-
-/// All contenders of this process enter so often; how often somebody stood behind the one inside.
-fn rush<'a>(client: impl Fn(usize) -> &'a Client, turns: usize) -> usize {
-    let turn = |client: &Client| {
-        let lease = patient(client).acquire().wait().unwrap();
-        let queue = client.contenders("k").wait().unwrap();
-        assert!(queue[0].held && queue[0].token.as_deref() == Some(&*lease.token()), "{queue:?}");
-        released(&lease);
-        usize::from(queue.len() > 1)
-    };
-    std::thread::scope(|scope| {
-        let all: Vec<_> = (0..EACH)
-            .map(|n| {
-                let client = client(n);
-                scope.spawn(move || (0..turns).map(|_| turn(client)).sum::<usize>())
-            })
-            .collect();
-        all.into_iter().map(|one| one.join().unwrap()).sum()
-    })
-}
-
-/// The others, and what they say, each with its number.
-struct Crowd {
-    others: Vec<(Child, ChildStdin)>,
-    said: Receiver<(usize, String)>,
-}
-
-impl Crowd {
-    fn start(server: &Etcd, clients: usize) -> Self {
-        let (say, said) = channel();
-        let others = (0..PROCESSES).map(|n| Self::other(server, clients, n, say.clone())).collect();
-        Self { others, said }
-    }
-
-    fn other(server: &Etcd, clients: usize, number: usize, say: Sender<(usize, String)>) -> (Child, ChildStdin) {
-        let mut line = again("many_contenders::the_other_process");
-        line.env(JOB, format!("{} {clients}", server.addr())).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = line.spawn().unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if let Some((_, words)) = line.split_once("> ") {
-                    let _ = say.send((number, words.to_owned()));
-                }
-            }
-        });
-        (child, input)
-    }
-
-    fn tell(&mut self, process: usize, words: &str) {
-        writeln!(self.others[process].1, "{words}").unwrap();
-    }
-
-    fn hear(&self) -> (usize, String) {
-        self.said.recv_timeout(LONG * 12).expect("one of them says something")
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        for (child, _) in &mut self.others {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+    crowd::serve(EACH);
 }
 
 /// All stand in line in this order, each before the next one comes; `clients` of each process.
@@ -135,7 +21,7 @@ fn crowd(clients: usize, arrivals: &[(usize, usize)]) {
     let first = client(server.addr());
     let events = || server.figure("etcd_debugging_mvcc_events_total");
     let watchers = || server.figure("etcd_debugging_mvcc_watcher_total");
-    let mut crowd = Crowd::start(&server, clients);
+    let mut crowd = Crowd::start("many_contenders::the_other_process", &server.url(), PROCESSES, clients);
     let held = patient(&first).acquire().wait().unwrap();
 
     for &(process, n) in arrivals {
@@ -149,15 +35,12 @@ fn crowd(clients: usize, arrivals: &[(usize, usize)]) {
     let mut inside = None;
     for &next in arrivals {
         match inside {
-            None => released(&held),
-            Some((process, n)) => crowd.tell(process, &format!("release {n}")),
+            Some(inside) => crowd.hand_over(inside, next),
+            None => {
+                released(&held);
+                assert_eq!(crowd.hear(), (next.0, format!("granted {}", next.1)));
+            }
         }
-        let mut heard = vec![crowd.hear()];
-        if let Some((process, n)) = inside {
-            heard.push(crowd.hear());
-            heard.retain(|said| *said != (process, format!("released {n}")));
-        }
-        assert_eq!(heard, [(next.0, format!("granted {}", next.1))], "after {inside:?}");
         // The release alone: the one that it wakes has heard it. The next of the same client takes its place at the end.
         let behind = inside.is_some_and(|(process, n)| {
             let mut later = arrivals.iter().skip_while(|&&one| one != (process, n)).skip(1);

@@ -15,7 +15,7 @@ scenarios! {
     tls_works_end_to_end_and_says_what_is_wrong;
     certificates_are_read_for_each_connection;
     addresses_that_lead_nowhere_are_told_in_time;
-    a_full_server_says_so_and_still_releases;
+    a_full_server_says_so_and_still_releases needs Full;
 }
 
 /// Returns the error of a first contact, which comes in time.

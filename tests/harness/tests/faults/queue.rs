@@ -14,7 +14,7 @@ scenarios! {
     a_waiter_whose_time_is_up_leaves_the_queue;
     a_waiter_that_is_cancelled_leaves_the_queue;
     a_lease_that_is_dropped_is_given_back;
-    those_who_come_and_go_hold_by_the_rule_of_admission;
+    those_who_come_and_go_hold_by_the_rule_of_admission needs Names;
 }
 
 fn a_waiter_whose_time_is_up_leaves_the_queue(on: On) {

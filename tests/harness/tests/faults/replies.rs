@@ -14,9 +14,9 @@ scenarios! {
     an_acquire_whose_reply_is_cut_off_is_granted;
     an_acquire_whose_reply_never_comes_is_granted;
     an_acquire_cut_before_the_server_is_asked_again;
-    a_release_whose_reply_is_cut_off_is_released;
+    a_release_whose_reply_is_cut_off_is_released needs Reconnect;
     a_release_whose_reply_never_comes_is_released;
-    a_release_cut_before_the_server_is_repeated;
+    a_release_cut_before_the_server_is_repeated needs Reconnect;
 }
 
 /// How many workers play a scenario at a time, and how often each.
@@ -101,9 +101,9 @@ fn acquire_meets(on: On, loss: Loss) {
         match meeting(on, proxy, &pattern, loss, || server.contenders(key) > 0, || lock.acquire().wait()) {
             Ok(lease) => {
                 // On a machine this busy it may be over by now; then there is nothing to compare.
-                let (owner, fence) = (server.owner(key), server.fence(key));
+                let is_held = server.is_held_by(key, &lease);
                 if lease.is_held() {
-                    assert_eq!((owner, fence), (Some(lease.token()), lease.fence()));
+                    assert!(is_held, "{key}");
                     granted.fetch_add(1, Ordering::Relaxed);
                 }
                 let _ = lease.release().wait().unwrap();

@@ -3,11 +3,13 @@
 use std::sync::mpsc::channel;
 
 use dlock_harness::backends::TestServer;
+use dlock_harness::crowd::{self, Crowd, patient};
 use dlock_harness::proxy::Proxy;
 
 use crate::common::{LONG, acquired, begin, client, lock, ms, released, server, until, until_contenders};
 
 const CONTENDERS: usize = 64;
+const PROCESSES: usize = 8;
 
 #[test]
 fn a_release_wakes_one_of_sixty_four_and_the_first_comes_first() {
@@ -36,6 +38,37 @@ fn a_release_wakes_one_of_sixty_four_and_the_first_comes_first() {
     println!("{asked} requests for {CONTENDERS} releases");
     assert!(asked <= 2 * CONTENDERS as u64 + 20, "{asked} requests for {CONTENDERS} releases");
     released(&lease);
+    assert_eq!(server.left_over(), [""; 0]);
+}
+
+#[test]
+fn the_other_process() {
+    crowd::serve(CONTENDERS / PROCESSES);
+}
+
+#[test]
+fn sixty_four_contenders_of_eight_processes_enter_in_their_order() {
+    let server = server();
+    let mut arrivals: Vec<_> = (0..CONTENDERS).map(|n| (n % PROCESSES, n / PROCESSES)).collect();
+    fastrand::shuffle(&mut arrivals);
+    let holder = client(TestServer::addr(&server));
+    let lease = patient(&holder).acquire().wait().unwrap();
+    let url = TestServer::url(&server);
+    let mut crowd = Crowd::start("queue::the_other_process", &url, PROCESSES, CONTENDERS / PROCESSES);
+    for &(process, n) in &arrivals {
+        crowd.tell(process, &format!("begin {n}"));
+        assert_eq!(crowd.hear(), (process, format!("waits {n}")));
+    }
+    let before = server.requests();
+    released(&lease);
+    assert_eq!(crowd.hear(), (arrivals[0].0, format!("granted {}", arrivals[0].1)));
+    arrivals.windows(2).for_each(|pair| crowd.hand_over(pair[0], pair[1]));
+    let asked = server.requests() - before;
+    println!("{asked} requests for {CONTENDERS} releases");
+    assert!(asked <= 2 * CONTENDERS as u64 + 20, "{asked} requests for {CONTENDERS} releases");
+    let (process, n) = arrivals[CONTENDERS - 1];
+    crowd.tell(process, &format!("release {n}"));
+    assert_eq!(crowd.hear(), (process, format!("released {n}")));
     assert_eq!(server.left_over(), [""; 0]);
 }
 

@@ -38,7 +38,7 @@ impl TestBackend for Backend {
     }
 
     fn outside(&self) -> &'static [&'static str] {
-        &["outside", "longer"]
+        &["outside", "longer", "breaks", "names"]
     }
 
     fn cases(&self, _: &Path) -> Result<Box<dyn Cases>, String> {
@@ -57,7 +57,7 @@ impl TestBackend for Backend {
     }
 
     fn faults(&self) -> &'static [Fault] {
-        &[Fault::Server]
+        &[Fault::Server, Fault::Full, Fault::Deletion, Fault::Reconnect, Fault::Names]
     }
 
     fn remote(&self) -> Option<&'static dyn Remote> {

@@ -33,7 +33,7 @@ impl TestBackend for Backend {
     }
 
     fn outside(&self) -> &'static [&'static str] {
-        &["outside", "keys", "longer"]
+        &["outside", "keys", "longer", "breaks", "names"]
     }
 
     fn cases(&self, _: &Path) -> Result<Box<dyn Cases>, String> {
@@ -46,7 +46,7 @@ impl TestBackend for Backend {
     }
 
     fn faults(&self) -> &'static [Fault] {
-        &[Fault::Server, Fault::DataLoss]
+        &[Fault::Server, Fault::Full, Fault::Deletion, Fault::Reconnect, Fault::Names, Fault::DataLoss]
     }
 
     fn remote(&self) -> Option<&'static dyn Remote> {

@@ -1,0 +1,62 @@
+//! The faults that the soak test injects into a MySQL, and into its sessions.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::MySql;
+use crate::backends::deployed::{Act, OfServer};
+use crate::backends::{Deployed, ServerFault, Setup, TestServer};
+
+pub(super) fn alone() -> Result<Arc<dyn Deployed>, String> {
+    Ok(Arc::new(MySql::start(Setup::default())?))
+}
+
+impl Deployed for MySql {
+    fn addrs(&self) -> Vec<SocketAddr> {
+        vec![TestServer::addr(self)]
+    }
+
+    fn url(&self, addrs: &[SocketAddr]) -> String {
+        format!("mysql://{}", addrs[0])
+    }
+
+    fn version(&self) -> Option<String> {
+        self.try_rows("SELECT VERSION()").ok()?.pop()
+    }
+
+    fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
+        let all: [(_, _, Act<Self>, Act<Self>); 3] = [
+            (
+                "server-pause",
+                false,
+                |server| {
+                    server.pause();
+                    Ok(())
+                },
+                |server| {
+                    server.resume();
+                    Ok(())
+                },
+            ),
+            ("session-killed", true, kill_session, |_| Ok(())),
+            ("statement-killed", true, kill_statement, |_| Ok(())),
+        ];
+        let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: self.clone() };
+        all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+    }
+}
+
+/// Ends a session of a worker, with all its locks.
+fn kill_session(server: &MySql) -> Result<(), String> {
+    server.kill_sessions(server.clients().into_iter().rev().take(1));
+    Ok(())
+}
+
+/// Ends the statement of a session that waits for a lock.
+fn kill_statement(server: &MySql) -> Result<(), String> {
+    let waiting = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE='User lock' LIMIT 1";
+    for id in server.try_rows(waiting).map_err(|error| error.to_string())? {
+        let _ = server.try_rows(&format!("KILL QUERY {id}"));
+    }
+    Ok(())
+}

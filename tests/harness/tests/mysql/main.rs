@@ -1,0 +1,9 @@
+//! What only MySQL and MariaDB show: sessions and what ends them, names, a clock that is set, and other clients.
+
+#![allow(clippy::print_stdout, reason = "measurements")]
+
+mod common;
+mod mutants;
+mod names;
+mod sessions;
+mod waits;
