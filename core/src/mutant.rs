@@ -115,7 +115,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     #[cfg(feature = "mysql")]
     ("mysql-no-wait-timeout", "a session has the server's own wait_timeout"),
     #[cfg(feature = "mysql")]
-    ("mysql-null-is-busy", "a wait that ended without an answer counts as busy"),
+    ("mysql-reconnects-under-a-lock", "a session goes on with another connection, as if it were the same"),
     #[cfg(feature = "mysql")]
     ("mysql-holder-waits", "a session that holds a lock waits for another"),
     #[cfg(feature = "mysql")]

@@ -133,6 +133,8 @@ pub fn until_clean(server: &dyn TestServer, limit: Duration) {
 /// Lets bytes pass again. A connection that has lost bytes is cut, because it can't be used any more.
 pub fn heal(proxy: &Proxy, lost: bool) {
     if lost {
+        // A connection that comes now loses nothing.
+        proxy.both(Mode::Hold);
         proxy.cut();
     }
     proxy.both(Mode::Pass);

@@ -8,9 +8,6 @@ use crate::net::failure::{Failure, Outcome, connection_lost};
 /// The name of the service in the texts of errors.
 pub(super) const SERVICE: &str = "MySQL";
 
-/// The table of a lease, or its database, isn't there.
-pub(super) const NO_TABLE: [u16; 2] = [1146, 1049];
-
 /// Returns the code of an error that the server has sent.
 pub(super) fn code(error: &DriverError) -> Option<u16> {
     if let DriverError::Server(error) = error { Some(error.code) } else { None }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mysql_async::Row;
 use mysql_async::prelude::FromValue;
 
-use super::connection::Server;
+use super::connection::{Rows, Server};
 use super::contender::GetLockContender;
 use super::error::SERVICE;
 use super::grant::{self, GetLockGrant};
@@ -16,7 +16,7 @@ use super::sessions::Sessions;
 use crate::config::Config;
 use crate::contract::{Backend, Claim, Contender, ContenderInfo, Context, DueLease, Renewal};
 use crate::error::{Error, Kind, Result};
-use crate::net::failure::Failure;
+use crate::net::failure::{Failure, Outcome};
 use crate::net::in_doubt::{self, Remnant};
 use crate::runtime::BoxFuture;
 use crate::timing::{Backoff, PATIENCE};
@@ -40,8 +40,19 @@ impl GetLock {
 
     /// Runs one statement on a session that doesn't wait; `except`: not on this one.
     async fn rows(&self, sql: String, except: Option<&Session>, budget: Duration) -> Result<Vec<Row>, Failure> {
+        Ok(self.sets(sql, except, budget).await?.pop().unwrap_or_default())
+    }
+
+    /// Runs statements as [`rows`](Self::rows), and returns the rows of each. On a session that ends meanwhile they are
+    /// run again on another: none of them does harm twice.
+    async fn sets(&self, sql: String, except: Option<&Session>, budget: Duration) -> Result<Vec<Rows>, Failure> {
         let chosen = self.sessions.asking(except).await?;
-        Ok(chosen.session().run(sql, budget).await?.pop().unwrap_or_default())
+        match chosen.session().run(sql.clone(), budget).await {
+            Err(failure) if failure.outcome == Outcome::LeaseGone => {
+                self.sessions.asking(except).await?.session().run(sql, budget).await
+            }
+            sets => sets,
+        }
     }
 
     /// Returns the id of the session that holds a lock. `except`: not by asking this one, which doesn't answer.
@@ -90,8 +101,7 @@ impl GetLock {
             "SELECT IS_USED_LOCK('{name}'); SELECT ID, HOST, TIME, INFO LIKE '{wait}' FROM information_schema.PROCESSLIST \
              WHERE ID<>CONNECTION_ID() AND (ID=IS_USED_LOCK('{name}') OR INFO LIKE '{wait}') ORDER BY TIME DESC, ID"
         );
-        let chosen = self.sessions.asking(None).await?;
-        let mut sets = chosen.session().run(sql, PATIENCE).await?.into_iter();
+        let mut sets = self.sets(sql, None, PATIENCE).await?.into_iter();
         let holder = sets.next().and_then(|rows| column::<u64>(rows.first()?, 0));
         let mut found: Vec<_> = sets.next().unwrap_or_default().iter().filter_map(|row| about(row, holder)).collect();
         // Nothing more is known of a session of another user, if this one may not see it.
@@ -197,12 +207,8 @@ impl Backend for GetLock {
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let asked = async {
-                let chosen = self.sessions.asking(None).await?;
-                let session = chosen.session();
-                session.answer_within(self.sessions.limits(PATIENCE).budget, session.ask_check()).await
-            };
-            asked.await.map(drop).map_err(|failure| failure.error)
+            let asked = self.rows("SELECT 1".to_owned(), None, self.sessions.limits(PATIENCE).budget).await;
+            asked.map(drop).map_err(|failure| failure.error)
         })
     }
 

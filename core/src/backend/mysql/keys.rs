@@ -22,12 +22,6 @@ pub(super) fn name(key: &str) -> String {
     if mutant!("mysql-unsafe-names") || is_safe(key) { key.to_owned() } else { hashed(key) }
 }
 
-/// Returns the name of one of the permits of a lock.
-pub(super) fn permit(name: &str, slot: u32) -> String {
-    let permit = format!("{name}{MARK}{slot}");
-    if permit.len() <= LIMIT { permit } else { hashed(&permit) }
-}
-
 fn is_safe(key: &str) -> bool {
     let safe = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.:/-".contains(byte);
     (1..=LIMIT).contains(&key.len()) && key.as_bytes().iter().all(safe)
@@ -66,17 +60,14 @@ mod tests {
         let keys = ["Foo", "foo", "foo ", "foo\0", "foo\0bar", "fo\u{e9}", "foe", "", "'", "\\", &long, &long[..64]];
         let names: HashSet<_> = keys.iter().map(|key| name(key)).collect();
         assert_eq!(names.len(), keys.len(), "{names:?}");
-        assert_eq!(permit("pool", 3), "pool#3");
     }
 
     proptest! {
         #[test]
-        fn every_name_is_safe(key in ".{0,80}", slot: u32) {
+        fn every_name_is_safe(key in ".{0,80}") {
             let name = name(&key);
-            for name in [permit(&name, slot), name] {
-                let alphabet = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.:/-#".contains(c);
-                prop_assert!((1..=LIMIT).contains(&name.len()) && name.chars().all(alphabet), "{name}");
-            }
+            let alphabet = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.:/-#".contains(c);
+            prop_assert!((1..=LIMIT).contains(&name.len()) && name.chars().all(alphabet), "{name}");
         }
     }
 }

@@ -417,6 +417,12 @@ async fn serve(shared: Arc<Shared>, mut conn: Conn) {
             Work::Alone(ask) => alone(&shared, &mut conn, ask).await,
         };
         if let Err(why) = done {
+            if mutant!("mysql-reconnects-under-a-lock")
+                && let Ok(other) = shared.server.connect().await
+            {
+                conn = other;
+                continue;
+            }
             return shared.end(why);
         }
     }
@@ -678,7 +684,7 @@ async fn wait(
         // A statement that was killed or timed out. MariaDB says NULL.
         Err(_) => (None, None),
     };
-    if got.0.is_none() && !mutant!("mysql-null-is-busy") {
+    if got.0.is_none() {
         let sql = format!("SELECT CONNECTION_ID(),IS_USED_LOCK('{name}')=CONNECTION_ID(),{FENCE}");
         run = self::run(shared, conn, &sql, shared.ttl).await?;
         if let Ok(row) = run.row(conn)? {

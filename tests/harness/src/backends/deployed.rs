@@ -27,6 +27,11 @@ pub trait Deployed: Send + Sync {
         None
     }
 
+    /// Returns true if a lock outlives the connection of its holder.
+    fn outlives_connections(&self) -> bool {
+        true
+    }
+
     /// Returns the faults that the servers can have.
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>>;
 }

@@ -14,6 +14,9 @@ use crate::nemesis::Nemesis;
 /// A function that begins or ends a fault.
 type Act = fn(&Proxy);
 
+/// The faults after which a connection can't be used any more.
+const ENDS_CONNECTIONS: [&str; 3] = ["cut", "drop-requests", "drop-replies"];
+
 #[derive(Clone)]
 pub(crate) struct Server {
     deployed: Arc<dyn Deployed>,
@@ -68,7 +71,9 @@ impl Server {
             ("delay", |proxy| proxy.both(Mode::Delay(Duration::from_millis(30))), |proxy| proxy.both(Mode::Pass)),
         ];
         let mut all: Vec<Box<dyn Nemesis>> = Vec::new();
-        for (name, begin, end) in of_proxies.into_iter().filter(|_| self.is_remote()) {
+        let outlives = self.deployed.outlives_connections();
+        let fits = |(name, ..): &(&str, Act, Act)| self.is_remote() && (outlives || !ENDS_CONNECTIONS.contains(name));
+        for (name, begin, end) in of_proxies.into_iter().filter(fits) {
             all.push(Box::new(OfProxy { name, begin, end, server: self.clone(), at: 0, one: None }));
         }
         all.extend(self.deployed.clone().faults().into_iter().map(|fault| Box::new(OfServers(fault)) as _));

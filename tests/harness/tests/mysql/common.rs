@@ -5,7 +5,7 @@ use dlock_harness::backends::TestServer;
 use dlock_harness::backends::mysql::MySql;
 use dlock_harness::scenario::{answered, next};
 pub(crate) use dlock_harness::scenario::{
-    LONG, SLACK, acquired, again, begin, lock, ms, released, says, until, until_contenders,
+    LONG, SLACK, acquired, again, begin, lock, ms, released, says, until,
 };
 
 pub(crate) fn server() -> MySql {

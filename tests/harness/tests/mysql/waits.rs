@@ -75,7 +75,7 @@ fn a_statement_that_is_killed_after_its_grant_leaves_nothing() {
     let server = server();
     let (a, b) = (client(&server), client(&server));
     let other = server.session();
-    for turn in 0..400 {
+    for turn in 0..100 {
         let key = &format!("k{turn}");
         let held = acquired(&a, key);
         let waiting = begin(&lock(&b, key, LONG).wait(LONG));

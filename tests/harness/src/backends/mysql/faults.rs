@@ -24,8 +24,12 @@ impl Deployed for MySql {
         self.try_rows("SELECT VERSION()").ok()?.pop()
     }
 
+    fn outlives_connections(&self) -> bool {
+        false
+    }
+
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let all: [(_, _, Act<Self>, Act<Self>); 3] = [
+        let all: [(_, _, Act<Self>, Act<Self>); 2] = [
             (
                 "server-pause",
                 false,
@@ -38,7 +42,6 @@ impl Deployed for MySql {
                     Ok(())
                 },
             ),
-            ("session-killed", true, kill_session, |_| Ok(())),
             ("statement-killed", true, kill_statement, |_| Ok(())),
         ];
         let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: self.clone() };
@@ -46,16 +49,11 @@ impl Deployed for MySql {
     }
 }
 
-/// Ends a session of a worker, with all its locks.
-fn kill_session(server: &MySql) -> Result<(), String> {
-    server.kill_sessions(server.clients().into_iter().rev().take(1));
-    Ok(())
-}
-
 /// Ends the statement of a session that waits for a lock.
 fn kill_statement(server: &MySql) -> Result<(), String> {
-    let waiting = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE='User lock' LIMIT 1";
+    let waiting = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE='User lock' ORDER BY RAND() LIMIT 1";
     for id in server.try_rows(waiting).map_err(|error| error.to_string())? {
+        // It may have ended in the meantime.
         let _ = server.try_rows(&format!("KILL QUERY {id}"));
     }
     Ok(())
