@@ -147,10 +147,11 @@ test-node: needs-test-node $(NODE_TOOLS) $(NODE24) $(ADDON) ## Test what exists 
 test-c: needs-test-c $(C_LIB) ## Test what exists only in C: handles, callbacks, threads, under sanitizers.
 	DLOCK_LIB_DIR=$(TARGET)/release tests/c/run.sh
 
-test-soak: needs-test-soak harness $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run the soak test: processes of every language share locks on a Redis, an etcd and a ZooKeeper that fail, and a checker judges the history.
+test-soak: needs-test-soak harness $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run the soak test: processes of every language share locks on a Redis, an etcd, a MySQL and a ZooKeeper that fail, and a checker judges the history.
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url redis --operations 20000 --faults 500 --shards 5 --slack 200ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 500ms
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url mysql --operations 20000 --faults 120 --shards 4 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url zookeeper --operations 8000 --keys 4 --faults 33 --shards 3 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url zookeeper3 --operations 12000 --keys 4 --faults 45 --shards 3 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url file $(MIXED) 10000

@@ -155,8 +155,7 @@ fn a_file_nobody_named_is_never_passed_over_in_silence() {
             0o644,
             Err(&["second block"]),
         ),
-        // Of a service that this build doesn't have.
-        yaml("mysql:\n  enabled: on\n", 0o644, Err(&["config.yaml:1", "no service mysql", "feature mysql"])),
+        yaml("mysql:\n  enabled: on\n", 0o644, Ok("mysql")),
         yaml("zookeeper: {enabled: false}\nmysql: {host: theirs}\n", 0o644, Ok("file")),
     ]);
     try_all(ways);
@@ -180,9 +179,9 @@ fn variables_are_never_passed_over_in_silence() {
         variables(&[("DLOCK_REDIS_ADRS", "r1")], Err(&["DLOCK_REDIS_ADRS", "did you mean DLOCK_REDIS_ADDRS?"])),
         variables(
             &[("DLOCK_MYSQL_HOST", "m1")],
-            Err(&["DLOCK_MYSQL_HOST", "feature mysql", "DLOCK_MYSQL_ENABLED=false"]),
+            Err(&["DLOCK_MYSQL_HOST", "DLOCK_MYSQL_ENABLED=true", "DLOCK_MYSQL_ENABLED=false"]),
         ),
-        variables(&[("DLOCK_MYSQL_ENABLED", "true")], Err(&["DLOCK_MYSQL_ENABLED", "no service mysql"])),
+        variables(&[("DLOCK_MYSQL_ENABLED", "true"), ("DLOCK_MYSQL_HOST", "m1")], Ok("mysql")),
         variables(&[("DLOCK_MYSQL_ENABLED", "false"), ("DLOCK_MYSQL_HOST", "m1")], Ok("file")),
         variables(&[("DLOCK_ZOOKEEPER_ENABLED", "true")], Ok("zookeeper")),
         variables(

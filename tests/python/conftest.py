@@ -82,6 +82,21 @@ def etcd_address():
 
 
 @pytest.fixture(scope="session")
+def mysql_address(tmp_path_factory):
+    """A MariaDB that takes everybody."""
+    port, folder = free_port(), tmp_path_factory.mktemp("mariadb")
+    users = folder / "users.sql"
+    users.write_text("CREATE USER IF NOT EXISTS ''@'%';\nGRANT ALL ON *.* TO ''@'%';\n")
+    data = ["--no-defaults", "--user=root", f"--datadir={folder}/data", "--innodb-log-file-size=8M"]
+    install = ["mariadb-install-db", *data, "--auth-root-authentication-method=normal", "--skip-test-db"]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    of = {"port": port, "bind-address": "127.0.0.1", "socket": f"{folder}/socket", "init-file": users}
+    server = ["mariadbd", *data, "--skip-name-resolve", *(f"--{name}={value}" for name, value in of.items())]
+    with serving(server, port) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def zookeeper_address():
     """A ZooKeeper of one server."""
     port = free_port()
@@ -121,6 +136,12 @@ def etcd_url(etcd_address):
 
 
 @pytest.fixture
+def mysql_url(mysql_address):
+    """The URL of locks nobody else uses."""
+    return f"mysql://{mysql_address}?collateral=true&prefix={uuid.uuid4().hex}:"
+
+
+@pytest.fixture
 def zookeeper_url(zookeeper_address):
     """The URL of nodes nobody else uses."""
     return f"zookeeper://{zookeeper_address}?prefix=/{uuid.uuid4().hex}"
@@ -133,7 +154,7 @@ def memory_url():
 
 
 # A backend is a fixture NAME_url; its name here has the tests of all backends run on it.
-@pytest.fixture(params=["memory", "file", "redis", "etcd", "zookeeper"])
+@pytest.fixture(params=["memory", "file", "redis", "etcd", "mysql", "zookeeper"])
 def url(request):
     """The URL of a backend nobody else uses."""
     return request.getfixturevalue(f"{request.param}_url")

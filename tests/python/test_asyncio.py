@@ -59,8 +59,8 @@ def test_twins(client):
         assert await lock.aacquire()
         assert not await client.lock("k").aacquire(False)
         assert not await client.lock("k").aacquire(timeout=0.01)
-        # A node of ZooKeeper stays with its session, which has one ttl.
-        longer = 5 if client.backend == "zookeeper" else 6
+        # A lock of these stays with its session, which has one ttl.
+        longer = 5 if client.backend in ("mysql", "zookeeper") else 6
         await lock.lease.arenew(longer)
         assert lock.lease.ttl == longer
         assert [holder.held for holder in await client.acontenders("k")] == [True]

@@ -314,8 +314,8 @@ def test_a_lost_lease_of_a_shared_object_leaves_its_successor_alone(client):
 
 def test_renew_by_hand(client):
     ttl = max(2, client.capabilities.min_ttl)
-    # A node of ZooKeeper stays with its session, which has one ttl.
-    longer = ttl if client.backend == "zookeeper" else ttl + 1
+    # A lock of these stays with its session, which has one ttl.
+    longer = ttl if client.backend in ("mysql", "zookeeper") else ttl + 1
     with client.lock("k", auto_renew=False, ttl=ttl) as lease:
         for _ in range(3):
             time.sleep(0.4 * ttl)
@@ -449,7 +449,7 @@ def test_registered_services(client):
 def test_capabilities(client):
     capabilities = client.capabilities
     assert capabilities.fence
-    assert capabilities.min_ttl == {"memory": 0.1, "file": 0.1, "redis": 0.1, "etcd": 2, "zookeeper": 4}[client.backend]
+    assert capabilities.min_ttl == {"memory": 0.1, "file": 0.1, "redis": 0.1, "etcd": 2, "mysql": 1, "zookeeper": 4}[client.backend]
     client.ping()
 
 

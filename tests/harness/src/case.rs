@@ -133,7 +133,9 @@ pub(crate) fn read_all(folder: &Path) -> Result<Vec<Case>, String> {
             } else {
                 let case = cases.last_mut().ok_or(format!("{place}: a step before the first case"))?;
                 let step = Step::parse(place, line)?;
-                if step.words.get(1).is_some_and(|verb| verb == "break") && !case.needs.iter().any(|need| need == BREAKS) {
+                if step.words.get(1).is_some_and(|verb| verb == "break")
+                    && !case.needs.iter().any(|need| need == BREAKS)
+                {
                     case.needs.push(BREAKS.to_owned());
                 }
                 case.steps.push(step);

@@ -103,7 +103,13 @@ impl Crowd {
         Self { others, said }
     }
 
-    fn other(test: &str, url: &str, clients: usize, number: usize, say: Sender<(usize, String)>) -> (Child, ChildStdin) {
+    fn other(
+        test: &str,
+        url: &str,
+        clients: usize,
+        number: usize,
+        say: Sender<(usize, String)>,
+    ) -> (Child, ChildStdin) {
         let mut line = again(test);
         line.env(JOB, format!("{url} {clients}")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = line.spawn().expect("this program");

@@ -168,10 +168,9 @@ impl Server {
             DriverError::Io(IoError::Tls(why)) => {
                 of_io(SERVICE, &std::io::Error::new(std::io::ErrorKind::InvalidData, why.to_string()), &self.address)
             }
-            DriverError::Driver(Of::NoClientSslFlagFromServer) => Error::refused(format!(
-                "{SERVICE} at {} has no TLS: switch it on there, or use mysql://",
-                self.name
-            )),
+            DriverError::Driver(Of::NoClientSslFlagFromServer) => {
+                Error::refused(format!("{SERVICE} at {} has no TLS: switch it on there, or use mysql://", self.name))
+            }
             DriverError::Driver(Of::CleartextPluginDisabled) => Error::refused(format!(
                 "{SERVICE} at {} asks for the password in clear: use mysqls://, or a Unix socket",
                 self.name
@@ -190,7 +189,8 @@ impl Conn {
     async fn known(mut self) -> Result<Self, Failure> {
         let text = "SELECT CONNECTION_ID(), VERSION(); SHOW GLOBAL VARIABLES LIKE 'wsrep_on'";
         let [about, wsrep] = &mut self.run(text).await?[..] else { return Err(self.unreadable()) };
-        let Some((id, version)) = about.pop().and_then(|row| mysql_async::from_row_opt::<(u64, String)>(row).ok()) else {
+        let Some((id, version)) = about.pop().and_then(|row| mysql_async::from_row_opt::<(u64, String)>(row).ok())
+        else {
             return Err(self.unreadable());
         };
         let wsrep = wsrep.pop().and_then(|row| mysql_async::from_row_opt::<(String, String)>(row).ok());

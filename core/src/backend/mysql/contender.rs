@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::error;
-use super::get_lock::GetLock;
 use super::grant::GetLockGrant;
 use super::session::{Session, Tried, Waited};
+use super::shared::GetLock;
 use crate::clock::Instant;
 use crate::contract::{Attempt, Claim, Contender, Released, RetryHint};
 use crate::error::Result;

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::get_lock::GetLock;
 use super::session::Session;
+use super::shared::GetLock;
 use crate::clock::Instant;
 use crate::contract::{Claim, Grant, Released, Renewal};
 use crate::error::{Error, Result};

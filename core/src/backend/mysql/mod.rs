@@ -10,11 +10,12 @@ mod grant;
 mod keys;
 mod session;
 mod sessions;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::get_lock::GetLock;
+use self::shared::GetLock;
 use crate::config::{
     Config, OptionSpec, Schema, Scheme, UrlParts, Value, ValueKind, Values, encode, encode_path, write_hosts,
 };

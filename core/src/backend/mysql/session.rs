@@ -307,12 +307,7 @@ impl Session {
     }
 
     /// Waits for the lock. The session was [taken](Self::take) for that.
-    pub(super) fn ask_wait(
-        &self,
-        name: &Arc<str>,
-        nonce: u64,
-        wait: Option<Duration>,
-    ) -> watch::Receiver<Waited> {
+    pub(super) fn ask_wait(&self, name: &Arc<str>, nonce: u64, wait: Option<Duration>) -> watch::Receiver<Waited> {
         let (answer, answered) = watch::channel(None);
         let seconds = wait.map_or(LONGEST_WAIT, |wait| (wait.as_secs() + 1).min(LONGEST_WAIT));
         self.shared.push(Ask::Wait { name: name.clone(), nonce, seconds, answer });

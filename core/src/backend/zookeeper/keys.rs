@@ -197,7 +197,9 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     if prefix == "/" || levels.is_some_and(|mut levels| levels.all(fits)) {
         return Ok(());
     }
-    Err(Error::invalid(format!("the prefix {prefix:?} is no path of ZooKeeper: put names between its slashes, as in /app/locks")))
+    Err(Error::invalid(format!(
+        "the prefix {prefix:?} is no path of ZooKeeper: put names between its slashes, as in /app/locks"
+    )))
 }
 
 #[cfg(test)]

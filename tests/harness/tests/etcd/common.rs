@@ -7,9 +7,7 @@ use dlock_harness::backends::TestServer;
 use dlock_harness::backends::etcd::{Etcd, EtcdOptions};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::scenario::answered;
-pub(crate) use dlock_harness::scenario::{
-    LONG, acquired, begin, lock, ms, next, released, until, until_contenders,
-};
+pub(crate) use dlock_harness::scenario::{LONG, acquired, begin, lock, ms, next, released, until, until_contenders};
 
 pub(crate) fn server() -> Etcd {
     Etcd::start(&EtcdOptions::new()).unwrap()

@@ -3,10 +3,8 @@
 use dlock::Client;
 use dlock_harness::backends::TestServer;
 use dlock_harness::backends::mysql::MySql;
+pub(crate) use dlock_harness::scenario::{LONG, SLACK, acquired, again, begin, lock, ms, released, says, until};
 use dlock_harness::scenario::{answered, next};
-pub(crate) use dlock_harness::scenario::{
-    LONG, SLACK, acquired, again, begin, lock, ms, released, says, until,
-};
 
 pub(crate) fn server() -> MySql {
     MySql::start(dlock_harness::backends::Setup::default()).unwrap()

@@ -5,5 +5,6 @@
 mod common;
 mod mutants;
 mod names;
+mod other_clients;
 mod sessions;
 mod waits;

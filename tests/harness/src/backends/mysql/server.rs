@@ -94,7 +94,11 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() { copy(&entry.path(), &target)? } else { let _ = std::fs::copy(entry.path(), target)?; }
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?
+        } else {
+            let _ = std::fs::copy(entry.path(), target)?;
+        }
     }
     Ok(())
 }
@@ -203,7 +207,8 @@ impl MySql {
         let mut users = String::new();
         if self.setup.login {
             // A server that asks for a login, and the user of the tests.
-            users += "CREATE USER IF NOT EXISTS 'app'@'%' IDENTIFIED BY 'swordfish-4711';\nGRANT ALL ON *.* TO 'app'@'%';\n";
+            users +=
+                "CREATE USER IF NOT EXISTS 'app'@'%' IDENTIFIED BY 'swordfish-4711';\nGRANT ALL ON *.* TO 'app'@'%';\n";
         } else {
             users += "CREATE USER IF NOT EXISTS ''@'%';\nGRANT ALL ON *.* TO ''@'%';\n";
         }
@@ -211,7 +216,11 @@ impl MySql {
         let program = program()?;
         let log = std::fs::File::create(self.log_path()).map_err(|error| error.to_string())?;
         let mut line = (program.command)();
-        line.args([format!("--datadir={}", path("data")), format!("--socket={}", path("socket")), format!("--tmpdir={}", folder.display())]);
+        line.args([
+            format!("--datadir={}", path("data")),
+            format!("--socket={}", path("socket")),
+            format!("--tmpdir={}", folder.display()),
+        ]);
         line.args([format!("--port={}", self.port), format!("--init-file={}", path("init.sql"))]);
         line.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=1000"]).args(SMALL);
         line.args(&self.options);
