@@ -21,6 +21,7 @@ OF = {
     "file": "flock in C",
     "redis": "the two commands in C",
     "etcd": "the two calls in Rust",
+    "mysql": "the two calls in Rust",
     "zookeeper": "the calls in Rust",
 }
 OF_RUST = OF | {"memory": "std Mutex", "file": "flock", "redis": "the two calls"}

@@ -40,7 +40,8 @@ class Bench:
 
     def programs(self, backend):
         """Those that measure in Rust."""
-        return [self.program, self.rust_peers] if servers.is_remote(backend) and self.rust_peers else [self.program]
+        has_peers = servers.is_remote(backend) and backend != "mysql" and self.rust_peers
+        return [self.program, self.rust_peers] if has_peers else [self.program]
 
     def rust(self, program, *arguments):
         """Run one workload in Rust."""
@@ -73,7 +74,7 @@ def measure(workload, backend, urls, bench):
 def main():
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = {"workload": ["a", "b", "c", "d", "e", "f"], "backend": ["memory", "file", "redis", "etcd", "zookeeper"]}
+    every = {"workload": ["a", "b", "c", "d", "e", "f"], "backend": ["memory", "file", "redis", "etcd", "mysql", "zookeeper"]}
     for option, choices in every.items():
         parser.add_argument(f"--{option}", nargs="+", choices=choices, default=choices, help="default: all")
     parser.add_argument("--no-peers", action="store_true", help="ours and the baselines alone")

@@ -16,7 +16,8 @@ ROUNDS = 5
 # How long a slice lasts, in seconds.
 SLICE = 0.5
 
-OF = {"file": "blocking flock", "redis": "bare hand-over", "etcd": "the bare crate", "zookeeper": "the bare crate"}
+OF = {"file": "blocking flock", "redis": "bare hand-over", "etcd": "the bare crate"}
+OF |= {"mysql": "the bare crate", "zookeeper": "the bare crate"}
 PEERS = {"redis": ["redis-py", "python-redis-lock", "redis-py asyncio"], "zookeeper": ["kazoo"]}
 WORKER = [sys.executable, Path(__file__).with_name("worker.py")]
 
@@ -53,7 +54,7 @@ def subjects(backend, url, bench):
         return {"raw": raw, "rust": [bench.program, "c", url, "rust"], "python": [*WORKER, "python", url, "-"]}
     commands = {who: [bench.program, "c", url, who] for who in ("raw", "rust", "rust tokio 1", "rust tokio 2")}
     commands |= {who: [*WORKER, who, url, "-"] for who in ("python", "asyncio", *peers)}
-    if bench.rust_peers:
+    if bench.rust_peers and backend != "mysql":
         peer = {"redis": "rslock", "etcd": "etcd-client", "zookeeper": "zookeeper-client"}[backend]
         commands[peer] = [bench.rust_peers, "c", url, peer]
     if bench.go_peer and backend == "etcd":

@@ -6,6 +6,8 @@ import subprocess
 import urllib.request
 from urllib.parse import urlsplit
 
+import pymysql
+
 
 @contextlib.contextmanager
 def started(program, backend):
@@ -21,7 +23,8 @@ def started(program, backend):
 
 def calls(backend, url):
     """What has counted there; none where there is no server."""
-    return {"redis": Scripts, "etcd": Requests, "zookeeper": Packets}[backend](url) if is_remote(backend) else None
+    of = {"redis": Scripts, "etcd": Requests, "mysql": Statements, "zookeeper": Packets}
+    return of[backend](url) if is_remote(backend) else None
 
 
 def is_remote(backend):
@@ -31,7 +34,7 @@ def is_remote(backend):
 
 def has_crate(backend):
     """Whether its raw baseline is the bare crate."""
-    return backend in ("etcd", "zookeeper")
+    return backend in ("etcd", "mysql", "zookeeper")
 
 
 class Calls:
@@ -92,6 +95,25 @@ class Requests(Calls):
                 if line.startswith('grpc_server_msg_sent_total{grpc_method="Watch"'):
                     messages += float(line.rpartition(" ")[2])
         return requests, messages
+
+
+class Statements(Calls):
+    """Those of a MySQL, which sends nothing by itself."""
+
+    def __init__(self, url):
+        place = urlsplit(url)
+        self.connection = pymysql.connect(host=place.hostname, port=place.port, user="")
+        super().__init__()
+
+    def read(self):
+        """Ask for the total."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Questions'")
+            return int(cursor.fetchone()[1]), 0
+
+    def close(self):
+        """End the connection."""
+        self.connection.close()
 
 
 class Packets(Calls):

@@ -16,7 +16,7 @@ use crate::multiplexed::Multiplexed;
 use crate::raw::Raw;
 use crate::slices::Slice;
 use crate::tally::threads;
-use crate::{etcd, zookeeper};
+use crate::{etcd, mysql, zookeeper};
 
 /// A key at a server, taken and given with what that takes at the least.
 pub(crate) trait Pair: Send {
@@ -61,6 +61,7 @@ fn server(service: Service, url: &str) -> Outcome<Box<dyn Pair>> {
     Ok(match service {
         Service::Redis => Box::new(Raw::lock(url, "raw")?),
         Service::Etcd => Box::new(Alone::<etcd::Session>::new(url, "raw")?),
+        Service::MySql => Box::new(Alone::<mysql::Session>::new(url, "raw")?),
         Service::ZooKeeper => Box::new(Alone::<zookeeper::Session>::new(url, "raw")?),
     })
 }

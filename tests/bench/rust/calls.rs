@@ -10,6 +10,7 @@ use crate::raw::Raw;
 pub(crate) enum Calls {
     Redis(Raw),
     Etcd(String),
+    MySql(String),
     ZooKeeper(String),
 }
 
@@ -18,6 +19,7 @@ pub(crate) enum Calls {
 pub(crate) enum Service {
     Redis,
     Etcd,
+    MySql,
     ZooKeeper,
 }
 
@@ -27,6 +29,7 @@ impl Service {
         match url.split_once("://")?.0 {
             "redis" => Some(Self::Redis),
             "etcd" => Some(Self::Etcd),
+            "mysql" => Some(Self::MySql),
             "zookeeper" => Some(Self::ZooKeeper),
             _ => None,
         }
@@ -36,7 +39,7 @@ impl Service {
 /// Since the server's start.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
-    /// Scripts of Redis; of etcd all requests, those within streams too; packets of ZooKeeper.
+    /// Scripts of Redis; of etcd all requests, those within streams too; statements of MySQL; packets of ZooKeeper.
     pub(crate) requests: f64,
     /// What it has told without being asked.
     pub(crate) messages: f64,
@@ -51,6 +54,7 @@ impl Calls {
         Ok(match Service::of(url) {
             Some(Service::Redis) => Some(Self::Redis(Raw::connect(url)?)),
             Some(Service::Etcd) => Some(Self::Etcd(place())),
+            Some(Service::MySql) => Some(Self::MySql(url.to_owned())),
             Some(Service::ZooKeeper) => Some(Self::ZooKeeper(place())),
             None => None,
         })
@@ -71,6 +75,7 @@ impl Calls {
                 let messages = sum(&all, "grpc_server_msg_sent_total{grpc_method=\"Watch\"");
                 Ok(Counts { requests: sum(&all, "grpc_server_msg_received_total{"), messages, cpu })
             }
+            Self::MySql(url) => Ok(Counts { requests: crate::mysql::statements(url)?, ..Counts::default() }),
             Self::ZooKeeper(place) => {
                 let all = answer(place, "mntr")?.replace('\t', " ");
                 let requests = sum(&all, "zk_packets_received ");

@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::base::Session as _;
 use crate::calls::{Calls, Service};
 use crate::raw::{Raw, Reply, packed};
-use crate::{etcd, zookeeper};
+use crate::{etcd, mysql, zookeeper};
 
 const TTL: Duration = Duration::from_secs(10);
 /// How often a bare client renews within a ttl.
@@ -58,6 +58,8 @@ enum Holder {
     Etcd(Box<etcd::Session>),
     /// The session of all nodes, and with each lock what gives it back. The crate keeps the session alive by itself.
     ZooKeeper(zookeeper::Session, Vec<zookeeper::Session>),
+    /// The connection of all locks.
+    MySql(Box<mysql::Session>),
     /// A wheel: what is due is renewed in pipelines.
     Redis {
         raw: Raw,
@@ -74,6 +76,7 @@ impl Holder {
         }
         match Service::of(url) {
             Some(Service::Etcd) => return Ok(Self::Etcd(Box::new(runtime.block_on(etcd::Session::open(url))?))),
+            Some(Service::MySql) => return Ok(Self::MySql(Box::new(runtime.block_on(mysql::Session::open(url))?))),
             Some(Service::ZooKeeper) => {
                 return Ok(Self::ZooKeeper(runtime.block_on(zookeeper::Session::open(url))?, Vec::new()));
             }
@@ -104,6 +107,12 @@ impl Holder {
                 };
                 *held = runtime.block_on(all((0..keys).map(take)))?;
             }
+            Self::MySql(session) => runtime.block_on(async {
+                for n in 0..keys {
+                    session.take(&name(n)).await?;
+                }
+                Outcome::Ok(())
+            })?,
             Self::Redis { raw, .. } => {
                 let ttl = TTL.as_millis().to_string();
                 let take = |n| packed(&["SET", &name(n), "raw-token", "NX", "PX", &ttl]);
@@ -126,6 +135,13 @@ impl Holder {
                     if answer.ttl() <= 0 {
                         return Err("the lease has ended".into());
                     }
+                }
+                Outcome::Ok(())
+            })?,
+            Self::MySql(session) => runtime.block_on(async {
+                for time in times {
+                    sleep_until(time).await;
+                    session.keep().await?;
                 }
                 Outcome::Ok(())
             })?,
@@ -162,6 +178,12 @@ impl Holder {
                 runtime.block_on(all(held.drain(..).enumerate().map(give)))?;
                 Ok(0)
             }
+            Self::MySql(session) => runtime.block_on(async {
+                for n in 0..keys {
+                    session.give(&name(n)).await?;
+                }
+                Outcome::Ok(0)
+            }),
             Self::Redis { raw, .. } => {
                 raw.batches(keys, BATCH, |n| packed(&["DEL", &name(n)]), |reply| *reply == Reply::Int(1))?;
                 Ok(0)

@@ -9,6 +9,7 @@ mod etcd;
 mod handover;
 mod held;
 mod multiplexed;
+mod mysql;
 mod processes;
 mod raw;
 mod serve;

@@ -11,7 +11,7 @@ use crate::base::Session as _;
 use crate::calls::Service;
 use crate::raw::DELETE;
 use crate::tally::{Seen, tasks};
-use crate::{etcd, zookeeper};
+use crate::{etcd, mysql, zookeeper};
 
 pub(crate) struct Multiplexed {
     runtime: Runtime,
@@ -23,6 +23,8 @@ pub(crate) struct Multiplexed {
 enum Connection {
     Redis { connection: MultiplexedConnection, hash: String },
     Etcd(Box<etcd::Session>),
+    /// A connection for each task.
+    MySql(mysql::Session),
     ZooKeeper(zookeeper::Session),
 }
 
@@ -58,6 +60,7 @@ impl Connection {
         match service {
             Service::Redis => {}
             Service::Etcd => return Ok(Self::Etcd(Box::new(etcd::Session::open(url).await?))),
+            Service::MySql => return Ok(Self::MySql(mysql::Session::open(url).await?)),
             Service::ZooKeeper => return Ok(Self::ZooKeeper(zookeeper::Session::open(url).await?)),
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
@@ -76,6 +79,7 @@ impl Connection {
                 taken.map(drop).ok_or_else(|| "the key was taken".into())
             }
             Self::Etcd(session) => session.take(key).await,
+            Self::MySql(session) => session.take(key).await,
             Self::ZooKeeper(session) => session.take(key).await,
         }
     }
@@ -91,6 +95,7 @@ impl Connection {
                 }
             }
             Self::Etcd(session) => session.give(key).await,
+            Self::MySql(session) => session.give(key).await,
             Self::ZooKeeper(session) => session.give(key).await,
         }
     }

@@ -9,7 +9,7 @@ use dlock::clock::Instant;
 use crate::base::Pair;
 use crate::calls::Service;
 use crate::handover::Handover;
-use crate::{Outcome, Way, etcd, task, zookeeper};
+use crate::{Outcome, Way, etcd, mysql, task, zookeeper};
 
 /// What a process does between acquiring and acquiring, and for how long.
 #[derive(Clone)]
@@ -108,6 +108,7 @@ async fn awaiting(url: &str, plan: &Plan) -> Outcome<Record> {
 fn bare(url: &str, plan: &Plan) -> Outcome<Record> {
     let mut lock: Box<dyn Pair> = match Service::of(url) {
         Some(Service::Etcd) => Box::new(etcd::Handover::new(url, "raw-c")?),
+        Some(Service::MySql) => Box::new(mysql::Handover::new(url, "raw-c")?),
         Some(Service::ZooKeeper) => Box::new(zookeeper::Handover::new(url, "raw-c")?),
         _ => Box::new(Handover::new(url, "raw-c")?),
     };

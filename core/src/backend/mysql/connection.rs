@@ -176,7 +176,8 @@ impl Server {
                 self.name
             )),
             DriverError::Driver(Of::UnknownAuthPlugin { name }) => Error::refused(format!(
-                "{SERVICE} at {} asks for a login by {name}, which dlock doesn't know: use another plugin for this user",
+                "{SERVICE} at {} asks for a login by {name}, which dlock doesn't know: check username and password, or use another \
+                 plugin for this user",
                 self.name
             )),
             error => error::of(error, &self.name).error,

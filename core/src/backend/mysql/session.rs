@@ -259,7 +259,10 @@ impl Session {
 
     /// Notes that nobody wants this lock any more, which the session holds or may hold.
     pub(super) fn leave(&self, name: &Arc<str>) {
-        lock(&self.shared.state).leaving.insert(name.clone());
+        let mut state = lock(&self.shared.state);
+        if state.held.contains_key(name) {
+            state.leaving.insert(name.clone());
+        }
     }
 
     /// Returns true if the connection was closed by the server or the network.
@@ -524,34 +527,26 @@ async fn together(shared: &Shared, conn: &mut Conn, asks: Vec<Ask>) -> Result<()
         asks.into_iter().filter_map(|ask| prepared(&mut state, ask)).collect::<Vec<_>>()
     };
     let mut run = run(shared, conn, &sql_of(&asks), shared.ttl).await?;
-    match run.row(conn)? {
-        Ok(row) => {
-            share(shared, &row, run.sent, asks);
-            Ok(())
-        }
-        Err(failure) if asks.len() <= 1 => {
-            asks.into_iter().for_each(|ask| refuse(shared, ask, failure.clone()));
-            Ok(())
-        }
-        // One of them failed, and any of those before it may have been done. Each of them can be asked again.
-        Err(_) => {
-            for ask in asks {
-                let mut run = self::run(shared, conn, &sql_of(std::slice::from_ref(&ask)), shared.ttl).await?;
-                match run.row(conn)? {
-                    Ok(row) => share(shared, &row, run.sent, vec![ask]),
-                    Err(failure) => refuse(shared, ask, failure),
-                }
-            }
-            Ok(())
+    if let Ok(row) = run.row(conn)? {
+        share(shared, &row, run.sent, asks);
+        return Ok(());
+    }
+    // The statement was stopped, and any part of it may have been done. Each of them can be asked again.
+    for ask in asks {
+        let mut run = self::run(shared, conn, &sql_of(std::slice::from_ref(&ask)), shared.ttl).await?;
+        match run.row(conn)? {
+            Ok(row) => share(shared, &row, run.sent, vec![ask]),
+            Err(failure) => refuse(shared, ask, failure),
         }
     }
+    Ok(())
 }
 
 /// Notes what an ask may change, or answers it if nothing is to be asked.
 fn prepared(state: &mut State, ask: Ask) -> Option<Ask> {
     match &ask {
         // GET_LOCK is re-entrant, so a lock that this session holds is not asked for.
-        Ask::Try { name, nonce, .. } if !state.held.contains_key(name) => {
+        Ask::Try { name, nonce, answer } if !answer.is_closed() && !state.held.contains_key(name) => {
             state.held.insert(name.clone(), *nonce);
             Some(ask)
         }

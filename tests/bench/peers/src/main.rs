@@ -12,6 +12,9 @@ mod etcd;
 #[path = "../../rust/multiplexed.rs"]
 #[allow(dead_code)]
 mod multiplexed;
+#[path = "../../rust/mysql.rs"]
+#[allow(dead_code)]
+mod mysql;
 #[path = "../../rust/raw.rs"]
 #[allow(dead_code)]
 mod raw;

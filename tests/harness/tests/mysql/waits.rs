@@ -95,7 +95,8 @@ fn a_statement_that_is_killed_after_its_grant_leaves_nothing() {
 
 #[test]
 fn a_wait_that_the_servers_limit_would_end_goes_on() {
-    let server = MySql::with_options(dlock_harness::backends::Setup::default(), &["--max-statement-time=0.5"]).unwrap();
+    let option = if MySql::is_mariadb() { "--max-statement-time=0.5" } else { "--max-execution-time=500" };
+    let server = MySql::with_options(dlock_harness::backends::Setup::default(), &[option]).unwrap();
     let (a, b) = (client(&server), cold(&server, ""));
     let held = acquired(&a, "k");
     let waiting = begin(&lock(&b, "k", LONG).wait(LONG));

@@ -95,7 +95,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?
+            copy(&entry.path(), &target)?;
         } else {
             let _ = std::fs::copy(entry.path(), target)?;
         }
@@ -154,6 +154,11 @@ impl MySql {
     /// If the server can't be started or doesn't serve in time, with the end of its log.
     pub fn start(setup: Setup) -> Result<Self, String> {
         Self::with_options(setup, &[])
+    }
+
+    /// Returns true if the servers are MariaDB's.
+    pub fn is_mariadb() -> bool {
+        program().is_ok_and(|program| program.is_mariadb)
     }
 
     /// Starts a server with more options on its command line.
@@ -352,7 +357,7 @@ impl MySql {
         let mariadb = "SELECT TABLE_SCHEMA FROM information_schema.METADATA_LOCK_INFO WHERE LOCK_TYPE='User lock'";
         let mysql = "SELECT OBJECT_NAME FROM performance_schema.metadata_locks WHERE OBJECT_TYPE='USER LEVEL LOCK' AND \
                      LOCK_STATUS='GRANTED'";
-        self.rows(if program().is_ok_and(|program| program.is_mariadb) { mariadb } else { mysql })
+        self.rows(if Self::is_mariadb() { mariadb } else { mysql })
     }
 
     /// Lets another client hold a lock for this time. Returns when it has the lock.
@@ -432,7 +437,8 @@ impl TestServer for MySql {
     }
 
     fn time_left(&self, key: &str) -> Duration {
-        let sql = format!("SELECT TIME_MS FROM information_schema.PROCESSLIST WHERE ID=IS_USED_LOCK('{key}')");
+        let milliseconds = if Self::is_mariadb() { "TIME_MS" } else { "TIME*1000" };
+        let sql = format!("SELECT {milliseconds} FROM information_schema.PROCESSLIST WHERE ID=IS_USED_LOCK('{key}')");
         let silent: f64 = self.rows(&sql).pop().and_then(|text| text.parse().ok()).unwrap_or(0.0);
         // The tests that ask use the shortest ttl.
         Duration::from_secs(1).saturating_sub(Duration::from_secs_f64(silent / 1000.0))
@@ -444,9 +450,9 @@ impl TestServer for MySql {
     }
 
     fn requests(&self) -> u64 {
-        self.rows("SHOW GLOBAL STATUS LIKE 'Questions'");
-        let sql = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME='QUESTIONS'";
-        self.rows(sql).pop().and_then(|text| text.parse().ok()).unwrap_or(0)
+        let schema = if Self::is_mariadb() { "information_schema" } else { "performance_schema" };
+        let sql = format!("SELECT VARIABLE_VALUE FROM {schema}.global_status WHERE VARIABLE_NAME='Questions'");
+        self.rows(&sql).pop().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     fn remove(&self, key: &str) {
