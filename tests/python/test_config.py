@@ -54,7 +54,7 @@ def test_a_foreign_file_is_ignored(run, tmp_path):
         ({"DLOCK_DEFAULT": "nowhere"}, "nowhere"),
         ({"DLOCK_FILE_DIR": "relative"}, "relative"),
         ({"DLOCK_REDIS_ADDRS": "r1:6379"}, "DLOCK_REDIS_ENABLED=true"),
-        ({"DLOCK_MYSQL_HOST": "m1"}, "no service mysql"),
+        ({"DLOCK_MYSQL_HOST": "m1"}, "DLOCK_MYSQL_ENABLED=true"),
         ({"DLOCK_URI": "redis://r1"}, "did you mean DLOCK_URL?"),
     ],
 )

@@ -79,7 +79,8 @@ fn program() -> Result<&'static Program, String> {
         } else {
             install.arg("--initialize-insecure");
         }
-        install.arg(format!("--datadir={}", data.display()));
+        // The files of several programs in one folder would be in each other's way.
+        install.args([format!("--datadir={}", data.display()), format!("--tmpdir={}", template.path().display())]);
         let done = install.stdin(Stdio::null()).output().map_err(|error| format!("mariadb-install-db: {error}"))?;
         if !done.status.success() {
             return Err(format!("no data for a server: {}", String::from_utf8_lossy(&done.stderr)));
