@@ -74,7 +74,10 @@ def measure(workload, backend, urls, bench):
 def main():
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = {"workload": ["a", "b", "c", "d", "e", "f"], "backend": ["memory", "file", "redis", "etcd", "mysql", "zookeeper"]}
+    every = {
+        "workload": ["a", "b", "c", "d", "e", "f"],
+        "backend": ["memory", "file", "redis", "etcd", "mysql", "zookeeper"],
+    }
     for option, choices in every.items():
         parser.add_argument(f"--{option}", nargs="+", choices=choices, default=choices, help="default: all")
     parser.add_argument("--no-peers", action="store_true", help="ours and the baselines alone")

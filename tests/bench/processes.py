@@ -16,8 +16,8 @@ ROUNDS = 5
 # How long a slice lasts, in seconds.
 SLICE = 0.5
 
-OF = {"file": "blocking flock", "redis": "bare hand-over", "etcd": "the bare crate"}
-OF |= {"mysql": "the bare crate", "zookeeper": "the bare crate"}
+OF = {"file": "blocking flock", "redis": "bare hand-over"}
+OF |= dict.fromkeys(("etcd", "mysql", "zookeeper"), "the bare crate")
 PEERS = {"redis": ["redis-py", "python-redis-lock", "redis-py asyncio"], "zookeeper": ["kazoo"]}
 WORKER = [sys.executable, Path(__file__).with_name("worker.py")]
 

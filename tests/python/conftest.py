@@ -87,7 +87,13 @@ def mysql_address(tmp_path_factory):
     port, folder = free_port(), tmp_path_factory.mktemp("mariadb")
     users = folder / "users.sql"
     users.write_text("CREATE USER IF NOT EXISTS ''@'%';\nGRANT ALL ON *.* TO ''@'%';\n")
-    data = ["--no-defaults", "--user=root", f"--datadir={folder}/data", f"--tmpdir={folder}", "--innodb-log-file-size=8M"]
+    data = [
+        "--no-defaults",
+        "--user=root",
+        f"--datadir={folder}/data",
+        f"--tmpdir={folder}",
+        "--innodb-log-file-size=8M",
+    ]
     install = ["mariadb-install-db", *data, "--auth-root-authentication-method=normal", "--skip-test-db"]
     subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
     of = {"port": port, "bind-address": "127.0.0.1", "socket": f"{folder}/socket", "init-file": users}

@@ -449,7 +449,10 @@ def test_registered_services(client):
 def test_capabilities(client):
     capabilities = client.capabilities
     assert capabilities.fence
-    assert capabilities.min_ttl == {"memory": 0.1, "file": 0.1, "redis": 0.1, "etcd": 2, "mysql": 1, "zookeeper": 4}[client.backend]
+    assert (
+        capabilities.min_ttl
+        == {"memory": 0.1, "file": 0.1, "redis": 0.1, "etcd": 2, "mysql": 1, "zookeeper": 4}[client.backend]
+    )
     client.ping()
 
 

@@ -1,4 +1,7 @@
-"""A process that locks with `GET_LOCK`, by PyMySQL: `peer.py PORT NAME ENTRIES COMMAND...`. It runs the command inside."""
+"""A process that locks with `GET_LOCK` by PyMySQL: `peer.py PORT NAME ENTRIES COMMAND...`.
+
+It runs the command inside.
+"""
 
 import subprocess
 import sys
