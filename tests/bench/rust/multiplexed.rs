@@ -21,7 +21,10 @@ pub(crate) struct Multiplexed {
 
 #[derive(Clone)]
 enum Connection {
-    Redis { connection: MultiplexedConnection, hash: String },
+    Redis {
+        connection: MultiplexedConnection,
+        hash: String,
+    },
     Etcd(Box<etcd::Session>),
     /// A connection for each task.
     MySql(mysql::Session),

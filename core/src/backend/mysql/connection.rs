@@ -1,8 +1,10 @@
 //! Connections, which mysql_async makes and speaks over. Each belongs to one session.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -28,6 +30,8 @@ pub(super) struct Server {
     /// The path of a Unix socket, which is used instead of the address.
     socket: Option<String>,
     name: String,
+    /// True once it was told that the server is read-only.
+    is_told: AtomicBool,
 }
 
 /// A connection to the server.
@@ -38,10 +42,21 @@ pub(super) struct Conn {
     pub(super) is_mariadb: bool,
     /// True if the server is a node of a Galera cluster.
     pub(super) is_galera: bool,
+    /// True if the server is one of a group of which several take writes.
+    pub(super) has_several_primaries: bool,
+    pub(super) is_read_only: bool,
     /// True if something between us and the server has a session of its own there.
     pub(super) is_pooled: bool,
+    /// The server: another text for another one, and for the same one started again.
+    pub(super) place: String,
     name: Arc<str>,
 }
+
+/// The statements that ask a server what it is. `UUID_SHORT()` has the time at which it was started.
+const ABOUT: &str = "SELECT CONNECTION_ID(), VERSION(), CONCAT(@@hostname,':',@@port,' ',@@server_id,' ',\
+                     (UUID_SHORT()&72057594037927935)>>24); \
+                     SHOW GLOBAL VARIABLES WHERE Variable_name IN ('wsrep_on','read_only','group_replication_group_name',\
+                     'group_replication_single_primary_mode')";
 
 /// The rows of one statement.
 pub(super) type Rows = Vec<Row>;
@@ -64,11 +79,16 @@ impl Server {
             return Err(Error::invalid("a Unix socket has no TLS: leave out tls, or socket"));
         }
         let name = socket.clone().unwrap_or_else(|| address.to_string());
-        Ok(Self { config: config.clone(), address, socket, name })
+        Ok(Self { config: config.clone(), address, socket, name, is_told: AtomicBool::new(false) })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns true the first time.
+    pub(super) fn warns_of_read_only(&self) -> bool {
+        !self.is_told.swap(true, Ordering::Relaxed)
     }
 
     /// Returns the limits of a request.
@@ -110,7 +130,10 @@ impl Server {
             id: 0,
             is_mariadb: false,
             is_galera: false,
+            has_several_primaries: false,
+            is_read_only: false,
             is_pooled: false,
+            place: String::new(),
             name: self.name.as_str().into(),
         };
         conn.known().await.map_err(|failure| failure.error)
@@ -125,7 +148,7 @@ impl Server {
             .user(text("username"))
             .pass(text("password"))
             .prefer_socket(false)
-            // The table of leases names its database in each statement: it may not be there yet.
+            // It need not be there.
             .db_name(None::<String>)
             .stmt_cache_size(0)
             // Without these two the driver asks for them.
@@ -164,6 +187,10 @@ impl Server {
     fn refusal(&self, error: &DriverError) -> Error {
         use mysql_async::{DriverError as Of, IoError};
         match error {
+            DriverError::Io(IoError::Io(why)) if self.socket.is_some() => Error::unavailable(format!(
+                "{SERVICE} at {} can't be reached: {why}; is it running, and is the path of the socket right?",
+                self.name
+            )),
             DriverError::Io(IoError::Io(why)) => of_io(SERVICE, why, &self.address),
             DriverError::Io(IoError::Tls(why)) => {
                 of_io(SERVICE, &std::io::Error::new(std::io::ErrorKind::InvalidData, why.to_string()), &self.address)
@@ -188,14 +215,17 @@ impl Server {
 impl Conn {
     /// Asks the server what it is.
     async fn known(mut self) -> Result<Self, Failure> {
-        let text = "SELECT CONNECTION_ID(), VERSION(); SHOW GLOBAL VARIABLES LIKE 'wsrep_on'";
-        let [about, wsrep] = &mut self.run(text).await?[..] else { return Err(self.unreadable()) };
-        let Some((id, version)) = about.pop().and_then(|row| mysql_async::from_row_opt::<(u64, String)>(row).ok())
-        else {
-            return Err(self.unreadable());
-        };
-        let wsrep = wsrep.pop().and_then(|row| mysql_async::from_row_opt::<(String, String)>(row).ok());
-        self.is_galera = wsrep.is_some_and(|(_, on)| on.eq_ignore_ascii_case("on"));
+        let [about, settings] = &mut self.run(ABOUT).await?[..] else { return Err(self.unreadable()) };
+        let about = about.pop().and_then(|row| mysql_async::from_row_opt::<(u64, String, String)>(row).ok());
+        let Some((id, version, place)) = about else { return Err(self.unreadable()) };
+        let settings: HashMap<String, String> =
+            settings.drain(..).filter_map(|row| mysql_async::from_row_opt(row).ok()).collect();
+        let is = |name: &str, value: &str| settings.get(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
+        self.is_galera = is("wsrep_on", "on");
+        self.is_read_only = is("read_only", "on");
+        self.has_several_primaries = is("group_replication_single_primary_mode", "off")
+            && settings.get("group_replication_group_name").is_some_and(|name| !name.is_empty());
+        self.place = place;
         // The id of the greeting is that of whatever greets.
         self.is_pooled = u64::from(self.driver.id()) != id & u64::from(u32::MAX);
         self.is_mariadb = version.contains("MariaDB");
@@ -210,6 +240,8 @@ impl Conn {
         loop {
             all.push(result.collect().await?);
             if result.is_empty() {
+                // The driver keeps the error of a later statement for whoever asks next.
+                let _: Rows = result.collect().await?;
                 return Ok(all);
             }
         }

@@ -25,6 +25,8 @@ pub(super) struct GetLockContender {
     mysql: Arc<GetLock>,
     claim: Claim,
     waiting: Option<Waiting>,
+    /// True if the server takes no more sessions, so that the claim tries on one that there is.
+    is_full: bool,
     /// The pauses where there is no session to wait in.
     polls: Backoff,
 }
@@ -54,26 +56,25 @@ impl Waiting {
     }
 }
 
-/// A try that may take the lock when nobody waits for it any more. As soon as the session answers, the lock is given back.
+/// A try that may take the lock when nobody waits for it any more. Then the lock is given back.
 struct Leftover<'a> {
     mysql: &'a Arc<GetLock>,
     session: &'a Arc<Session>,
-    name: &'a Arc<str>,
+    claim: &'a Claim,
     settled: bool,
 }
 
 impl Drop for Leftover<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            self.session.leave(self.name);
-            self.mysql.mind(self.session);
+            self.mysql.take_back(self.session, &self.claim.options.name, self.claim.nonce);
         }
     }
 }
 
 impl GetLockContender {
     pub(super) fn new(mysql: Arc<GetLock>, claim: Claim) -> Self {
-        Self { mysql, claim, waiting: None, polls: Backoff::polls() }
+        Self { mysql, claim, waiting: None, is_full: false, polls: Backoff::polls() }
     }
 
     /// Tries once.
@@ -114,70 +115,78 @@ impl GetLockContender {
         }
         let sessions = &self.mysql.sessions;
         let dedicated = !options.auto_renew;
-        if self.claim.wait && (dedicated || sessions.waits_at_once(&options.name)) {
-            return self.wait(end).await.map(Some);
+        if self.claim.wait && !self.is_full && (dedicated || sessions.waits_at_once(&options.name)) {
+            return self.wait(end).await;
         }
-        let (session, tried) = if dedicated {
-            let session = sessions.begin(options.ttl, end.left()).await?;
-            (session.clone(), self.tried(session, end).await?)
+        let (session, _chosen) = if dedicated {
+            (sessions.begin(options.ttl, true, end.left()).await?, None)
         } else {
-            let chosen = sessions.choose(options.ttl, None, end.left()).await?;
-            (chosen.session().clone(), self.tried(chosen.session().clone(), end).await?)
+            let chosen = sessions.choose(options.ttl, end.left()).await?;
+            (chosen.session().clone(), Some(chosen))
         };
-        match tried {
+        match self.tried(&session, end).await? {
             None => Ok(None),
             Some(Tried::Granted { sent, fence }) => Ok(Some(self.granted(session, sent, fence))),
-            Some(Tried::Busy) if self.claim.wait => {
-                self.mysql.sessions.is_busy(&self.claim.options.name);
-                self.wait(end).await.map(Some)
+            Some(Tried::Busy) if !self.claim.wait => {
+                Ok(Some(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None })))
             }
-            Some(Tried::Busy) => Ok(Some(Attempt::Busy(RetryHint { after: Duration::ZERO, on: None }))),
+            Some(Tried::Busy) if self.is_full => {
+                self.is_full = false;
+                Ok(Some(Attempt::Busy(RetryHint { after: self.polls.next(), on: None })))
+            }
+            Some(Tried::Busy) => {
+                self.mysql.sessions.is_busy(&self.claim.options.name);
+                self.wait(end).await
+            }
         }
     }
 
-    /// Tries on a session.
-    async fn tried(&self, session: Arc<Session>, end: Instant) -> Result<Option<Tried>, Failure> {
-        let name = &self.claim.options.name;
-        let answered = session.ask_try(name, self.claim.nonce);
-        let mut leftover = Leftover { mysql: &self.mysql, session: &session, name, settled: false };
+    /// Tries on a session. `None`: there was no answer; ask again at once.
+    async fn tried(&self, session: &Arc<Session>, end: Instant) -> Result<Option<Tried>, Failure> {
+        let (name, nonce) = (&self.claim.options.name, self.claim.nonce);
+        let answered = session.ask_try(name, nonce);
+        let mut leftover = Leftover { mysql: &self.mysql, session, claim: &self.claim, settled: false };
         let tried = session.answer_within(patience(session.ttl()).min(end.left()), answered).await;
         leftover.settled = !matches!(&tried, Err(failure) if failure.outcome == Outcome::InDoubt);
         match tried {
-            Ok(tried) => Ok(Some(tried)),
             Err(failure) if !leftover.settled && !end.passed() => {
-                session.leave(name);
-                let is_ours = self.mysql.holder(name, Some(&session), end.left()).await? == Some(session.id());
-                match session.is_left() {
-                    true => self.mysql.end_session(&session, end.left()).await?,
-                    false if is_ours => return Err(failure),
-                    false => {}
+                session.leave(name, nonce);
+                let is_ours = self.mysql.holder(name, Some(session), end.left()).await? == Some(session.id());
+                if session.give_up_silent() {
+                    self.mysql.end(session, end.left()).await?;
+                } else if is_ours && session.holds(name, nonce) {
+                    return Err(failure);
                 }
                 Ok(None)
             }
-            Err(failure) => Err(failure),
+            tried => tried.map(Some),
         }
     }
 
-    /// Begins to wait at the server.
-    async fn wait(&mut self, end: Instant) -> Result<Attempt, Failure> {
+    /// Begins to wait at the server. `None`: there is no session to wait in; ask again at once.
+    async fn wait(&mut self, end: Instant) -> Result<Option<Attempt>, Failure> {
         let options = &self.claim.options;
         let session = match self.mysql.sessions.take(options.ttl, !options.auto_renew, end.left()).await {
             Ok(session) => session,
-            // There are too many connections, perhaps.
-            Err(failure) if error::is_full(&failure.error) => {
-                return Ok(Attempt::Busy(RetryHint { after: self.polls.next(), on: None }));
+            Err(failure) if error::is_full(&failure.error) && options.auto_renew => {
+                self.is_full = true;
+                return Ok(None);
             }
             Err(failure) => return Err(failure),
         };
         let answer = session.ask_wait(&options.name, self.claim.nonce, options.wait);
         let waiting = self.waiting.insert(Waiting { session, answer, unanswered: 0 });
-        Ok(Attempt::Busy(waiting.hint()))
+        Ok(Some(Attempt::Busy(waiting.hint())))
     }
 
     /// Looks whether the wait still goes on at the server.
     async fn watched(&mut self, end: Instant) -> Result<Option<Attempt>, Failure> {
         let Some(waiting) = &mut self.waiting else { return Ok(None) };
-        let holder = self.mysql.holder(&self.claim.options.name, None, end.left()).await?;
+        let holder = match self.mysql.holder(&self.claim.options.name, None, end.left()).await {
+            // There is no session to ask in. The wait goes on.
+            Err(failure) if error::is_full(&failure.error) => return Ok(Some(Attempt::Busy(waiting.hint()))),
+            holder => holder?,
+        };
         if waiting.answer().is_some() {
             return Ok(None);
         }
@@ -190,7 +199,8 @@ impl GetLockContender {
             return Ok(Some(Attempt::Busy(waiting.hint())));
         }
         // The answer is lost, or the connection is.
-        self.mysql.end_session(&waiting.session, end.left()).await?;
+        waiting.session.give_up();
+        self.mysql.end(&waiting.session, end.left()).await?;
         self.waiting = None;
         Ok(None)
     }
@@ -230,15 +240,18 @@ async fn end_wait(mysql: &GetLock, claim: &Claim, waiting: &mut Waiting) -> Resu
     let session = waiting.session.clone();
     if waiting.answer().is_none() {
         let patience = patience(claim.options.ttl);
-        let killed = mysql.kill_statement(session.id(), patience).await.is_ok();
+        let stopped = mysql.stop_statement(&session, patience).await.is_ok();
         let answered = async { drop(waiting.answer.wait_for(Option::is_some).await) };
-        if !killed || answer_within(patience, answered).await.is_none() {
+        let patience = if stopped { patience } else { Duration::ZERO };
+        if answer_within(patience, answered).await.is_none() && waiting.answer().is_none() {
             // The server frees what a connection holds that is closed.
-            session.abandon();
-            return Ok(());
+            session.leave(&claim.options.name, claim.nonce);
+            if session.give_up() {
+                return Ok(());
+            }
         }
     }
-    if let Some(Ok(Tried::Granted { .. })) = waiting.answer() {
+    if !matches!(waiting.answer(), Some(Ok(Tried::Busy) | Err(_))) {
         let released = session.ask_release(&claim.options.name, claim.nonce);
         match session.answer_within(mysql.sessions.limits(PATIENCE).patience, released).await {
             Ok(Released::Yes | Released::NotOurs) => {}
@@ -255,7 +268,7 @@ impl Drop for GetLockContender {
         let (mysql, claim) = (self.mysql.clone(), self.claim.clone());
         runtime::spawn_tracked(async move {
             if end_wait(&mysql, &claim, &mut waiting).await.is_err() {
-                waiting.session.abandon();
+                mysql.take_back(&waiting.session, &claim.options.name, claim.nonce);
             }
         });
     }

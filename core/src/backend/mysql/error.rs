@@ -44,9 +44,10 @@ fn of_server(error: &ServerError, address: &str) -> Failure {
     let refused = |text: String| Failure::not_applied(Error::refused(text));
     let for_now = |text: String, outcome| Failure { error: Error::unavailable(text), outcome };
     match code {
-        1045 | 1698 | 2059 | 3118 | 4151 => {
-            refused(format!("{at} refuses the login: check username and password {said}"))
-        }
+        1698 => refused(format!(
+            "{at} refuses the login {said}: a user who is known by the operating system's user has to come by ?socket="
+        )),
+        1045 | 2059 | 3118 | 4151 => refused(format!("{at} refuses the login: check username and password {said}")),
         1044 | 1142 | 1143 | 1227 | 1370 => refused(format!("{at} doesn't give this user the right {said}: grant it")),
         3159 | 4073 => refused(format!("{at} serves only clients with TLS {said}: use mysqls://")),
         1049 => refused(format!("{at} has no such database {said}: create it, or name another one in the URL")),
@@ -74,6 +75,27 @@ pub(super) fn galera(address: &str) -> String {
         "{SERVICE} at {address} is a node of a Galera cluster, where GET_LOCK locks on one node only: use ?mode=table, or a \
          server of its own"
     )
+}
+
+/// Returns the refusal of a group of servers.
+pub(super) fn several_primaries(address: &str) -> String {
+    format!(
+        "{SERVICE} at {address} is one of a group of which several take writes, and GET_LOCK locks on one of them only: use a \
+         group with one primary, or a server of its own"
+    )
+}
+
+/// Returns the error of an address that leads to several servers.
+pub(super) fn several_servers(address: &str) -> Error {
+    Error::unavailable(format!(
+        "{SERVICE} at {address} is several servers, or another one than a moment ago, and GET_LOCK locks on one of them only: \
+         name one server"
+    ))
+}
+
+/// Returns true if the server has sent an error of one of these codes.
+pub(super) fn has_code(failure: &Failure, codes: &[u16]) -> bool {
+    codes.iter().any(|code| failure.error.message().contains(&format!("(error {code}: ")))
 }
 
 /// Returns the refusal of a pooler.

@@ -6,23 +6,25 @@ use std::time::Duration;
 use mysql_async::Row;
 
 use super::contender::GetLockContender;
-use super::error::SERVICE;
+use super::error::{self, SERVICE};
 use super::grant::{self, GetLockGrant};
 use super::keys;
 use super::shared::{GetLock, column};
 use crate::contract::{Backend, Claim, Contender, ContenderInfo, DueLease, Renewal};
 use crate::error::{Error, Kind, Result};
-use crate::net::failure::Failure;
+use crate::net::failure::{Failure, Outcome};
 use crate::runtime::BoxFuture;
 use crate::timing::PATIENCE;
 
 impl GetLock {
     async fn who(&self, name: &str) -> Result<Vec<ContenderInfo>, Failure> {
         // A pattern of LIKE: its only special character that a name may have is the underscore.
-        let wait = format!("SELECT CONNECTION_ID(),GET_LOCK(''{}'',%", name.replace('_', "\\_"));
+        let wait =
+            format!("SELECT CONCAT|_WS('' '',CONNECTION|_ID(),IFNULL(GET|_LOCK(''{}'',%", name.replace('_', "|_"));
         let sql = format!(
-            "SELECT IS_USED_LOCK('{name}'); SELECT ID, HOST, TIME, INFO LIKE '{wait}' FROM information_schema.PROCESSLIST \
-             WHERE ID<>CONNECTION_ID() AND (ID=IS_USED_LOCK('{name}') OR INFO LIKE '{wait}') ORDER BY TIME DESC, ID"
+            "SELECT IS_USED_LOCK('{name}'); SELECT ID, HOST, TIME, INFO LIKE '{wait}' ESCAPE '|' FROM information_schema.PROCESSLIST \
+             WHERE ID<>CONNECTION_ID() AND (ID=IS_USED_LOCK('{name}') OR INFO LIKE '{wait}' ESCAPE '|') \
+             ORDER BY TIME DESC, ID"
         );
         let mut sets = self.sets(sql, None, PATIENCE).await?.into_iter();
         let holder = sets.next().and_then(|rows| column::<u64>(rows.first()?, 0));
@@ -35,14 +37,16 @@ impl GetLock {
         Ok(found)
     }
 
+    /// Ends the session that holds a lock, with all its locks.
     async fn end_holder(&self, name: &str) -> Result<bool, Failure> {
-        let Some(holder) = self.holder(name, None, PATIENCE).await? else { return Ok(false) };
         let chosen = self.sessions.asking(None).await?;
-        if chosen.session().id() == holder {
-            // A session doesn't kill itself before it has answered.
-            chosen.session().abandon();
-        } else {
-            self.kill(holder, None, PATIENCE).await?;
+        let session = chosen.session();
+        let rows = session.run(format!("SELECT IS_USED_LOCK('{name}')"), PATIENCE).await?.pop().unwrap_or_default();
+        let Some(holder) = rows.first().and_then(|row| column::<u64>(row, 0)) else { return Ok(false) };
+        match session.run(format!("KILL {holder}"), PATIENCE).await {
+            // It was its own, or has ended meanwhile.
+            Err(failure) if failure.outcome == Outcome::LeaseGone || error::has_code(&failure, &[1094, 1317]) => {}
+            killed => drop(killed?),
         }
         self.context.warn(&format!(
             "the break of {name:?} has ended session {holder} at {SERVICE} {}, with every other lock that it held",

@@ -59,11 +59,11 @@ impl GetLockGrant {
             return Ok(Released::NotOurs);
         }
         if holder == Some(self.session.id()) {
-            if !self.session.is_over() && !self.session.is_left() {
-                self.mysql.mind(&self.session);
+            if !self.session.is_over() && !self.session.give_up_silent() {
+                self.mysql.take_back(&self.session, &self.name, self.nonce);
                 return Err(failure.error.temporary(true));
             }
-            self.mysql.end_session(&self.session, PATIENCE).await.map_err(unknown)?;
+            self.mysql.end(&self.session, PATIENCE).await.map_err(unknown)?;
         }
         Ok(Released::Yes)
     }

@@ -11,6 +11,7 @@ mod keys;
 mod session;
 mod sessions;
 mod shared;
+mod statements;
 
 use std::sync::Arc;
 use std::time::Duration;

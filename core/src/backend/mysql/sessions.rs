@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use super::connection::Server;
+use super::error;
 use super::session::{Chosen, Session};
 use crate::contract::Context;
-use crate::error::Error;
 use crate::net::failure::Failure;
 use crate::net::request::{Limits, answer_within};
 use crate::net::ttl_classes::{TtlClasses, seconds};
@@ -30,6 +30,10 @@ pub(super) struct Sessions {
     context: Context,
     default_ttl: Duration,
     classes: TtlClasses<Class>,
+    /// The sessions that were begun because every other had to do with a ttl.
+    others: Class,
+    /// All sessions that may live.
+    all: Mutex<Vec<Weak<Session>>>,
     /// The locks that were busy of late, each with the number of acquires that begin with a wait.
     contended: Mutex<HashMap<Arc<str>, u32>>,
 }
@@ -44,7 +48,7 @@ struct Class {
 
 impl Class {
     /// Removes the sessions that have ended, and those that are one too many.
-    fn tidy(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Session>>> {
+    fn tidy(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
         let mut sessions = lock(&self.sessions);
         let mut spare = 0;
         sessions.retain(|session| {
@@ -54,11 +58,12 @@ impl Class {
         sessions
     }
 
-    fn choose(&self, except: Option<&Session>) -> Option<Chosen> {
+    /// Chooses a session for statements that don't wait: first of those that hold a lock, or of those that hold none.
+    fn choose(&self, holds: bool, except: Option<&Session>) -> Option<Chosen> {
         let sessions = self.tidy();
         let others = || sessions.iter().filter(|one| except.is_none_or(|except| except.number() != one.number()));
         let of = |holds| others().find_map(|session| session.choose(holds));
-        of(true).or_else(|| of(false))
+        of(holds).or_else(|| of(!holds))
     }
 
     fn take(&self) -> Option<Arc<Session>> {
@@ -68,8 +73,15 @@ impl Class {
 
 impl Sessions {
     pub(super) fn new(server: Server, default_ttl: Duration, context: Context) -> Self {
-        let (classes, contended) = (TtlClasses::default(), Mutex::default());
-        Self { server: Arc::new(server), context, default_ttl, classes, contended }
+        Self {
+            server: Arc::new(server),
+            context,
+            default_ttl,
+            classes: TtlClasses::default(),
+            others: Class::default(),
+            all: Mutex::default(),
+            contended: Mutex::default(),
+        }
     }
 
     /// Returns the limits of a request.
@@ -77,23 +89,28 @@ impl Sessions {
         self.server.limits(patience)
     }
 
-    /// Returns a session for statements that don't wait, about locks of this ttl; `except`: another than this one.
-    pub(super) async fn choose(
-        &self,
-        ttl: Duration,
-        except: Option<&Session>,
-        budget: Duration,
-    ) -> Result<Chosen, Failure> {
-        let (seconds, class) = self.class(ttl)?;
-        if let Some(chosen) = class.choose(except) {
+    /// Returns a session for a try of a lock of this ttl.
+    pub(super) async fn choose(&self, ttl: Duration, budget: Duration) -> Result<Chosen, Failure> {
+        match self.classes.get(seconds(ttl)) {
+            Some((seconds, class)) => self.choose_of(&class, seconds, budget).await,
+            // There are too many ttls.
+            None => {
+                let session = self.begin(ttl, false, budget).await?;
+                session.choose(false).ok_or_else(|| self.silent())
+            }
+        }
+    }
+
+    async fn choose_of(&self, class: &Class, seconds: u64, budget: Duration) -> Result<Chosen, Failure> {
+        if let Some(chosen) = class.choose(true, None) {
             return Ok(chosen);
         }
         let begun = async {
             let _one = class.beginning.lock().await;
-            if let Some(chosen) = class.choose(except) {
+            if let Some(chosen) = class.choose(true, None) {
                 return Ok(chosen);
             }
-            let session = Session::begin(&self.server, &self.context, seconds, false).await?;
+            let session = self.begun(seconds, false).await?;
             let chosen = session.choose(false).ok_or_else(|| self.silent())?;
             lock(&class.sessions).push(session);
             Ok(chosen)
@@ -101,50 +118,57 @@ impl Sessions {
         answer_within(budget, Box::pin(begun)).await.unwrap_or_else(|| Err(self.silent()))
     }
 
-    /// Returns a session for requests that are about no ttl.
+    /// Returns a session for requests that are about no ttl, rather one that holds no lock. `except`: another than this one.
     pub(super) async fn asking(&self, except: Option<&Session>) -> Result<Chosen, Failure> {
-        match self.classes.all().iter().find_map(|class| class.choose(except)) {
+        let classes = self.classes.all();
+        let mut all = classes.iter().map(|class| &**class).chain([&self.others]);
+        match all.find_map(|class| class.choose(false, except)) {
             Some(chosen) => Ok(chosen),
-            None => self.choose(self.default_ttl, except, self.limits(PATIENCE).budget).await,
+            None => self.choose_of(&self.others, seconds(self.default_ttl), self.limits(PATIENCE).budget).await,
         }
     }
 
-    /// Begins a session that no other claim gets, and that isn't kept alive.
-    pub(super) async fn begin(&self, ttl: Duration, budget: Duration) -> Result<Arc<Session>, Failure> {
-        self.begun(seconds(ttl), true, budget).await
+    /// Begins a session that no other claim gets. `dedicated`: it isn't kept alive either.
+    pub(super) async fn begin(
+        &self,
+        ttl: Duration,
+        dedicated: bool,
+        budget: Duration,
+    ) -> Result<Arc<Session>, Failure> {
+        let begun = Box::pin(self.begun(seconds(ttl), dedicated));
+        answer_within(budget, begun).await.unwrap_or_else(|| Err(self.silent()))
     }
 
     /// Returns a session for a wait, taken for it. `dedicated`: one that no other claim gets.
     pub(super) async fn take(&self, ttl: Duration, dedicated: bool, budget: Duration) -> Result<Arc<Session>, Failure> {
-        if dedicated {
-            let session = self.begin(ttl, budget).await?;
-            return if session.take() { Ok(session) } else { Err(self.silent()) };
-        }
-        let (seconds, class) = self.class(ttl)?;
-        if let Some(session) = class.take() {
+        let class = if dedicated { None } else { self.classes.get(seconds(ttl)) };
+        if let Some((_, class)) = &class
+            && let Some(session) = class.take()
+        {
             return Ok(session);
         }
-        let session = self.begun(seconds, false, budget).await?;
+        let ttl = class.as_ref().map_or(ttl, |(seconds, _)| Duration::from_secs(*seconds));
+        let session = self.begin(ttl, dedicated, budget).await?;
         if !session.take() {
             return Err(self.silent());
         }
-        lock(&class.sessions).push(session.clone());
+        if let Some((_, class)) = class {
+            lock(&class.sessions).push(session.clone());
+        }
         Ok(session)
     }
 
-    async fn begun(&self, seconds: u64, dedicated: bool, budget: Duration) -> Result<Arc<Session>, Failure> {
-        let begun = Box::pin(Session::begin(&self.server, &self.context, seconds, dedicated));
-        answer_within(budget, begun).await.unwrap_or_else(|| Err(self.silent()))
-    }
-
-    fn class(&self, ttl: Duration) -> Result<(u64, Arc<Class>), Failure> {
-        let wanted = seconds(ttl);
-        self.classes.get(wanted).ok_or_else(|| {
-            Failure::not_applied(Error::invalid(format!(
-                "a ttl of {wanted} s is one too many: a client has locks of 8 different ttls, and none is longer; use one of \
-                 those, or a client of its own"
-            )))
-        })
+    async fn begun(&self, seconds: u64, dedicated: bool) -> Result<Arc<Session>, Failure> {
+        let session = Session::begin(&self.server, &self.context, seconds, dedicated).await?;
+        let mut all = lock(&self.all);
+        all.retain(|one| one.strong_count() > 0);
+        // The server was started again, or is another one. What holds no lock can go there.
+        let elsewhere = |other: &Arc<Session>| !other.is_over() && other.place() != session.place();
+        if all.iter().filter_map(Weak::upgrade).filter(elsewhere).any(|other| !other.give_up()) {
+            return Err(Failure::not_applied(error::several_servers(self.server.name())));
+        }
+        all.push(Arc::downgrade(&session));
+        Ok(session)
     }
 
     fn silent(&self) -> Failure {
@@ -174,6 +198,7 @@ impl Sessions {
     /// Ends all sessions.
     pub(super) fn close(&self) {
         self.classes.all().iter().for_each(|class| lock(&class.sessions).clear());
+        lock(&self.others.sessions).clear();
     }
 }
 

@@ -7,6 +7,7 @@ use mysql_async::Row;
 use mysql_async::prelude::FromValue;
 
 use super::connection::{Rows, Server};
+use super::error;
 use super::session::Session;
 use super::sessions::Sessions;
 use crate::config::Config;
@@ -71,49 +72,59 @@ impl GetLock {
         Ok(rows.first().and_then(|row| column(row, 0)))
     }
 
-    /// Ends the statement of a session.
-    pub(super) async fn kill_statement(&self, id: u64, budget: Duration) -> Result<(), Failure> {
-        self.rows(format!("KILL QUERY {id}"), None, budget).await.map(drop)
-    }
-
-    /// Ends a session, if it is still there.
-    pub(super) async fn kill(&self, id: u64, except: Option<&Session>, budget: Duration) -> Result<(), Failure> {
-        match self.rows(format!("KILL {id}"), except, budget.min(PATIENCE)).await {
-            Err(failure) if failure.error.message().contains("error 1094") => Ok(()),
-            killed => killed.map(drop),
+    /// Stops a session: `KILL QUERY` ends its statement, `KILL` the whole of it. One that has ended, or was at another server
+    /// than there is now, is stopped.
+    async fn stop(&self, how: &str, session: &Session, budget: Duration) -> Result<(), Failure> {
+        let chosen = self.sessions.asking(Some(session)).await?;
+        if chosen.session().place() != session.place() {
+            return Ok(());
+        }
+        match chosen.session().run(format!("{how} {}", session.id()), budget.min(PATIENCE)).await {
+            Err(failure) if error::has_code(&failure, &[1094, 1095]) => Ok(()),
+            stopped => stopped.map(drop),
         }
     }
 
-    /// Ends a session in the background if it gives no answer and nobody wants what it holds.
-    pub(super) fn mind(self: &Arc<Self>, session: &Arc<Session>) {
-        in_doubt::take_back(Silent {
+    /// Ends the statement of a session.
+    pub(super) async fn stop_statement(&self, session: &Session, budget: Duration) -> Result<(), Failure> {
+        self.stop("KILL QUERY", session, budget).await
+    }
+
+    /// Ends a session that was given up: at the server too, since nothing may reach it from here.
+    pub(super) async fn end(&self, session: &Session, budget: Duration) -> Result<(), Failure> {
+        self.stop("KILL", session, budget).await
+    }
+
+    /// Gives a lock back in the background that a try may have taken, or may still take. A session that gives no answer is
+    /// ended if nobody has a use for it.
+    pub(super) fn take_back(self: &Arc<Self>, session: &Arc<Session>, name: &Arc<str>, nonce: u64) {
+        session.take_back(name, nonce);
+        in_doubt::take_back(Leftover {
             mysql: self.clone(),
             session: session.clone(),
+            name: name.clone(),
+            nonce,
             pauses: Backoff::up_to(Duration::from_millis(250)),
         });
     }
-
-    /// Ends a session that gives no answer: at the server too, since nothing may reach it from here.
-    pub(super) async fn end_session(&self, session: &Session, budget: Duration) -> Result<(), Failure> {
-        session.abandon();
-        self.kill(session.id(), Some(session), budget).await
-    }
 }
 
-/// A session whose statement has no answer yet.
-struct Silent {
+/// A lock that a session may hold, and nobody has a use for.
+struct Leftover {
     mysql: Arc<GetLock>,
     session: Arc<Session>,
+    name: Arc<str>,
+    nonce: u64,
     pauses: Backoff,
 }
 
-impl Remnant for Silent {
+impl Remnant for Leftover {
     async fn take_back(&mut self) -> bool {
         let session = &self.session;
-        if session.is_over() || !session.is_asking() {
+        if session.is_over() || !session.holds(&self.name, self.nonce) {
             return true;
         }
-        session.is_silent() && session.is_left() && self.mysql.end_session(session, PATIENCE).await.is_ok()
+        session.give_up_silent() && self.mysql.end(session, PATIENCE).await.is_ok()
     }
 
     fn pause(&mut self) -> Duration {
