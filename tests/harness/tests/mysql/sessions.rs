@@ -116,3 +116,106 @@ fn a_waiter_whose_connection_is_cut_waits_on_another() {
     released(&held);
     released(&waiting.join().unwrap().unwrap());
 }
+
+/// A lock without renewal has a session of its own. The server ends it after the ttl, although it is asked each second.
+#[test]
+fn a_lock_that_is_not_renewed_is_lost_with_its_session_and_ends_after_its_ttl() {
+    let server = server();
+    let (a, b) = (client(&server), client(&server));
+    let first = lock(&a, "k", LONG).auto_renew(false).acquire().wait().unwrap();
+    server.kill_sessions(server.holder("k"));
+    let begun = Instant::now();
+    assert!(first.lost_within(Some(LONG)).wait().unwrap());
+    assert!(begun.elapsed() < ms(1000) + SLACK, "{:?}", begun.elapsed());
+
+    let begun = Instant::now();
+    let second = lock(&a, "k", ms(4000)).auto_renew(false).acquire().wait().unwrap();
+    let third = lock(&b, "k", LONG).wait(LONG * 2).acquire().wait().unwrap();
+    let took = begun.elapsed();
+    println!("a lock of 4 s that isn't renewed was free after {took:?}");
+    assert!(took >= ms(3950) && took < ms(4300) + SLACK, "{took:?}");
+    assert!(!second.is_held());
+    released(&third);
+    // Renewed by hand, it has its whole ttl again.
+    let by_hand = lock(&a, "k", ms(3000)).auto_renew(false).acquire().wait().unwrap();
+    std::thread::sleep(ms(2200));
+    by_hand.renew(None).wait().unwrap();
+    std::thread::sleep(ms(2200));
+    by_hand.check().unwrap();
+    assert!(lock(&b, "k", LONG).try_acquire().wait().unwrap().is_none());
+    released(&by_hand);
+}
+
+#[test]
+fn an_address_that_leads_to_several_servers_is_refused() {
+    let servers = [server(), server()];
+    let proxy = Proxy::new(TestServer::addr(&servers[0])).unwrap();
+    let url = |n: u32| format!("mysql://{}?connect_timeout=2.{n}", proxy.addr());
+    let client = answered(dlock::Client::connect(&url(1)).unwrap());
+    let lease = lock(&client, "k", LONG).acquire().wait().unwrap();
+    proxy.set_upstream(TestServer::addr(&servers[1]));
+    // Another ttl has another session.
+    let error = lock(&client, "other", LONG * 2).try_acquire().wait().unwrap_err();
+    says(&error, true, &["several servers", "name one server"]);
+    lease.check().unwrap();
+    released(&lease);
+    // Nothing is held at the first any more.
+    released(&lock(&client, "other", LONG * 2).acquire().wait().unwrap());
+}
+
+#[test]
+fn a_wait_that_is_given_up_stops_nothing_at_another_server() {
+    let (first, second) = (server(), server());
+    let proxy = Proxy::new(TestServer::addr(&first)).unwrap();
+    let client = answered(dlock::Client::connect(&format!("mysql://{}?connect_timeout=3s", proxy.addr())).unwrap());
+    let others: Vec<_> = (0..40).map(|_| second.session()).collect();
+    first.hold("k", LONG).unwrap();
+    let call = lock(&client, "k", ms(1000)).wait(LONG).acquire();
+    let canceller = call.canceller();
+    let waiting = std::thread::spawn(move || call.wait());
+    until("it waits", LONG, || first.waiters("k").len() == 1);
+    // The first one is gone without a word, and its address leads to the second.
+    proxy.both(dlock_harness::proxy::Mode::Drop);
+    proxy.set_upstream(TestServer::addr(&second));
+    std::thread::sleep(ms(1500));
+    canceller.cancel();
+    drop(waiting.join().unwrap());
+    for other in &others {
+        assert_eq!(other.rows("SELECT 1"), ["1"], "a session of another program was ended");
+    }
+}
+
+#[test]
+fn ttls_without_number_are_kept() {
+    let server = server();
+    let client = client(&server);
+    let ttls = (1..=12).chain([40]);
+    let take = |n: u64| lock(&client, &format!("k{n}"), ms(n * 1000)).acquire().wait().unwrap();
+    let all: Vec<_> = ttls.map(take).collect();
+    assert_eq!(all[12].ttl(), ms(40_000), "none is longer");
+    std::thread::sleep(ms(1200));
+    client.ping().wait().unwrap();
+    assert_eq!(client.contenders("k40").wait().unwrap().len(), 1);
+    assert_eq!(client.contenders("k1").wait().unwrap().len(), 1, "it is renewed");
+    all.iter().for_each(released);
+}
+
+#[test]
+fn a_free_lock_that_has_no_session_says_why() {
+    let server = MySql::with_options(Setup::default(), &["--max-connections=3"]).unwrap();
+    let (a, b) = (client(&server), client(&server));
+    released(&lock(&b, "k", LONG).acquire().wait().unwrap());
+    // All sessions that the server takes.
+    let others: Vec<_> = std::iter::from_fn(|| server.try_session().ok()).collect();
+    let error = lock(&b, "k", LONG).auto_renew(false).wait(ms(500)).acquire().wait().unwrap_err();
+    assert!(error.to_string().contains("max_connections"), "{error}");
+    // A lock that is waited for by polls is had soon.
+    let held = acquired(&a, "k");
+    let waiting = begin(&lock(&b, "k", LONG).wait(LONG));
+    std::thread::sleep(ms(500));
+    released(&held);
+    let begun = Instant::now();
+    released(&waiting.join().unwrap().unwrap());
+    assert!(begun.elapsed() < ms(500) + SLACK, "{:?}", begun.elapsed());
+    drop(others);
+}

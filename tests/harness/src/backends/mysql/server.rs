@@ -298,7 +298,11 @@ impl MySql {
         self.try_session().expect("the server answers")
     }
 
-    fn try_session(&self) -> Result<Other, Error> {
+    /// Returns a session of another client as [`session`](Self::session).
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub fn try_session(&self) -> Result<Other, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let conn = runtime.block_on(self.other_client())?;
         Ok(Other(Mutex::new((runtime, conn))))
