@@ -19,8 +19,7 @@ use crate::timing::PATIENCE;
 impl GetLock {
     async fn who(&self, name: &str) -> Result<Vec<ContenderInfo>, Failure> {
         // A pattern of LIKE: its only special character that a name may have is the underscore.
-        let wait =
-            format!("SELECT CONCAT|_WS('' '',CONNECTION|_ID(),IFNULL(GET|_LOCK(''{}'',%", name.replace('_', "|_"));
+        let wait = format!("SELECT GET|_LOCK(''{}'',%", name.replace('_', "|_"));
         let sql = format!(
             "SELECT IS_USED_LOCK('{name}'); SELECT ID, HOST, TIME, INFO LIKE '{wait}' ESCAPE '|' FROM information_schema.PROCESSLIST \
              WHERE ID<>CONNECTION_ID() AND (ID=IS_USED_LOCK('{name}') OR INFO LIKE '{wait}' ESCAPE '|') \

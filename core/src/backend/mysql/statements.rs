@@ -1,13 +1,14 @@
 //! The statements of a session: one after another, each to its end, whether the caller still waits or not. A statement that
 //! is left half-way ends the connection.
 //!
-//! Tries, releases and checks that wait at the same time share one statement, with one text as its answer: numbers with
-//! spaces between, the id of the session first.
+//! Tries, releases and checks that wait at the same time share one statement. A statement with a check asks for the id of
+//! the session first: something between us and the server may have changed the session.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::Value;
 use tokio::sync::watch;
 
 use super::connection::{Conn, Rows};
@@ -28,9 +29,11 @@ const TOGETHER: usize = 128;
 /// was closed.
 const PING: Duration = Duration::from_secs(1);
 
-/// A fencing token: the time at which the server was started and a counter, with room for the tokens of a local hand-off.
-/// It is read after the lock is granted.
-const FENCE: &str = "(UUID_SHORT()&72057594037927935)<<5";
+/// Returns the fencing token of a `UUID_SHORT()` that was read after the lock was granted: the time at which the server was
+/// started and a counter, without the number of the server, and with room for the tokens of a local hand-off.
+fn fence_of(uuid: u64) -> u64 {
+    (uuid & ((1 << 56) - 1)) << 5
+}
 
 /// The work of a session's task.
 enum Work {
@@ -122,16 +125,19 @@ struct Run {
 }
 
 impl Run {
-    /// Returns the numbers of the only row, without the id of the session.
-    fn numbers(&mut self, conn: &Conn) -> Result<Result<Vec<i64>, Failure>, Failure> {
+    /// Returns the numbers of the only row. `checks`: its first column is the id of the session.
+    fn numbers(&mut self, conn: &Conn, checks: bool) -> Result<Result<Vec<Option<u64>>, Failure>, Failure> {
         let all = match &mut self.answer {
             Err(failure) => return Ok(Err(failure.clone())),
             Ok(all) => all,
         };
-        let text = all.pop().and_then(|mut rows| rows.pop()?.take::<String, _>(0)).ok_or_else(|| conn.unreadable())?;
-        let numbers: Result<Vec<i64>, _> = text.split(' ').map(str::parse).collect();
-        let mut numbers = numbers.map_err(|_| conn.unreadable())?;
-        if numbers.is_empty() || u64::try_from(numbers.remove(0)) != Ok(conn.id) {
+        let row = all.pop().and_then(|mut rows| rows.pop()).ok_or_else(|| conn.unreadable())?;
+        let number = |value| match value {
+            Value::NULL => Ok(None),
+            value => mysql_async::from_value_opt(value).map(Some).map_err(|_| conn.unreadable()),
+        };
+        let mut numbers = row.unwrap().into_iter().map(number).collect::<Result<Vec<_>, _>>()?;
+        if checks && (numbers.is_empty() || numbers.remove(0) != Some(conn.id)) {
             return Err(Failure::in_doubt(Error::refused(error::pooler(conn.name()))));
         }
         Ok(Ok(numbers))
@@ -176,9 +182,9 @@ async fn ping(shared: &Shared, conn: &mut Conn) -> Result<(), Failure> {
         let seconds = (left + PING / 2).as_secs().max(1);
         let _ = write!(sql, "SET SESSION wait_timeout={seconds}; ");
     }
-    sql += &sql_of(&[], false);
+    sql += "SELECT CONNECTION_ID()";
     let mut run = run(shared, conn, &sql, shared.ttl, !shared.dedicated).await?;
-    run.numbers(conn).map(drop)
+    run.numbers(conn, true).map(drop)
 }
 
 /// Runs tries, releases and checks in one statement.
@@ -194,14 +200,14 @@ async fn together(shared: &Shared, conn: &mut Conn, asks: Vec<Ask>) -> Result<()
     }
     sql += &sql_of(&asks, false);
     let mut run = run(shared, conn, &sql, shared.ttl, true).await?;
-    if let Ok(numbers) = run.numbers(conn)? {
+    if let Ok(numbers) = run.numbers(conn, checks(&asks))? {
         return share(shared, conn, &numbers, run.sent, asks, false);
     }
     // The statement was stopped, and any part of it may have been done. Each of them can be asked again.
     for ask in asks {
         let sql = sql_of(std::slice::from_ref(&ask), true);
         let mut run = self::run(shared, conn, &sql, shared.ttl, true).await?;
-        match run.numbers(conn)? {
+        match run.numbers(conn, checks(std::slice::from_ref(&ask)))? {
             Ok(numbers) => share(shared, conn, &numbers, run.sent, vec![ask], true)?,
             Err(failure) => refuse(shared, ask, failure),
         }
@@ -229,28 +235,37 @@ fn prepared(shared: &Shared, ask: Ask) -> Option<Ask> {
     None
 }
 
+/// Returns true if the statement of these asks asks for the id of the session.
+fn checks(asks: &[Ask]) -> bool {
+    asks.iter().any(|ask| matches!(ask, Ask::Check { .. }))
+}
+
 /// Returns the statement of these asks. `again`: they were asked before, and may have been done.
 fn sql_of(asks: &[Ask], again: bool) -> String {
-    let mut sql = String::from("SELECT CONCAT_WS(' ',CONNECTION_ID()");
+    let mut sql = String::from("SELECT ");
+    if checks(asks) {
+        sql += "CONNECTION_ID() i,";
+    }
     for ask in asks {
-        // Writing to a String can't fail.
+        // Short names: the answer has them too. Writing to a String can't fail.
         let _ = match ask {
             Ask::Try { name, .. } if again => {
-                write!(sql, ",IF(IS_USED_LOCK('{name}')<=>CONNECTION_ID(),1,IFNULL(GET_LOCK('{name}',0),-1)),{FENCE}")
+                write!(sql, "IF(IS_USED_LOCK('{name}')<=>CONNECTION_ID(),1,GET_LOCK('{name}',0)) t,UUID_SHORT() u,")
             }
-            Ask::Try { name, .. } => write!(sql, ",IFNULL(GET_LOCK('{name}',0),-1),{FENCE}"),
-            Ask::Release { name, .. } => write!(sql, ",IFNULL(RELEASE_LOCK('{name}'),-1)"),
+            Ask::Try { name, .. } => write!(sql, "GET_LOCK('{name}',0) t,UUID_SHORT() u,"),
+            Ask::Release { name, .. } => write!(sql, "RELEASE_LOCK('{name}') r,"),
             _ => Ok(()),
         };
     }
-    sql + ") a"
+    sql.pop();
+    sql
 }
 
 /// Gives each ask its numbers.
 fn share(
     shared: &Shared,
     conn: &Conn,
-    numbers: &[i64],
+    numbers: &[Option<u64>],
     sent: Instant,
     asks: Vec<Ask>,
     again: bool,
@@ -260,13 +275,13 @@ fn share(
     for ask in asks {
         match ask {
             Ask::Try { name, nonce, answer } => {
-                let (got, fence) = (next()?, next()?);
-                let fence = u64::try_from(fence).ok().filter(|_| got == 1);
+                let (got, uuid) = (next()?, next()?);
+                let fence = uuid.map(fence_of).filter(|_| got == Some(1));
                 tried(shared, &name, nonce, sent, fence, |tried| answer.send(Ok(tried)).is_ok());
             }
             Ask::Release { name, answer, .. } => {
                 // Its first sending may have given the lock back.
-                let was_ours = next()? == 1 || again;
+                let was_ours = next()? == Some(1) || again;
                 lock(&shared.state).remove(&name);
                 let released = if was_ours { Released::Yes } else { Released::NotOurs };
                 drop(answer.map(|answer| answer.send(Ok(released))));
@@ -342,22 +357,22 @@ async fn wait(
             return Ok(());
         }
     }
-    let sql = format!("SELECT CONCAT_WS(' ',CONNECTION_ID(),IFNULL(GET_LOCK('{name}',{seconds}),-1),{FENCE}) a");
+    let sql = format!("SELECT GET_LOCK('{name}',{seconds}) t,UUID_SHORT() u");
     let limit = Duration::from_secs(seconds) + shared.ttl;
     let mut run = run(shared, conn, &sql, limit, true).await?;
     // A statement that was killed or timed out. MariaDB says NULL.
-    let mut got = run.numbers(conn)?.unwrap_or_else(|_| vec![-1, 0]);
-    if got.first() == Some(&-1) {
-        let sql = format!("SELECT CONCAT_WS(' ',CONNECTION_ID(),IS_USED_LOCK('{name}')<=>CONNECTION_ID(),{FENCE}) a");
+    let mut got = run.numbers(conn, false)?.unwrap_or_else(|_| vec![None, None]);
+    if got.first() == Some(&None) {
+        let sql = format!("SELECT CONNECTION_ID() i,IS_USED_LOCK('{name}')<=>CONNECTION_ID() t,UUID_SHORT() u");
         run = self::run(shared, conn, &sql, shared.ttl, true).await?;
         // Without an answer the session ends: it holds nothing else.
-        got = run.numbers(conn)??;
+        got = run.numbers(conn, true)??;
     }
     if !lock(&shared.state).end_wait() {
         return Err(shared.over());
     }
-    let [granted, fence] = got[..] else { return Err(conn.unreadable()) };
-    let fence = u64::try_from(fence).ok().filter(|_| granted == 1);
+    let [granted, uuid] = got[..] else { return Err(conn.unreadable()) };
+    let fence = uuid.map(fence_of).filter(|_| granted == Some(1));
     tried(shared, &name, nonce, run.sent, fence, |tried| answer.send(Some(Ok(tried))).is_ok());
     Ok(())
 }
