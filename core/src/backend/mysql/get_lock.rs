@@ -8,10 +8,10 @@ use mysql_async::prelude::FromValue;
 
 use super::connection::{Rows, Server};
 use super::contender::GetLockContender;
-use super::error::SERVICE;
+use super::error::{self, SERVICE};
 use super::grant::{self, GetLockGrant};
 use super::keys;
-use super::session::Session;
+use super::session::{Purpose, Session};
 use super::sessions::Sessions;
 use crate::config::Config;
 use crate::contract::{Backend, Claim, Contender, ContenderInfo, Context, DueLease, Renewal};
@@ -33,7 +33,7 @@ pub(super) struct GetLock {
 impl GetLock {
     /// Reads the configuration. No I/O.
     pub(super) fn new(config: &Config, context: Context) -> Result<Self> {
-        let sessions = Sessions::new(Server::new(config)?, config.default_ttl(), context.clone());
+        let sessions = Sessions::new(Server::new(config)?, Purpose::Locks, config.default_ttl(), context.clone());
         let collateral = config.values().flag("collateral") == Some(true);
         Ok(Self { collateral, sessions, context })
     }
@@ -74,7 +74,7 @@ impl GetLock {
     /// Ends a session, if it is still there.
     async fn kill(&self, id: u64, except: Option<&Session>, budget: Duration) -> Result<(), Failure> {
         match self.rows(format!("KILL {id}"), except, budget.min(PATIENCE)).await {
-            Err(failure) if failure.error.message().contains("error 1094") => Ok(()),
+            Err(failure) if error::has_code(&failure, &[1094]) => Ok(()),
             killed => killed.map(drop),
         }
     }

@@ -40,6 +40,18 @@ const LONGEST_WAIT: u64 = 31_536_000;
 /// It is read after the lock is granted.
 const FENCE: &str = "(UUID_SHORT()&72057594037927935)<<5";
 
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Locks of `GET_LOCK`, which end with the session.
+    Locks,
+    /// Rows of the table of leases, which no session owns.
+    Rows,
+}
+
+/// The first word of statements that are rolled back together when one of them fails.
+pub(super) const TOGETHER_OR_NOT: &str = "START TRANSACTION";
+
 /// The answer to a try or a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tried {
@@ -162,24 +174,30 @@ impl Session {
     pub(super) async fn begin(
         server: &Arc<Server>,
         context: &Context,
+        purpose: Purpose,
         seconds: u64,
         dedicated: bool,
     ) -> Result<Arc<Self>, Failure> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let mut conn = server.connect().await.map_err(Failure::not_applied)?;
-        if conn.is_pooled {
+        if conn.is_pooled && purpose == Purpose::Locks {
             return Err(Failure::not_applied(Error::refused(error::pooler(conn.name()))));
         }
-        if conn.is_galera {
+        if conn.is_galera && purpose == Purpose::Locks {
             return Err(Failure::not_applied(Error::refused(error::galera(conn.name()))));
         }
         // Some servers limit the time of a statement, a wait among them.
         let limit = if conn.is_mariadb { "max_statement_time" } else { "max_execution_time" };
         let wait_timeout = if mutant!("mysql-no-wait-timeout") { 28_800 } else { seconds };
-        let sql = format!("SET SESSION wait_timeout={wait_timeout}, {limit}=0; SELECT @@SESSION.wait_timeout");
+        let more = match purpose {
+            Purpose::Locks => "",
+            // In another time zone, an hour of the clock may come twice.
+            Purpose::Rows => ", autocommit=1, time_zone='+00:00'",
+        };
+        let sql = format!("SET SESSION wait_timeout={wait_timeout}, {limit}=0{more}; SELECT @@SESSION.wait_timeout");
         let sent = Instant::now();
         let kept = conn.run(&sql).await?.pop().and_then(|mut rows| rows.pop()?.take::<u64, _>(0));
-        if kept != Some(wait_timeout) {
+        if kept != Some(wait_timeout) && purpose == Purpose::Locks {
             return Err(Failure::not_applied(Error::refused(format!(
                 "{SERVICE} at {} has a wait_timeout of {kept:?} s where {wait_timeout} s were set: use a ttl that it takes",
                 conn.name()
@@ -250,6 +268,12 @@ impl Session {
     /// Returns true if the server may have ended it.
     fn is_stale(&self) -> bool {
         self.since().plus(timing::session_limit(self.ttl())).passed()
+    }
+
+    /// Returns the number of statements that are asked, or about to be.
+    pub(super) fn load(&self) -> usize {
+        let state = lock(&self.shared.state);
+        state.asks.len() + state.chosen + usize::from(state.asking.is_some())
     }
 
     /// Returns true if nothing is held, asked or waited for.
@@ -651,8 +675,11 @@ async fn alone(shared: &Shared, conn: &mut Conn, ask: Ask) -> Result<(), Failure
     match ask {
         Ask::Wait { name, nonce, seconds, answer } => wait(shared, conn, name, nonce, seconds, answer).await,
         Ask::Run { sql, answer } => {
-            let run = run(shared, conn, &sql, shared.ttl).await?;
-            drop(answer.send(run.answer));
+            let asked = run(shared, conn, &sql, shared.ttl).await?;
+            if asked.answer.is_err() && sql.starts_with(TOGETHER_OR_NOT) {
+                run(shared, conn, "ROLLBACK", shared.ttl).await?;
+            }
+            drop(answer.send(asked.answer));
             Ok(())
         }
         ask => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::connection::Server;
-use super::session::{Chosen, Session};
+use super::session::{Chosen, Purpose, Session};
 use crate::contract::Context;
 use crate::error::Error;
 use crate::net::failure::Failure;
@@ -18,6 +18,9 @@ use crate::timing::PATIENCE;
 /// The number of sessions of one ttl that are kept although they have nothing to do.
 const SPARE: usize = 2;
 
+/// The number of sessions over which statements about rows are spread.
+const SPREAD: usize = 4;
+
 /// The number of acquires that wait at once after one that had to.
 const CONTENDED: u32 = 16;
 
@@ -28,6 +31,7 @@ const NAMES: usize = 1024;
 pub(super) struct Sessions {
     pub(super) server: Arc<Server>,
     context: Context,
+    purpose: Purpose,
     default_ttl: Duration,
     classes: TtlClasses<Class>,
     /// The locks that were busy of late, each with the number of acquires that begin with a wait.
@@ -61,15 +65,26 @@ impl Class {
         of(true).or_else(|| of(false))
     }
 
+    /// Returns the session with the fewest statements, their number, and the number of sessions.
+    fn least_busy(&self, except: Option<&Session>) -> (Option<(Chosen, usize)>, usize) {
+        let sessions = self.tidy();
+        let others = sessions.iter().filter(|one| except.is_none_or(|except| except.number() != one.number()));
+        let loads = others.filter_map(|session| {
+            let load = session.load();
+            session.choose(false).map(|chosen| (chosen, load))
+        });
+        (loads.min_by_key(|(_, load)| *load), sessions.len())
+    }
+
     fn take(&self) -> Option<Arc<Session>> {
         self.tidy().iter().find(|session| session.take()).cloned()
     }
 }
 
 impl Sessions {
-    pub(super) fn new(server: Server, default_ttl: Duration, context: Context) -> Self {
+    pub(super) fn new(server: Server, purpose: Purpose, default_ttl: Duration, context: Context) -> Self {
         let (classes, contended) = (TtlClasses::default(), Mutex::default());
-        Self { server: Arc::new(server), context, default_ttl, classes, contended }
+        Self { server: Arc::new(server), context, purpose, default_ttl, classes, contended }
     }
 
     /// Returns the limits of a request.
@@ -93,7 +108,7 @@ impl Sessions {
             if let Some(chosen) = class.choose(except) {
                 return Ok(chosen);
             }
-            let session = Session::begin(&self.server, &self.context, seconds, false).await?;
+            let session = Session::begin(&self.server, &self.context, self.purpose, seconds, false).await?;
             let chosen = session.choose(false).ok_or_else(|| self.silent())?;
             lock(&class.sessions).push(session);
             Ok(chosen)
@@ -107,6 +122,29 @@ impl Sessions {
             Some(chosen) => Ok(chosen),
             None => self.choose(self.default_ttl, except, self.limits(PATIENCE).budget).await,
         }
+    }
+
+    /// Returns a session for statements about rows: one that has nothing to do, a new one, or the one with the fewest
+    /// statements. `except`: another than this one.
+    pub(super) async fn spread(&self, except: Option<&Session>, budget: Duration) -> Result<Chosen, Failure> {
+        let (seconds, class) = self.class(self.default_ttl)?;
+        let (least, many) = class.least_busy(except);
+        let (busy, beginning) = match least {
+            Some((chosen, 0)) => return Ok(chosen),
+            Some((chosen, _)) if many >= SPREAD => return Ok(chosen),
+            Some((chosen, _)) => match class.beginning.try_lock() {
+                Ok(beginning) => (chosen, beginning),
+                Err(_) => return Ok(chosen),
+            },
+            None => return self.choose(self.default_ttl, except, budget).await,
+        };
+        let begun = Box::pin(Session::begin(&self.server, &self.context, self.purpose, seconds, false));
+        let begun = answer_within(budget.min(PATIENCE), begun).await;
+        drop(beginning);
+        let Some(Ok(session)) = begun else { return Ok(busy) };
+        let chosen = session.choose(false);
+        lock(&class.sessions).push(session);
+        Ok(chosen.unwrap_or(busy))
     }
 
     /// Begins a session that no other claim gets, and that isn't kept alive.
@@ -133,7 +171,7 @@ impl Sessions {
     }
 
     async fn begun(&self, seconds: u64, dedicated: bool, budget: Duration) -> Result<Arc<Session>, Failure> {
-        let begun = Box::pin(Session::begin(&self.server, &self.context, seconds, dedicated));
+        let begun = Box::pin(Session::begin(&self.server, &self.context, self.purpose, seconds, dedicated));
         answer_within(budget, begun).await.unwrap_or_else(|| Err(self.silent()))
     }
 
