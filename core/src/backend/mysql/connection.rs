@@ -209,6 +209,8 @@ impl Conn {
         loop {
             all.push(result.collect().await?);
             if result.is_empty() {
+                // The driver keeps the error of a later statement for whoever asks next.
+                let _: Rows = result.collect().await?;
                 return Ok(all);
             }
         }

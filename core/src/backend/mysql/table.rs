@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::connection::{Rows, Server};
 use super::error::{self, SERVICE};
+use super::keys;
 use super::session::{Purpose, Session, TOGETHER_OR_NOT};
 use super::sessions::Sessions;
 use super::table_contender::TableContender;
@@ -29,9 +30,6 @@ use crate::timing::PATIENCE;
 
 /// The number of times in a row that a change meets another one before its caller pauses.
 pub(super) const TRIES: u32 = 8;
-
-/// The longest name of a row, in bytes.
-const LONGEST: usize = 700;
 
 /// The time after which a session that does nothing has ended at the server. No lock depends on it.
 const SESSION: Duration = Duration::from_secs(60);
@@ -51,18 +49,35 @@ pub(super) struct Table {
     waiting: Mutex<HashMap<Arc<str>, Vec<(u64, Arc<Notify>)>>>,
 }
 
-/// A write that may have no answer: the sessions on which one was sent.
+/// The writes of a claim that may have been applied.
 #[derive(Debug, Default)]
-pub(super) struct Doubts(Vec<Arc<Session>>);
+pub(super) struct Doubts {
+    /// The sessions on which one was sent, and that gave no answer.
+    unanswered: Vec<Arc<Session>>,
+    /// True if a write was sent, and the row wasn't seen after it.
+    are_open: bool,
+}
 
 impl Doubts {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Returns true if a write may have been applied, or may still be.
+    pub(super) fn are_open(&self) -> bool {
+        self.are_open
+    }
+
+    /// Notes that the row was seen after all writes.
+    pub(super) fn are_seen(&mut self) {
+        self.are_open = !self.unanswered.is_empty();
+    }
+
+    /// Adds a write that is about to be sent.
+    fn add(&mut self, session: &Arc<Session>) {
+        self.unanswered.push(session.clone());
+        self.are_open = true;
     }
 
     /// Removes the writes of a session on which a later statement was answered.
     fn answered_on(&mut self, session: &Session) {
-        self.0.retain(|other| other.number() != session.number());
+        self.unanswered.retain(|other| other.number() != session.number());
     }
 }
 
@@ -247,7 +262,7 @@ impl Table {
         let chosen = self.sessions.spread(None, budget).await?;
         let session = chosen.session();
         // Before it is sent, because the caller may leave at any time.
-        doubts.0.push(session.clone());
+        doubts.add(session);
         let sent = Instant::now();
         let answer = session.run(sql, budget).await;
         match &answer {
@@ -365,8 +380,9 @@ impl Table {
             // Greater than any fence of a table that was dropped.
             format!("INSERT IGNORE INTO {fences} VALUES (1, UNIX_TIMESTAMP()*1048576)"),
             format!(
-                "CREATE TABLE IF NOT EXISTS {locks} (name VARBINARY({LONGEST}) NOT NULL PRIMARY KEY, version BIGINT UNSIGNED \
-                 NOT NULL, claims MEDIUMBLOB NOT NULL) ENGINE=InnoDB"
+                "CREATE TABLE IF NOT EXISTS {locks} (name VARBINARY({}) NOT NULL PRIMARY KEY, version BIGINT UNSIGNED \
+                 NOT NULL, claims MEDIUMBLOB NOT NULL) ENGINE=InnoDB",
+                keys::ROW
             ),
         ];
         for (at, sql) in statements.iter().enumerate() {
@@ -395,7 +411,7 @@ impl Table {
 
     /// Makes sure that no write of these is applied any more.
     pub(super) async fn settle(&self, doubts: &mut Doubts, patience: Duration, end: Instant) -> Result<(), Failure> {
-        while let Some(session) = doubts.0.first().cloned() {
+        while let Some(session) = doubts.unanswered.first().cloned() {
             if !session.is_over() && !session.is_silent() {
                 // What was sent before is executed before.
                 match session.run("DO 0".to_owned(), patience.min(end.left())).await {
@@ -543,10 +559,7 @@ fn is_denied(failure: &Failure) -> bool {
 
 impl Backend for Table {
     fn name_of(&self, key: &str) -> Result<String> {
-        if key.len() > LONGEST {
-            return Err(Error::invalid(format!("a key of {} bytes is too long for the table: {LONGEST} at most", key.len())));
-        }
-        Ok(key.to_owned())
+        Ok(keys::row(key))
     }
 
     fn contend(self: Arc<Self>, claim: Claim) -> Box<dyn Contender> {

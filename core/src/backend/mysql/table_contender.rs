@@ -15,13 +15,15 @@ use crate::error::Result;
 use crate::net::failure::Failure;
 use crate::net::in_doubt::{self, Remnant};
 use crate::runtime::BoxFuture;
-use crate::timing::{Backoff, PATIENCE, patience};
+use crate::timing::{self, Backoff, PATIENCE, patience};
 
-/// The time for which a claim keeps its place in the queue without a refresh.
-const WAITER: Duration = Duration::from_secs(3);
+/// The longest time for which a claim keeps its place in the queue without a refresh.
+const LONGEST: Duration = Duration::from_secs(3);
 
-/// The time that is left of it at a refresh.
-const REFRESH: Duration = Duration::from_secs(2);
+/// Returns the time for which a claim keeps its place in the queue without a refresh.
+fn lifetime(ttl: Duration) -> Duration {
+    timing::queue_lifetime(ttl).min(LONGEST)
+}
 
 /// What a look has found.
 enum Looked {
@@ -36,8 +38,8 @@ pub(super) struct TableContender {
     claim: Claim,
     id: String,
     doubts: Doubts,
-    /// True if the claim may have a line in the table.
-    may_be_there: bool,
+    /// True if the claim has a line in the table.
+    is_there: bool,
     wake: Option<Arc<Notify>>,
     polls: Backoff,
 }
@@ -45,7 +47,12 @@ pub(super) struct TableContender {
 impl TableContender {
     pub(super) fn new(table: Arc<Table>, claim: Claim) -> Self {
         let (id, doubts) = (claim.id(), Doubts::default());
-        Self { table, claim, id, doubts, may_be_there: false, wake: None, polls: Backoff::polls() }
+        Self { table, claim, id, doubts, is_there: false, wake: None, polls: Backoff::polls() }
+    }
+
+    /// Returns true if the claim has a line in the table, or may have one or still get one.
+    fn may_be_there(&self) -> bool {
+        self.is_there || self.doubts.are_open()
     }
 
     fn patience(&self) -> Duration {
@@ -91,21 +98,21 @@ impl TableContender {
         self.table.settle(&mut self.doubts, patience, end).await?;
         let mut seen = match seen {
             Some(seen) => seen,
-            None if self.may_be_there || self.table.sessions.waits_at_once(&name) => {
+            None if self.may_be_there() || self.table.sessions.waits_at_once(&name) => {
                 self.table.read(&[&name], patience, end).await?
             }
             None => self.insert(&name, end).await?,
         };
         let mut row = seen.row(&name, &self.id);
         let mine = row.state.find(&self.id);
-        self.may_be_there = mine.is_some();
+        self.is_there = mine.is_some();
+        self.doubts.are_seen();
         if let Some(held) = mine.filter(|place| place.is_held()).cloned() {
             return Ok(Looked::Answer(self.granted(&seen, held, &row)));
         }
         let Some(grants) = self.step(&mut row.state, seen.now) else {
             return Ok(Looked::Answer(self.waits(&seen, &row.state)));
         };
-        self.may_be_there = true;
         let written = self.table.replace(&name, &row, &mut self.doubts, patience, end).await?;
         if !written.done {
             jitter().await;
@@ -122,7 +129,6 @@ impl TableContender {
         if let Mode::Permits { count, .. } = place.mode {
             place.slots = (0..count).collect();
         }
-        self.may_be_there = true;
         let (ttl, patience) = (self.claim.options.ttl, self.patience());
         Ok(self.table.insert(name, &place, ttl, &mut self.doubts, patience, end).await?.seen)
     }
@@ -135,11 +141,12 @@ impl TableContender {
             state.hold(self.place(now, options.ttl));
             return Some(true);
         }
-        let is_fresh = state.find(&self.id).is_some_and(|mine| mine.left(now) > REFRESH);
+        let lifetime = lifetime(options.ttl);
+        let is_fresh = state.find(&self.id).is_some_and(|mine| mine.left(now) > lifetime * 2 / 3);
         if !self.claim.wait || is_fresh {
             return None;
         }
-        state.put(self.place(now, WAITER));
+        state.put(self.place(now, lifetime));
         Some(false)
     }
 
@@ -162,7 +169,7 @@ impl TableContender {
     }
 
     fn granted(&mut self, seen: &Seen, held: Place, row: &Version) -> Attempt {
-        self.may_be_there = false;
+        self.is_there = false;
         let ttl = self.claim.options.ttl;
         let since = seen.since(&held, ttl);
         let grant = TableGrant::new(&self.table, &self.claim, held, row);
@@ -170,12 +177,13 @@ impl TableContender {
     }
 
     async fn leave(&mut self) -> Result<()> {
-        if !self.may_be_there && self.doubts.is_empty() {
+        if !self.may_be_there() {
             return Ok(());
         }
         let (patience, end) = (self.patience(), self.table.end());
         leave(&self.table, &self.claim, &mut self.doubts, patience, end).await?;
-        self.may_be_there = false;
+        self.is_there = false;
+        self.doubts.are_seen();
         Ok(())
     }
 }
@@ -223,7 +231,7 @@ impl Drop for TableContender {
         if self.wake.is_some() {
             self.table.waits_no_more(&self.claim.options.name, self.claim.nonce);
         }
-        if self.may_be_there || !self.doubts.is_empty() {
+        if self.may_be_there() {
             in_doubt::take_back(Leftover {
                 table: self.table.clone(),
                 claim: self.claim.clone(),

@@ -6,4 +6,5 @@ mod common;
 mod mutants;
 mod names;
 mod sessions;
+mod table;
 mod waits;
