@@ -45,9 +45,12 @@ pub(super) struct Table {
     database: String,
     locks: String,
     fences: String,
-    /// The claims of this client that wait, each with its id, by the name of the lock.
-    waiting: Mutex<HashMap<Arc<str>, Vec<(u64, Arc<Notify>)>>>,
+    /// The claims of this client that wait, by the name of the lock.
+    waiting: Mutex<HashMap<Arc<str>, Vec<Waiting>>>,
 }
+
+/// A claim that waits: its nonce, and what wakes it.
+type Waiting = (u64, Arc<Notify>);
 
 /// The writes of a claim that may have been applied.
 #[derive(Debug, Default)]
@@ -137,9 +140,10 @@ pub(super) fn column<T: FromValue>(row: &Row, at: usize) -> Option<T> {
     row.get_opt(at)?.ok()
 }
 
-/// Returns true if another try can help at once: the server has chosen this statement to end a deadlock, or ended its wait.
+/// Returns true if another try can help at once: the server has ended a deadlock or a wait by this statement, or has met a
+/// change of another session.
 pub(super) fn was_rolled_back(failure: &Failure) -> bool {
-    error::has_code(failure, &[1205, 1213])
+    error::has_code(failure, &[1020, 1205, 1213])
 }
 
 /// Returns true if a statement may have been applied, or may still be.
@@ -183,7 +187,7 @@ impl Table {
                         return Err(failure);
                     }
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.with_remedy(failure)),
             }
         }
     }
@@ -238,7 +242,7 @@ impl Table {
                     made = true;
                     continue;
                 }
-                sets => sets?,
+                sets => sets.map_err(|failure| self.with_remedy(failure))?,
             };
             // The only other set with a row: the number of rows that were changed, and the counter.
             let answer = sets[..sets.len().saturating_sub(2)].iter().flatten().next();
@@ -368,10 +372,10 @@ impl Table {
         )
     }
 
-    /// Makes the tables.
-    async fn make(&self, end: Instant) -> Result<(), Failure> {
+    /// Returns the statements that make the tables.
+    fn making(&self) -> [String; 4] {
         let (database, locks, fences) = (&self.database, &self.locks, &self.fences);
-        let statements = [
+        [
             format!("CREATE DATABASE IF NOT EXISTS {database}"),
             format!(
                 "CREATE TABLE IF NOT EXISTS {fences} (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, fence BIGINT UNSIGNED NOT NULL) \
@@ -380,33 +384,45 @@ impl Table {
             // Greater than any fence of a table that was dropped.
             format!("INSERT IGNORE INTO {fences} VALUES (1, UNIX_TIMESTAMP()*1048576)"),
             format!(
-                "CREATE TABLE IF NOT EXISTS {locks} (name VARBINARY({}) NOT NULL PRIMARY KEY, version BIGINT UNSIGNED \
-                 NOT NULL, claims MEDIUMBLOB NOT NULL) ENGINE=InnoDB",
+                "CREATE TABLE IF NOT EXISTS {locks} (name VARBINARY({}) NOT NULL PRIMARY KEY, version BIGINT UNSIGNED NOT NULL, \
+                 claims MEDIUMBLOB NOT NULL) ENGINE=InnoDB",
                 keys::ROW
             ),
-        ];
-        for (at, sql) in statements.iter().enumerate() {
+        ]
+    }
+
+    /// Makes the tables.
+    async fn make(&self, end: Instant) -> Result<(), Failure> {
+        for (at, sql) in self.making().into_iter().enumerate() {
             let chosen = self.sessions.spread(None, end.left()).await?;
-            match chosen.session().run(sql.clone(), end.left()).await {
+            match chosen.session().run(sql, end.left()).await {
                 Ok(_) => {}
                 // The database may be there all the same.
                 Err(failure) if is_denied(&failure) && at == 0 => {}
-                Err(failure) if is_denied(&failure) => {
-                    return Err(Failure::not_applied(Error::refused(format!(
-                        "{}. Or run these statements there: {}",
-                        failure.error.message(),
-                        statements.join("; ")
-                    ))));
-                }
-                // Nobody depends on it yet.
+                // No claim depends on it yet.
                 Err(failure) if is_in_doubt(&failure) => {
                     chosen.session().abandon();
                     return Err(Failure::not_applied(failure.error));
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.with_remedy(failure)),
             }
         }
         Ok(())
+    }
+
+    /// Adds what to do to the failure of a user who lacks a right.
+    fn with_remedy(&self, failure: Failure) -> Failure {
+        if !is_denied(&failure) {
+            return failure;
+        }
+        let text = format!(
+            "{}. The user needs SELECT, INSERT, UPDATE and DELETE on {}.*, and these statements have to be run there, by \
+             whoever may: {}",
+            failure.error.message(),
+            self.database,
+            self.making().join("; ")
+        );
+        Failure { error: Error::refused(text), ..failure }
     }
 
     /// Makes sure that no write of these is applied any more.

@@ -5,7 +5,7 @@ use dlock_harness::backends::mysql::MySql;
 use dlock_harness::backends::{TestServer, with_option};
 use dlock_harness::scenario::next;
 
-use crate::common::{LONG, acquired, lock, ms, released, says, server, until};
+use crate::common::{LONG, acquired, begin, lock, ms, released, says, server, until};
 
 /// A client that shares nothing with any other of this process. `login`: as in a URL.
 fn client(server: &MySql, login: &str) -> Client {
@@ -65,13 +65,13 @@ fn a_session_that_is_killed_loses_no_lock() {
     let server = server();
     let (a, b) = (client(&server, ""), client(&server, ""));
     let lease = acquired(&a, "k");
-    let waiting = lock(&b, "k", LONG).acquire();
+    let waiting = begin(&lock(&b, "k", LONG));
     until("it waits", LONG, || a.contenders("k").wait().unwrap().len() == 2);
     server.kill_sessions(server.clients());
     lease.renew(None).wait().unwrap();
     assert!(lease.is_held());
     released(&lease);
-    released(&waiting.wait().unwrap());
+    released(&waiting.join().unwrap().unwrap());
 }
 
 #[test]
