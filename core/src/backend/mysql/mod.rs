@@ -13,6 +13,7 @@ mod sessions;
 mod table;
 mod table_contender;
 mod table_grant;
+mod table_rows;
 mod table_state;
 
 use std::sync::Arc;

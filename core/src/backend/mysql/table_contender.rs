@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::table::{Doubts, Seen, TRIES, Table, Version, is_in_doubt, jitter, was_rolled_back};
 use super::table_grant::TableGrant;
+use super::table_rows::{Doubts, Seen, TRIES, TableRows, Version, is_in_doubt, jitter, was_rolled_back};
 use super::table_state::{Place, State, micros};
 use crate::clock::Instant;
 use crate::contract::record::record;
@@ -34,7 +34,7 @@ enum Looked {
 
 /// A claim that asks for its lock.
 pub(super) struct TableContender {
-    table: Arc<Table>,
+    table: Arc<TableRows>,
     claim: Claim,
     id: String,
     doubts: Doubts,
@@ -45,7 +45,7 @@ pub(super) struct TableContender {
 }
 
 impl TableContender {
-    pub(super) fn new(table: Arc<Table>, claim: Claim) -> Self {
+    pub(super) fn new(table: Arc<TableRows>, claim: Claim) -> Self {
         let (id, doubts) = (claim.id(), Doubts::default());
         Self { table, claim, id, doubts, is_there: false, wake: None, polls: Backoff::polls() }
     }
@@ -190,7 +190,7 @@ impl TableContender {
 
 /// Removes a claim, and makes sure that no write of it is applied any more.
 async fn leave(
-    table: &Table,
+    table: &TableRows,
     claim: &Claim,
     doubts: &mut Doubts,
     patience: Duration,
@@ -205,7 +205,7 @@ async fn leave(
 
 /// A claim that ended and may have a line in the table, or may still get one.
 struct Leftover {
-    table: Arc<Table>,
+    table: Arc<TableRows>,
     claim: Claim,
     doubts: Doubts,
     pauses: Backoff,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::table::{Doubts, Seen, TRIES, Table, Version, contended, is_in_doubt, jitter, was_rolled_back};
+use super::table_rows::{Doubts, Seen, TRIES, TableRows, Version, contended, is_in_doubt, jitter, was_rolled_back};
 use super::table_state::{Place, State, micros};
 use crate::clock::Instant;
 use crate::contract::{Claim, Grant, Released, Renewal};
@@ -19,7 +19,7 @@ use crate::timing::patience;
 /// A lock that a claim holds.
 #[derive(Debug)]
 pub(super) struct TableGrant {
-    table: Arc<Table>,
+    table: Arc<TableRows>,
     name: Arc<str>,
     id: String,
     fence: u64,
@@ -31,7 +31,7 @@ pub(super) struct TableGrant {
 }
 
 impl TableGrant {
-    pub(super) fn new(table: &Arc<Table>, claim: &Claim, held: Place, row: &Version) -> Self {
+    pub(super) fn new(table: &Arc<TableRows>, claim: &Claim, held: Place, row: &Version) -> Self {
         let grant = Self {
             table: table.clone(),
             name: claim.options.name.clone(),
@@ -120,7 +120,7 @@ struct Renewing<'a> {
 }
 
 /// Renews these leases: with one request that reads and one that writes, if nobody else changes the rows meanwhile.
-pub(super) async fn renew(table: &Table, due: &[(&TableGrant, Duration)]) -> Vec<Result<Renewal>> {
+pub(super) async fn renew(table: &TableRows, due: &[(&TableGrant, Duration)]) -> Vec<Result<Renewal>> {
     let mut all: Vec<_> =
         due.iter().map(|(grant, ttl)| Renewing { grant, ttl: *ttl, target: None, answer: None }).collect();
     let shortest = due.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
@@ -134,7 +134,7 @@ pub(super) async fn renew(table: &Table, due: &[(&TableGrant, Duration)]) -> Vec
 }
 
 async fn renew_all(
-    table: &Table,
+    table: &TableRows,
     all: &mut [Renewing<'_>],
     patience: Duration,
     end: Instant,

@@ -317,7 +317,15 @@ mod tests {
         let times = (0..NEW, any::<u64>(), any::<u64>());
         let more = (proptest::collection::vec(any::<u32>(), 0..3), proptest::collection::vec(any::<u8>(), 1..20));
         let one = ("[a-zA-Z0-9:._-]{1,20}", mode, times, more).prop_map(
-            |(id, mode, (fence, expires, since), (slots, record))| Place { id, mode, fence, expires, since, slots, record },
+            |(id, mode, (fence, expires, since), (slots, record))| Place {
+                id,
+                mode,
+                fence,
+                expires,
+                since,
+                slots,
+                record,
+            },
         );
         proptest::collection::vec(one, 0..5)
     }

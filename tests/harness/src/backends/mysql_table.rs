@@ -147,7 +147,8 @@ impl MySqlTable {
 
     /// Returns the claims of all locks that have not expired, in their order.
     fn places(&self) -> Vec<Place> {
-        let sql = format!("SELECT CONCAT(HEX(name),' ',{NOW},'\\n',claims) FROM `{DATABASE}`.dlock_locks ORDER BY name");
+        let sql =
+            format!("SELECT CONCAT(HEX(name),' ',{NOW},'\\n',claims) FROM `{DATABASE}`.dlock_locks ORDER BY name");
         // Without a table there is no lock.
         let rows = self.server.try_rows(&sql).unwrap_or_default();
         let of_row = |row: String| -> Vec<Place> {

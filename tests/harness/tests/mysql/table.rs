@@ -45,7 +45,21 @@ fn keys_that_differ_a_little_are_different_locks() {
     let server = server();
     let (a, b) = (client(&server, ""), client(&server, ""));
     let long = "k".repeat(512);
-    let keys = ["Foo", "foo", "foo ", "f\u{f6}o", "fo\u{f3}", "it's", "it\\'s", "a\nb", "%", "_", &long, &long[1..], "\u{1f512}"];
+    let keys = [
+        "Foo",
+        "foo",
+        "foo ",
+        "f\u{f6}o",
+        "fo\u{f3}",
+        "it's",
+        "it\\'s",
+        "a\nb",
+        "%",
+        "_",
+        &long,
+        &long[1..],
+        "\u{1f512}",
+    ];
     let held: Vec<_> = keys.iter().map(|key| acquired(&a, key)).collect();
     for key in keys {
         assert!(lock(&b, key, LONG).try_acquire().wait().unwrap().is_none(), "{key:?}");
