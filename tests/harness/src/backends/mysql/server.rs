@@ -435,9 +435,12 @@ impl TestServer for MySql {
     }
 
     fn requests(&self) -> u64 {
-        self.rows("SHOW GLOBAL STATUS LIKE 'Questions'");
-        let sql = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME='QUESTIONS'";
-        self.rows(sql).pop().and_then(|text| text.parse().ok()).unwrap_or(0)
+        let table = match program().is_ok_and(|program| program.is_mariadb) {
+            true => "information_schema.GLOBAL_STATUS",
+            false => "performance_schema.global_status",
+        };
+        let sql = format!("SELECT VARIABLE_VALUE FROM {table} WHERE VARIABLE_NAME='QUESTIONS'");
+        self.rows(&sql).pop().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     fn remove(&self, key: &str) {
