@@ -1,8 +1,11 @@
 //! The table of leases: who makes it, and what it survives.
 
+use std::time::Instant;
+
 use dlock::{Client, Kind};
 use dlock_harness::backends::mysql::MySql;
 use dlock_harness::backends::{TestServer, with_option};
+use dlock_harness::proxy::{Mode, Proxy};
 use dlock_harness::scenario::next;
 
 use crate::common::{LONG, acquired, begin, lock, ms, released, says, server, until};
@@ -86,6 +89,29 @@ fn a_session_that_is_killed_loses_no_lock() {
     assert!(lease.is_held());
     released(&lease);
     released(&waiting.join().unwrap().unwrap());
+}
+
+#[test]
+fn an_uncontended_acquire_and_its_release_are_one_request_each() {
+    let server = server();
+    let proxy = Proxy::new(TestServer::addr(&server)).unwrap();
+    let url = format!("mysql://{}?mode=table", proxy.addr());
+    let client = Client::connect(&url).unwrap();
+    released(&acquired(&client, "k"));
+    let way = ms(100);
+    proxy.both(Mode::Delay(way));
+    let took = |what: &str, requests: u32, call: &mut dyn FnMut()| {
+        let begun = Instant::now();
+        call();
+        let took = begun.elapsed();
+        println!("{what}: {took:?}");
+        assert!(took < way * 2 * (requests + 1), "{what}: {took:?}");
+    };
+    let mut lease = None;
+    took("acquire", 1, &mut || lease = Some(acquired(&client, "k")));
+    let lease = lease.unwrap();
+    took("renewal", 2, &mut || lease.renew(None).wait().unwrap());
+    took("release", 1, &mut || released(&lease));
 }
 
 #[test]
