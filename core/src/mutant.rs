@@ -120,6 +120,16 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("mysql-holder-waits", "a session that holds a lock waits for another"),
     #[cfg(feature = "mysql")]
     ("mysql-unsafe-names", "every key is sent as it is"),
+    #[cfg(feature = "mysql")]
+    ("mysql-table-version-ignored", "a row is written whatever its version is"),
+    #[cfg(feature = "mysql")]
+    ("mysql-table-expired-holds", "a claim that has expired keeps its place"),
+    #[cfg(feature = "mysql")]
+    ("mysql-table-waiters-overtaken", "a claim may hold beside the holders alone"),
+    #[cfg(feature = "mysql")]
+    ("mysql-table-fence-not-stepped", "every grant has the same fencing token"),
+    #[cfg(feature = "mysql")]
+    ("mysql-table-late-write-forgotten", "a write without an answer may be applied at any time"),
     #[cfg(feature = "zookeeper")]
     ("zookeeper-no-guid", "the names of a claim's nodes are those of any other claim"),
     #[cfg(feature = "zookeeper")]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use dlock::{Client, Lease, Lock};
 
+use crate::backends::with_option;
 use crate::scenario::{LONG, again, lock, next, released, until};
 
 /// The variable of another process: the URL of the lock, and the number of clients for its contenders.
@@ -31,7 +32,7 @@ pub fn serve(contenders: usize) {
     let Ok(job) = std::env::var(JOB) else { return };
     let (url, count) = job.split_once(' ').expect("a URL and a number");
     // Clients of equal configuration would be one contender.
-    let connect = |_| Client::connect(&format!("{url}?connect_timeout=5.{:06}", next())).expect("a URL");
+    let connect = |_| Client::connect(&with_option(url, &format!("connect_timeout=5.{:06}", next()))).expect("a URL");
     let clients: Vec<_> = (0..count.parse().expect("a number")).map(connect).collect();
     let client = |n: usize| &clients[n % clients.len()];
     let here = |client: &Client| {

@@ -17,8 +17,8 @@ impl Fixture {
         Ok(Self { backend, cases: backend.cases(folder)? })
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.backend.name()
+    pub(crate) fn driver(&self) -> &'static str {
+        self.backend.driver()
     }
 
     /// Returns the URL of an unused place for a case.

@@ -58,7 +58,7 @@ impl<'a> Play<'a> {
         facts.insert("url?".to_owned(), format!("{url}{joint}"));
         facts.insert("url".to_owned(), url);
         facts.insert("tmp".to_owned(), folder.display().to_string());
-        facts.insert("backend".to_owned(), fixture.name().to_owned());
+        facts.insert("backend".to_owned(), fixture.driver().to_owned());
         facts.insert("address".to_owned(), fixture.address(&case.name)?);
         for word in crate::case::OF_BACKENDS {
             let can = if fixture.can(word) { "yes" } else { "no" };

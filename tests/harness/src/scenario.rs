@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dlock::event::{Event, EventKind, subscribe};
 use dlock::{Client, Error, Kind, Lease, Lock, Op, ReleaseOutcome};
 
-use crate::backends::TestServer;
+use crate::backends::{TestServer, with_option};
 use crate::proxy::{Mode, Proxy};
 
 /// The maximum time of anything that has no bound of its own.
@@ -146,7 +146,7 @@ pub fn heal(proxy: &Proxy, lost: bool) {
 /// If one of these isn't so, or nothing is refused.
 pub fn refused(url: &str, secret: &str) -> Error {
     const TIMEOUT: Duration = Duration::from_millis(1500);
-    let url = format!("{url}{}connect_timeout=1500ms", if url.contains('?') { '&' } else { '?' });
+    let url = with_option(url, "connect_timeout=1500ms");
     let client = Client::connect(&url).unwrap();
     assert!(!format!("{client:?}").contains(secret), "{client:?}");
     let begun = Instant::now();

@@ -29,6 +29,11 @@ pub(super) fn of(error: &DriverError, address: &str) -> Failure {
     }
 }
 
+/// Returns true if the server has sent an error of one of these codes.
+pub(super) fn has_code(failure: &Failure, codes: &[u16]) -> bool {
+    codes.iter().any(|code| failure.error.message().contains(&format!("(error {code}: ")))
+}
+
 /// Returns true if the server refused a further session.
 pub(super) fn is_full(error: &Error) -> bool {
     error.is_temporary() && error.message().contains(FULL)
@@ -91,11 +96,6 @@ pub(super) fn several_servers(address: &str) -> Error {
         "{SERVICE} at {address} is several servers, or another one than a moment ago, and GET_LOCK locks on one of them only: \
          name one server"
     ))
-}
-
-/// Returns true if the server has sent an error of one of these codes.
-pub(super) fn has_code(failure: &Failure, codes: &[u16]) -> bool {
-    codes.iter().any(|code| failure.error.message().contains(&format!("(error {code}: ")))
 }
 
 /// Returns the refusal of a pooler.

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 /// The longest name that MySQL takes.
 const LIMIT: usize = 64;
 
+/// The longest name of a row in the table of leases, in bytes.
+pub(super) const ROW: usize = 700;
+
 /// The length of a hash: 160 bits.
 const HASH: usize = 40;
 
@@ -27,10 +30,22 @@ fn is_safe(key: &str) -> bool {
     (1..=LIMIT).contains(&key.len()) && key.as_bytes().iter().all(safe)
 }
 
+/// Returns the name of a key's row: the key where it is short enough, or else its beginning and its hash.
+pub(super) fn row(key: &str) -> String {
+    if key.len() <= ROW {
+        return key.to_owned();
+    }
+    with_hash(key[..key.floor_char_boundary(ROW - HASH - 1)].to_owned(), key)
+}
+
 fn hashed(key: &str) -> String {
     let safe = |c: &char| c.is_ascii_alphanumeric() || "_.:/-".contains(*c);
     let head = key.chars().filter(safe).take(LIMIT - HASH - 1).map(|c| c.to_ascii_lowercase());
-    let mut name: String = head.chain([MARK]).collect();
+    with_hash(head.collect(), key)
+}
+
+fn with_hash(mut name: String, key: &str) -> String {
+    name.push(MARK);
     for byte in &Sha256::digest(key.as_bytes())[..HASH / 2] {
         // Writing to a String can't fail.
         let _ = write!(name, "{byte:02x}");
@@ -60,6 +75,14 @@ mod tests {
         let keys = ["Foo", "foo", "foo ", "foo\0", "foo\0bar", "fo\u{e9}", "foe", "", "'", "\\", &long, &long[..64]];
         let names: HashSet<_> = keys.iter().map(|key| name(key)).collect();
         assert_eq!(names.len(), keys.len(), "{names:?}");
+    }
+
+    #[test]
+    fn a_row_has_the_key_or_its_beginning() {
+        let long = "\u{e9}".repeat(350);
+        assert_eq!(row(&long), long);
+        let (one, other) = (row(&format!("{long}a")), row(&format!("{long}b")));
+        assert!(one != other && one.len() <= ROW && one.starts_with(&long[..600]), "{one} {other}");
     }
 
     proptest! {

@@ -12,11 +12,17 @@ mod session;
 mod sessions;
 mod shared;
 mod statements;
+mod table;
+mod table_contender;
+mod table_grant;
+mod table_rows;
+mod table_state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::shared::GetLock;
+use self::table::Table;
 use crate::config::{
     Config, OptionSpec, Schema, Scheme, UrlParts, Value, ValueKind, Values, encode, encode_path, write_hosts,
 };
@@ -36,7 +42,7 @@ pub static SCHEMA: Schema = Schema {
         OptionSpec::of_service("username", ValueKind::Text),
         OptionSpec { secret: true, ..OptionSpec::of_service("password", ValueKind::Text) },
         OptionSpec::of_service("dbname", ValueKind::Text),
-        OptionSpec { url: true, ..OptionSpec::of_service("mode", ValueKind::Choice(&["get_lock"])) },
+        OptionSpec { url: true, ..OptionSpec::of_service("mode", ValueKind::Choice(&["get_lock", "table"])) },
         OptionSpec { env: false, url: true, ..OptionSpec::of_service("socket", ValueKind::Text) },
         OptionSpec { env: false, url: true, ..OptionSpec::of_service("collateral", ValueKind::Flag) },
         OptionSpec { env: false, url: true, ..OptionSpec::of_service("tls", ValueKind::Flag) },
@@ -46,23 +52,36 @@ pub static SCHEMA: Schema = Schema {
     authority,
 };
 
-fn capabilities(_: &Values) -> Capabilities {
+/// Returns true if the locks are rows of a table.
+fn is_table(values: &Values) -> bool {
+    values.text("mode") == Some("table")
+}
+
+fn capabilities(values: &Values) -> Capabilities {
+    let is_table = is_table(values);
     Capabilities {
         fence: true,
         ttl: true,
         fifo: true,
-        shared: false,
-        permits: false,
+        shared: is_table,
+        permits: is_table,
         handoff: false,
         processes: true,
         fork: true,
         local: false,
         min_ttl: Duration::from_secs(1),
-        guarantee: "one server's memory, and its count of a silent session's time",
+        guarantee: if is_table {
+            "one server's data and wall clock"
+        } else {
+            "one server's memory, and its count of a silent session's time"
+        },
     }
 }
 
 fn connect(config: &Config, context: Context) -> Result<Arc<dyn Backend>> {
+    if is_table(config.values()) {
+        return Ok(Arc::new(Table::new(config, context)?));
+    }
     Ok(Arc::new(GetLock::new(config, context)?))
 }
 

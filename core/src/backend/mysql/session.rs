@@ -26,6 +26,15 @@ use crate::timing;
 /// The longest wait that both servers take.
 const LONGEST_WAIT: u64 = 31_536_000;
 
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Locks of `GET_LOCK`, which end with the session.
+    Locks,
+    /// Rows of the table of leases, which no session owns.
+    Rows,
+}
+
 /// The answer to a try or a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tried {
@@ -193,6 +202,7 @@ impl Session {
     pub(super) async fn begin(
         server: &Arc<Server>,
         context: &Context,
+        purpose: Purpose,
         seconds: u64,
         dedicated: bool,
     ) -> Result<Arc<Self>, Failure> {
@@ -203,23 +213,28 @@ impl Session {
             (conn.is_galera, error::galera),
             (conn.has_several_primaries, error::several_primaries),
         ] {
-            if is_so {
+            if is_so && purpose == Purpose::Locks {
                 return Err(Failure::not_applied(Error::refused(refusal(conn.name()))));
             }
         }
         // Some servers limit the time of a statement, a wait among them.
         let limit = if conn.is_mariadb { "max_statement_time" } else { "max_execution_time" };
         let wait_timeout = if mutant!("mysql-no-wait-timeout") { 28_800 } else { seconds };
-        let sql = format!("SET SESSION wait_timeout={wait_timeout}, {limit}=0; SELECT @@SESSION.wait_timeout");
+        let more = match purpose {
+            Purpose::Locks => "",
+            // In another time zone, an hour of the clock may come twice.
+            Purpose::Rows => ", autocommit=1, time_zone='+00:00'",
+        };
+        let sql = format!("SET SESSION wait_timeout={wait_timeout}, {limit}=0{more}; SELECT @@SESSION.wait_timeout");
         let sent = Instant::now();
         let kept = conn.run(&sql).await?.pop().and_then(|mut rows| rows.pop()?.take::<u64, _>(0));
-        if kept != Some(wait_timeout) {
+        if kept != Some(wait_timeout) && purpose == Purpose::Locks {
             return Err(Failure::not_applied(Error::refused(format!(
                 "{SERVICE} at {} has a wait_timeout of {kept:?} s where {wait_timeout} s were set: use a ttl that it takes",
                 conn.name()
             ))));
         }
-        if conn.is_read_only && server.warns_of_read_only() {
+        if conn.is_read_only && purpose == Purpose::Locks && server.warns_of_read_only() {
             context.warn(&format!(
                 "{SERVICE} at {} is read-only: its locks exclude nobody at the server that takes writes, if it is the replica of \
                  one",
@@ -296,9 +311,20 @@ impl Session {
         self.shared.since().plus(timing::session_limit(self.ttl())).passed()
     }
 
+    /// Returns the number of statements that are asked, or about to be.
+    pub(super) fn load(&self) -> usize {
+        let state = lock(&self.shared.state);
+        state.asks.len() + state.chosen + usize::from(state.asking.is_some())
+    }
+
     /// Returns true if nothing is held, asked or waited for.
     pub(super) fn is_idle(&self) -> bool {
         lock(&self.shared.state).is_idle()
+    }
+
+    /// Returns true if a statement has had no answer for longer than the patience of a request.
+    pub(super) fn is_silent(&self) -> bool {
+        lock(&self.shared.state).is_silent(self.ttl())
     }
 
     /// Notes that a claim has no more use for this lock, which the session holds or may hold.

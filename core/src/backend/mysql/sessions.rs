@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::connection::Server;
 use super::error;
-use super::session::{Chosen, Session};
+use super::session::{Chosen, Purpose, Session};
 use crate::contract::Context;
 use crate::net::failure::Failure;
 use crate::net::request::{Limits, answer_within};
@@ -17,6 +17,9 @@ use crate::timing::PATIENCE;
 
 /// The number of sessions of one ttl that are kept although they have nothing to do.
 const SPARE: usize = 2;
+
+/// The number of sessions over which statements about rows are spread.
+const SPREAD: usize = 4;
 
 /// The number of acquires that wait at once after one that had to.
 const CONTENDED: u32 = 16;
@@ -28,6 +31,7 @@ const NAMES: usize = 1024;
 pub(super) struct Sessions {
     pub(super) server: Arc<Server>,
     context: Context,
+    purpose: Purpose,
     default_ttl: Duration,
     classes: TtlClasses<Class>,
     /// The sessions that were begun because every other had to do with a ttl.
@@ -66,16 +70,28 @@ impl Class {
         of(holds).or_else(|| of(!holds))
     }
 
+    /// Returns the session with the fewest statements, their number, and the number of sessions.
+    fn least_busy(&self, except: Option<&Session>) -> (Option<(Chosen, usize)>, usize) {
+        let sessions = self.tidy();
+        let others = sessions.iter().filter(|one| except.is_none_or(|except| except.number() != one.number()));
+        let loads = others.filter_map(|session| {
+            let load = session.load();
+            session.choose(false).map(|chosen| (chosen, load))
+        });
+        (loads.min_by_key(|(_, load)| *load), sessions.len())
+    }
+
     fn take(&self) -> Option<Arc<Session>> {
         self.tidy().iter().find(|session| session.take()).cloned()
     }
 }
 
 impl Sessions {
-    pub(super) fn new(server: Server, default_ttl: Duration, context: Context) -> Self {
+    pub(super) fn new(server: Server, purpose: Purpose, default_ttl: Duration, context: Context) -> Self {
         Self {
             server: Arc::new(server),
             context,
+            purpose,
             default_ttl,
             classes: TtlClasses::default(),
             others: Class::default(),
@@ -128,6 +144,40 @@ impl Sessions {
         }
     }
 
+    /// Returns a session for statements about rows: one that has nothing to do, a new one, or the one with the fewest
+    /// statements. `except`: another than this one.
+    pub(super) async fn spread(&self, except: Option<&Session>, budget: Duration) -> Result<Chosen, Failure> {
+        let class = &self.others;
+        let (least, many) = class.least_busy(except);
+        let (busy, beginning) = match least {
+            Some((chosen, 0)) => return Ok(chosen),
+            Some((chosen, _)) if many >= SPREAD => return Ok(chosen),
+            Some((chosen, _)) => match class.beginning.try_lock() {
+                Ok(beginning) => (Some(chosen), beginning),
+                Err(_) => return Ok(chosen),
+            },
+            None => match answer_within(budget, class.beginning.lock()).await {
+                Some(beginning) => match class.choose(false, except) {
+                    Some(chosen) => return Ok(chosen),
+                    None => (None, beginning),
+                },
+                None => return Err(self.silent()),
+            },
+        };
+        let budget = if busy.is_some() { budget.min(PATIENCE) } else { budget };
+        let begun = self.begin(self.default_ttl, false, budget).await;
+        drop(beginning);
+        match (begun, busy) {
+            (Ok(session), busy) => {
+                let chosen = session.choose(false);
+                lock(&class.sessions).push(session);
+                chosen.or(busy).ok_or_else(|| self.silent())
+            }
+            (Err(_), Some(busy)) => Ok(busy),
+            (Err(failure), None) => Err(failure),
+        }
+    }
+
     /// Begins a session that no other claim gets. `dedicated`: it isn't kept alive either.
     pub(super) async fn begin(
         &self,
@@ -159,7 +209,10 @@ impl Sessions {
     }
 
     async fn begun(&self, seconds: u64, dedicated: bool) -> Result<Arc<Session>, Failure> {
-        let session = Session::begin(&self.server, &self.context, seconds, dedicated).await?;
+        let session = Session::begin(&self.server, &self.context, self.purpose, seconds, dedicated).await?;
+        if self.purpose == Purpose::Rows {
+            return Ok(session);
+        }
         let mut all = lock(&self.all);
         all.retain(|one| one.strong_count() > 0);
         // The server was started again, or is another one. What holds no lock can go there.

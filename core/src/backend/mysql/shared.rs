@@ -8,7 +8,7 @@ use mysql_async::prelude::FromValue;
 
 use super::connection::{Rows, Server};
 use super::error;
-use super::session::Session;
+use super::session::{Purpose, Session};
 use super::sessions::Sessions;
 use crate::config::Config;
 use crate::contract::Context;
@@ -29,7 +29,7 @@ pub(super) struct GetLock {
 impl GetLock {
     /// Reads the configuration. No I/O.
     pub(super) fn new(config: &Config, context: Context) -> Result<Self> {
-        let sessions = Sessions::new(Server::new(config)?, config.default_ttl(), context.clone());
+        let sessions = Sessions::new(Server::new(config)?, Purpose::Locks, config.default_ttl(), context.clone());
         let collateral = config.values().flag("collateral") == Some(true);
         Ok(Self { collateral, sessions, context })
     }

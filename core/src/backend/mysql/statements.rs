@@ -35,6 +35,9 @@ fn fence_of(uuid: u64) -> u64 {
     (uuid & ((1 << 56) - 1)) << 5
 }
 
+/// The first words of statements that are rolled back together when one of them fails.
+pub(super) const TOGETHER_OR_NOT: &str = "START TRANSACTION";
+
 /// The work of a session's task.
 enum Work {
     Together(Vec<Ask>),
@@ -330,8 +333,11 @@ async fn alone(shared: &Shared, conn: &mut Conn, ask: Ask) -> Result<(), Failure
     match ask {
         Ask::Wait { name, nonce, seconds, answer } => wait(shared, conn, name, nonce, seconds, answer).await,
         Ask::Run { sql, answer } => {
-            let run = run(shared, conn, &sql, shared.ttl, true).await?;
-            drop(answer.send(run.answer));
+            let asked = run(shared, conn, &sql, shared.ttl, true).await?;
+            if asked.answer.is_err() && sql.starts_with(TOGETHER_OR_NOT) {
+                run(shared, conn, "ROLLBACK", shared.ttl, true).await?;
+            }
+            drop(answer.send(asked.answer));
             Ok(())
         }
         ask => {

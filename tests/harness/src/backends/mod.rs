@@ -7,7 +7,7 @@
 /// those with a server. To add a backend, add its name here and its `mod` line below.
 #[macro_export]
 macro_rules! with_backends {
-    ($then:ident $($rest:tt)*) => { $then! { {memory file} {redis etcd mysql zookeeper} $($rest)* } };
+    ($then:ident $($rest:tt)*) => { $then! { {memory file} {redis etcd mysql mysql_table zookeeper} $($rest)* } };
 }
 
 pub mod deployed;
@@ -15,11 +15,12 @@ pub mod etcd;
 pub mod file;
 pub mod memory;
 pub mod mysql;
+pub mod mysql_table;
 pub mod redis;
 pub mod server;
 pub mod zookeeper;
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,12 +42,28 @@ with_backends!(list);
 
 /// One backend of the tests.
 pub trait TestBackend: Debug + Sync {
-    /// Returns the name of the backend's driver, which is the scheme of its URLs.
+    /// Returns the name of the backend in the tests.
     fn name(&self) -> &'static str;
 
-    /// Returns the driver's capabilities without options.
+    /// Returns the name of the backend's driver, which is the scheme of its URLs.
+    fn driver(&self) -> &'static str {
+        self.name()
+    }
+
+    /// Returns the option that each of its URLs has.
+    fn option(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Returns the URL of a place: an address, perhaps with a login.
+    fn url_of(&self, place: &dyn Display) -> String {
+        let url = format!("{}://{place}", self.driver());
+        self.option().map_or(url.clone(), |option| with_option(&url, option))
+    }
+
+    /// Returns the driver's capabilities without more options.
     fn capabilities(&self) -> Capabilities {
-        let driver = driver(self.name());
+        let driver = driver(self.driver());
         (driver.capabilities)(&Values::new(driver.schema))
     }
 
@@ -122,6 +139,21 @@ pub fn named(name: &str) -> Result<&'static dyn TestBackend, String> {
     found.copied().ok_or_else(|| format!("the list in tests/harness/src/backends/mod.rs has no {name}"))
 }
 
+/// Returns the backend of a URL whose driver has this name.
+///
+/// # Errors
+/// If the tests have no such backend.
+pub fn of_url(driver: &str, url: &str) -> Result<&'static dyn TestBackend, String> {
+    let has_option = |backend: &&&dyn TestBackend| backend.option().is_some_and(|option| url.contains(option));
+    let of_driver = || BACKENDS.iter().filter(|backend| backend.driver() == driver);
+    of_driver().find(has_option).map_or_else(|| named(driver), |backend| Ok(*backend))
+}
+
+/// Returns a URL with one more option, or several: `a=b&c=d`.
+pub fn with_option(url: &str, option: &str) -> String {
+    format!("{url}{}{option}", if url.contains('?') { '&' } else { '?' })
+}
+
 /// Returns a case's name as one word of a path.
 fn flat(case: &str) -> String {
     case.replace('/', "-")
@@ -137,7 +169,9 @@ mod tests {
 
     #[test]
     fn every_driver_is_in_the_list_and_in_its_order() {
-        let known: Vec<_> = BACKENDS.iter().map(|backend| backend.name()).collect();
+        let mut known: Vec<_> = BACKENDS.iter().map(|backend| backend.driver()).collect();
+        // A driver may have a backend for each of its modes.
+        known.dedup();
         assert_eq!(known, DRIVERS.iter().map(|driver| driver.schema.name).collect::<Vec<_>>());
     }
 

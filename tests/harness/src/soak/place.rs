@@ -44,7 +44,7 @@ impl Place {
         // The keys belong to this run alone, so that several runs can go on at the same time.
         let mark = format!("soak-{}-{}", std::process::id(), now());
         let keys = (0..keys.max(1)).map(|number| format!("{mark}-{number}")).collect();
-        Ok(Self { backend: backends::named(client.backend())?, server, urls, keys, client })
+        Ok(Self { backend: backends::of_url(client.backend(), &url)?, server, urls, keys, client })
     }
 
     /// Returns the URL for the worker in this slot.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dlock::{Client, Error, Kind};
-use dlock_harness::backends::Setup;
+use dlock_harness::backends::{Setup, with_option};
 use dlock_harness::proxy::Proxy;
 use dlock_harness::scenario::{self, says, works};
 use dlock_harness::server::Certs;
@@ -27,7 +27,8 @@ fn refused(on: On, url: &str) -> Error {
 
 /// A lock goes from one client to another.
 fn is_handed_over(url: &str) {
-    let [a, b] = ["4s", "3s"].map(|timeout| Client::connect(&format!("{url}&connect_timeout={timeout}")).unwrap());
+    let [a, b] = ["connect_timeout=4s", "connect_timeout=3s"]
+        .map(|timeout| Client::connect(&with_option(url, timeout)).unwrap());
     let lease = acquired(&a, "k");
     let waiter = begin(&lock(&b, "k", LONG * 6));
     std::thread::sleep(ms(200));
@@ -51,7 +52,7 @@ fn a_wrong_login_is_told_and_never_shown(on: On) {
 
 fn with(url: &str, options: &[(&str, &Path)]) -> String {
     let options: Vec<_> = options.iter().map(|(name, path)| format!("{name}={}", path.display())).collect();
-    format!("{url}?{}", options.join("&"))
+    with_option(url, &options.join("&"))
 }
 
 fn tls_works_end_to_end_and_says_what_is_wrong(on: On) {
@@ -66,19 +67,20 @@ fn tls_works_end_to_end_and_says_what_is_wrong(on: On) {
     let others = Certs::make(folder.path()).unwrap();
     says(&refused(on, &with(&url, &[("ca", &others.ca)])), false, &remedy);
     says(&refused(on, &url), false, &remedy);
-    says(&refused(on, &(with(&url, &[("ca", &certs.ca)]) + "&sni=elsewhere.example")), false, &remedy);
+    says(&refused(on, &with_option(&with(&url, &[("ca", &certs.ca)]), "sni=elsewhere.example")), false, &remedy);
     // A client that speaks no TLS to a port that does.
     let (_, place) = url.split_once("://").unwrap();
-    let _ = refused(on, &format!("{}://{place}", on.backend.name()));
+    let _ = refused(on, &format!("{}://{place}", on.backend.driver()));
 }
 
 fn certificates_are_read_for_each_connection(on: On) {
     let mut server = on.server_with(Setup { tls: true, ..Setup::default() });
     let (certs, url) = (server.certs(), server.url());
-    let (place, port) = url.rsplit_once(':').unwrap();
+    let (place, _) = url.split_once('?').unwrap_or((&url, ""));
+    let (_, port) = place.rsplit_once(':').unwrap();
     let proxy = Proxy::new(([127, 0, 0, 1], port.parse().unwrap()).into()).unwrap();
     let options = [("ca", &*certs.ca), ("cert", &*certs.client_cert), ("key", &*certs.client_key)];
-    let (url, folder) = (with(&format!("{place}:{}", proxy.port()), &options), certs.ca.parent().unwrap());
+    let (url, folder) = (with(&url.replace(port, &proxy.port().to_string()), &options), certs.ca.parent().unwrap());
     let client = Client::connect(&url).unwrap();
     released(&lock(&client, "k", LONG).acquire().wait().unwrap());
     // All of another authority, and the server begins with its own at once.
@@ -86,7 +88,7 @@ fn certificates_are_read_for_each_connection(on: On) {
     server.restart().unwrap();
     released(&lock(&client, "k", LONG).acquire().wait().unwrap());
     released(&lock(&Client::connect(&url).unwrap(), "k", LONG).acquire().wait().unwrap());
-    let another = Client::connect(&format!("{url}&connect_timeout=4s")).unwrap();
+    let another = Client::connect(&with_option(&url, "connect_timeout=4s")).unwrap();
     released(&lock(&another, "k", LONG).acquire().wait().unwrap());
     // In the middle of being written.
     for path in [&certs.ca, &certs.client_key] {
@@ -118,17 +120,16 @@ fn certificates_are_read_for_each_connection(on: On) {
 fn addresses_that_lead_nowhere_are_told_in_time(on: On) {
     let server = on.server();
     let proxy = proxy(&*server);
-    let name = on.backend.name();
-    let url = format!("{name}://{}", proxy.addr());
+    let url = on.backend.url_of(&proxy.addr());
     proxy.refuse(true);
     says(&refused(on, &url), true, &["refuses the connection", "running"]);
     proxy.refuse(false);
     proxy.blackhole(true);
     says(&refused(on, &url), true, &["overloaded or stopped"]);
-    says(&refused(on, &format!("{name}://no-such-host.invalid")), true, &["no-such-host.invalid"]);
+    says(&refused(on, &on.backend.url_of(&"no-such-host.invalid")), true, &["no-such-host.invalid"]);
     proxy.blackhole(false);
     proxy.cut();
-    works(&format!("{url}?connect_timeout=1400ms"));
+    works(&with_option(&url, "connect_timeout=1400ms"));
 }
 
 fn a_full_server_says_so_and_still_releases(on: On) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dlock::Client;
 use dlock_harness::backends::server::Remote;
-use dlock_harness::backends::{Request, Setup, TestBackend, TestServer};
+use dlock_harness::backends::{Request, Setup, TestBackend, TestServer, with_option};
 use dlock_harness::proxy::Proxy;
 pub(crate) use dlock_harness::scenario::{
     LATE, LONG, SLACK, acquired, begin, heal, lock, ms, released, until, until_clean, until_contenders,
@@ -41,7 +41,8 @@ impl On {
     pub(crate) fn client_with(self, addr: SocketAddr, timeout: Duration) -> Client {
         // Clients of equal configuration would be one contender.
         let timeout = (timeout + Duration::from_micros(next())).as_secs_f64();
-        answered(Client::connect(&format!("{}://{addr}?connect_timeout={timeout:.6}", self.backend.name())).unwrap())
+        let url = with_option(&self.backend.url_of(&addr), &format!("connect_timeout={timeout:.6}"));
+        answered(Client::connect(&url).unwrap())
     }
 
     /// Returns this ttl, or the shortest that the backend keeps.

@@ -7,4 +7,5 @@ mod mutants;
 mod names;
 mod other_clients;
 mod sessions;
+mod table;
 mod waits;
