@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::asks::{Tried, Waited};
 use super::error;
 use super::grant::GetLockGrant;
-use super::session::{Session, Tried, Waited};
+use super::session::Session;
 use super::shared::GetLock;
 use crate::clock::Instant;
 use crate::contract::{Attempt, Claim, Contender, Released, RetryHint};

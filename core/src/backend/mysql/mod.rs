@@ -2,6 +2,7 @@
 //!
 //! What each mode does, what it promises and what breaks it: README.md in this folder.
 
+mod asks;
 mod connection;
 mod contender;
 mod error;

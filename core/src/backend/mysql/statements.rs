@@ -11,9 +11,10 @@ use std::time::Duration;
 use mysql_async::Value;
 use tokio::sync::watch;
 
+use super::asks::{Ask, Shared, Tried, Waited};
 use super::connection::{Conn, Rows};
 use super::error;
-use super::session::{Ask, Shared, Tried, Waited};
+
 use crate::clock::{self, Instant};
 use crate::contract::Released;
 use crate::error::Error;

@@ -123,7 +123,7 @@ impl Place {
     fn read(key: &str, now: u64, line: &str) -> Option<Self> {
         let [id, _, fence, expires, _, _, record] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
         let record = percent_decode_str(record).decode_utf8_lossy().into_owned();
-        let (length, rest) = record.strip_prefix("1 ")?.splitn(2, ' ').nth(1)?.split_once(' ')?;
+        let (length, rest) = record.strip_prefix("1 ")?.split_once(' ')?.1.split_once(' ')?;
         let token = &rest[..length.parse().ok()?];
         let token = if token.is_empty() { id } else { token }.to_owned();
         let left = Duration::from_micros(expires.parse::<u64>().ok()?.saturating_sub(now));
