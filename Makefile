@@ -152,6 +152,7 @@ test-soak: needs-test-soak harness $(BUILT) $(ADDON) $(C_PROGRAMS) ## Run the so
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url etcd --operations 6000 --faults 50 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url etcd3 --operations 20000 --faults 210 --shards 3 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url mysql --operations 20000 --faults 120 --shards 4 --slack 500ms
+	$(call HARNESS,dlock-soak) $(SPEAKERS) --url mysql-table --operations 20000 --faults 200 --shards 4 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url zookeeper --operations 8000 --keys 4 --faults 33 --shards 3 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url zookeeper3 --operations 12000 --keys 4 --faults 45 --shards 3 --slack 500ms
 	$(call HARNESS,dlock-soak) $(SPEAKERS) --url file $(MIXED) 10000

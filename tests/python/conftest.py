@@ -148,6 +148,12 @@ def mysql_url(mysql_address):
 
 
 @pytest.fixture
+def mysql_table_url(mysql_address):
+    """The URL of rows nobody else uses."""
+    return f"mysql://{mysql_address}?mode=table&prefix={uuid.uuid4().hex}:"
+
+
+@pytest.fixture
 def zookeeper_url(zookeeper_address):
     """The URL of nodes nobody else uses."""
     return f"zookeeper://{zookeeper_address}?prefix=/{uuid.uuid4().hex}"
@@ -160,7 +166,7 @@ def memory_url():
 
 
 # A backend is a fixture NAME_url; its name here has the tests of all backends run on it.
-@pytest.fixture(params=["memory", "file", "redis", "etcd", "mysql", "zookeeper"])
+@pytest.fixture(params=["memory", "file", "redis", "etcd", "mysql", "mysql_table", "zookeeper"])
 def url(request):
     """The URL of a backend nobody else uses."""
     return request.getfixturevalue(f"{request.param}_url")
