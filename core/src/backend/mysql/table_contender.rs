@@ -17,6 +17,9 @@ use crate::net::in_doubt::{self, Remnant};
 use crate::runtime::BoxFuture;
 use crate::timing::{self, Backoff, PATIENCE, patience};
 
+/// The number of grants of which about one sweeps the table.
+const SWEEPS: u32 = 256;
+
 /// The longest time for which a claim keeps its place in the queue without a refresh.
 const LONGEST: Duration = Duration::from_secs(3);
 
@@ -170,6 +173,9 @@ impl TableContender {
 
     fn granted(&mut self, seen: &Seen, held: Place, row: &Version) -> Attempt {
         self.is_there = false;
+        if fastrand::u32(..SWEEPS) == 0 {
+            self.table.sweep();
+        }
         let ttl = self.claim.options.ttl;
         let since = seen.since(&held, ttl);
         let grant = TableGrant::new(&self.table, &self.claim, held, row);

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::contract::Context;
 use crate::error::{Error, Result};
 use crate::net::failure::{Failure, Outcome};
-use crate::runtime::lock;
+use crate::runtime::{self, lock};
 use crate::timing::PATIENCE;
 
 /// The number of times in a row that a change meets another one before its caller pauses.
@@ -291,8 +291,10 @@ impl TableRows {
         let version = fastrand::u64(1..1 << 62);
         let (locks, fences) = (&self.locks, &self.fences);
         let write = format!(
-            "INSERT IGNORE INTO {locks} (name, version, claims) SELECT {},{version},{claims} FROM {fences} WHERE id=1",
-            literal(name.as_bytes())
+            "INSERT IGNORE INTO {locks} (name, version, expires, claims) SELECT {},{version},{NOW}+{},{claims} FROM {fences} \
+             WHERE id=1",
+            literal(name.as_bytes()),
+            micros(ttl)
         );
         self.write(&self.granting(&write), name, doubts, patience, end).await
     }
@@ -343,7 +345,7 @@ impl TableRows {
         if row.state.is_empty() {
             return format!("DELETE FROM {locks} WHERE {is_same}");
         }
-        let before = literal(text.before.as_bytes());
+        let (before, expires) = (literal(text.before.as_bytes()), row.state.last_end());
         let claims = match text.after {
             Some(after) => {
                 let fence = format!("(SELECT fence FROM {} WHERE id=1)", self.fences);
@@ -354,10 +356,11 @@ impl TableRows {
         if version == 0 {
             let version = fastrand::u64(1..1 << 62);
             return format!(
-                "INSERT IGNORE INTO {locks} (name, version, claims) SELECT {literal_name},{version},{claims} FROM DUAL"
+                "INSERT IGNORE INTO {locks} (name, version, expires, claims) SELECT \
+                 {literal_name},{version},{expires},{claims} FROM DUAL"
             );
         }
-        format!("UPDATE {locks} SET claims={claims}, version=version+1 WHERE {is_same}")
+        format!("UPDATE {locks} SET claims={claims}, expires={expires}, version=version+1 WHERE {is_same}")
     }
 
     /// Returns the statements of a write that grants: it has the counter for itself from its step until it is done, so no
@@ -384,7 +387,7 @@ impl TableRows {
             format!("INSERT IGNORE INTO {fences} VALUES (1, UNIX_TIMESTAMP()*1048576)"),
             format!(
                 "CREATE TABLE IF NOT EXISTS {locks} (name VARBINARY({}) NOT NULL PRIMARY KEY, version BIGINT UNSIGNED NOT NULL, \
-                 claims MEDIUMBLOB NOT NULL) ENGINE=InnoDB",
+                 expires BIGINT UNSIGNED NOT NULL, claims MEDIUMBLOB NOT NULL, KEY (expires)) ENGINE=InnoDB",
                 keys::ROW
             ),
         ]
@@ -519,6 +522,16 @@ impl TableRows {
     /// Wakes the claims of this client that wait for a lock.
     pub(super) fn wake(&self, name: &str) {
         lock(&self.waiting).get(name).into_iter().flatten().for_each(|(_, wake)| wake.notify_one());
+    }
+
+    /// Deletes some rows in the background whose claims have all expired: of keys that nobody locks any more.
+    pub(super) fn sweep(self: &Arc<Self>) {
+        let table = self.clone();
+        runtime::spawn(async move {
+            let sql = format!("DELETE FROM {} WHERE expires<{NOW}-60000000 ORDER BY expires LIMIT 200", table.locks);
+            // Another sweep comes.
+            let _ = table.ask(&sql, PATIENCE, table.end()).await;
+        });
     }
 
     /// Removes the holders of a lock. Returns false if there are none.

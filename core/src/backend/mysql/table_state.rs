@@ -216,6 +216,11 @@ impl State {
         self.places.iter().filter(|place| place.is_held()).map(|place| place.expires).min()
     }
 
+    /// Returns the time at which all claims have expired.
+    pub(super) fn last_end(&self) -> u64 {
+        self.places.iter().map(|place| place.expires).max().unwrap_or(0)
+    }
+
     /// Returns the holders, and then the claims that wait.
     pub(super) fn contenders(&self, now: u64) -> Vec<ContenderInfo> {
         let (held, waits): (Vec<_>, Vec<_>) = self.places.iter().partition(|place| place.is_held());

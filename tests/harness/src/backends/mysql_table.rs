@@ -89,7 +89,7 @@ impl Cases for Databases {
         let sql = match words {
             ["remove", key] => format!("DELETE FROM {table} WHERE name={}", literal(key)),
             ["replace", key] => format!(
-                "REPLACE INTO {table} SELECT {},1,CONCAT('other x 1 ',{NOW}+300000,' ',{NOW},' - 1%20other%200%20\\n')",
+                "REPLACE INTO {table} SELECT {},1,{NOW}+300000,CONCAT('other x 1 ',{NOW}+300000,' ',{NOW},' - 1%20other%200%20\\n')",
                 literal(key)
             ),
             ["wipe"] => format!("DELETE FROM {table}"),
@@ -237,7 +237,7 @@ impl Remote for Backend {
     fn pattern(&self, request: Request, key: &str) -> String {
         let (table, key) = (format!("`{DATABASE}`.dlock_locks"), literal(key));
         match request {
-            Request::Acquire => format!("INSERT IGNORE INTO {table} (name, version, claims) SELECT {key}"),
+            Request::Acquire => format!("INSERT IGNORE INTO {table} (name, version, expires, claims) SELECT {key}"),
             Request::Release => format!("DELETE FROM {table} WHERE name={key}"),
         }
     }

@@ -44,6 +44,22 @@ fn a_user_who_may_not_make_the_tables_is_told_how() {
 }
 
 #[test]
+fn rows_of_keys_that_nobody_locks_any_more_go() {
+    let server = server();
+    let client = client(&server, "");
+    released(&acquired(&client, "k"));
+    let dead: Vec<_> = (0..500).map(|n| format!("('dead-{n}', 1, 1, 'a x 1 1 1 - a')")).collect();
+    server.rows(&format!("INSERT INTO dlock.dlock_locks VALUES {}", dead.join(",")));
+    let held = acquired(&client, "held");
+    let rows = || server.rows("SELECT name FROM dlock.dlock_locks");
+    until("they are swept", LONG * 3, || {
+        (0..50).for_each(|_| released(&acquired(&client, "k")));
+        rows() == ["held"]
+    });
+    released(&held);
+}
+
+#[test]
 fn keys_that_differ_a_little_are_different_locks() {
     let server = server();
     let (a, b) = (client(&server, ""), client(&server, ""));
