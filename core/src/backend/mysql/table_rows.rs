@@ -454,8 +454,8 @@ impl TableRows {
         }
         loop {
             let chosen = self.sessions.spread(Some(session), end.left()).await?;
-            // The ids of a server begin anew when it is started.
-            if chosen.session().id() == session.id() {
+            // At another server the id is that of somebody else.
+            if chosen.session().place() != session.place() {
                 return Ok(());
             }
             match chosen.session().run(format!("KILL {}", session.id()), PATIENCE.min(end.left())).await {
