@@ -81,7 +81,8 @@ mod tests {
             prop_assert_eq!(a == b, x == y);
             let told = key(&x);
             prop_assert_eq!(told.clone().filter(|_| !x.contains('~')), Some(a.clone()).filter(|_| !x.contains('~')));
-            let head: String = a.chars().take(10).collect();
+            // Each of these has 12 characters of the name at most.
+            let head: String = a.chars().take(8).collect();
             prop_assert!(told.is_some_and(|told| told.starts_with(&head)));
             prop_assert!(x.len() <= LIMIT && !x.starts_with('.') && !x.contains(['/', '\0']) && x.is_ascii());
         }

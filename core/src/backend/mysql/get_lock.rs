@@ -83,7 +83,7 @@ impl Backend for GetLock {
     fn renew<'a>(&'a self, due: &'a [DueLease]) -> BoxFuture<'a, Vec<Result<Renewal>>> {
         Box::pin(async move {
             match DueLease::downcast_all::<GetLockGrant>(due) {
-                Ok(grants) => grant::renew(self, &grants).await,
+                Ok(grants) => grant::renew(&grants).await,
                 Err(error) => vec![Err(error); due.len()],
             }
         })

@@ -70,7 +70,7 @@ impl GetLockGrant {
 }
 
 /// Renews these leases: with one statement for each session, all at the same time.
-pub(super) async fn renew(mysql: &GetLock, due: &[(&GetLockGrant, Duration)]) -> Vec<Result<Renewal>> {
+pub(super) async fn renew(due: &[(&GetLockGrant, Duration)]) -> Vec<Result<Renewal>> {
     let mut asked = Vec::new();
     for (grant, _) in due {
         let session = &grant.session;
@@ -79,10 +79,12 @@ pub(super) async fn renew(mysql: &GetLock, due: &[(&GetLockGrant, Duration)]) ->
         }
     }
     let mut answers: Vec<(u64, Result<Renewal>)> = Vec::with_capacity(asked.len());
-    let end = Instant::now().plus(mysql.sessions.limits(Duration::ZERO).budget);
+    // A session that is silent keeps the others waiting for no longer than that.
+    let shortest = asked.iter().map(|(session, _)| session.ttl()).min().unwrap_or_default();
+    let end = Instant::now().plus(patience(shortest));
     for (session, answered) in asked {
         let ttl = session.ttl();
-        let renewal = match session.answer_within(end.left().min(ttl), answered).await {
+        let renewal = match session.answer_within(end.left(), answered).await {
             _ if session.is_over() => Ok(Renewal::Lost),
             Ok(since) => Ok(Renewal::Kept { since, ttl }),
             Err(Failure { outcome: Outcome::LeaseGone, .. }) => Ok(Renewal::Lost),

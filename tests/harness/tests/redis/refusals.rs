@@ -34,7 +34,7 @@ fn each_refusal_has_its_kind_and_its_remedy() {
         let begun = std::time::Instant::now();
         for error in [
             lock(&client, "k", LONG).try_acquire().wait().unwrap_err(),
-            lock(&client, "k", LONG).wait(ms(400)).acquire().wait().unwrap_err(),
+            lock(&client, "k", LONG).wait(ms(1500)).acquire().wait().unwrap_err(),
             client.contenders("k").wait().unwrap_err(),
             client.break_lock("k").wait().unwrap_err(),
         ] {
@@ -42,7 +42,7 @@ fn each_refusal_has_its_kind_and_its_remedy() {
             assert!(error.message().contains(remedy), "{reply}: {error}");
         }
         // Each is asked again for as long as a request may take, where another server may be found by that.
-        assert!(begun.elapsed() < ms(4400) + LATE + SLACK, "{reply}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < ms(5500) + LATE + SLACK, "{reply}: {:?}", begun.elapsed());
         client.ping().wait().unwrap();
     };
     std::thread::scope(|scope| {
