@@ -1,7 +1,6 @@
 //! The address of a server, and the connection to it.
 
 use std::io::Result;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,7 +67,10 @@ impl Address {
     /// Connects by a driver that has sockets of its own: by this function, which gets one address of the host. Each
     /// connection resolves the name again. The caller limits the time.
     #[cfg(feature = "mysql")]
-    pub(crate) async fn connect_by<T, E, F>(&self, connect: impl Fn(SocketAddr) -> F) -> std::result::Result<T, E>
+    pub(crate) async fn connect_by<T, E, F>(
+        &self,
+        connect: impl Fn(std::net::SocketAddr) -> F,
+    ) -> std::result::Result<T, E>
     where
         T: Send + 'static,
         E: From<std::io::Error> + Send + 'static,
@@ -87,6 +89,7 @@ impl Address {
     }
 
     /// Returns the host's name.
+    #[cfg(feature = "mysql")]
     pub(crate) fn host(&self) -> &str {
         &self.host
     }

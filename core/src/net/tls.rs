@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -106,12 +106,15 @@ async fn on_a_thread<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'stati
 }
 
 /// Returns the certificates that the system trusts.
+#[cfg(feature = "mysql")]
 pub(crate) async fn system_certificates() -> std::io::Result<Vec<CertificateDer<'static>>> {
     on_a_thread(|| rustls_native_certs::load_native_certs().certs).await
 }
 
 /// Chooses a provider of cryptography for drivers that take the process's own, unless the program has chosen one.
+#[cfg(feature = "mysql")]
 pub(crate) fn use_ring() {
+    use tokio_rustls::rustls::crypto::CryptoProvider;
     if CryptoProvider::get_default().is_none() {
         // Another thread may have been faster.
         let _ = ring::default_provider().install_default();
