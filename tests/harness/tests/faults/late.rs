@@ -8,7 +8,7 @@ use dlock_harness::proxy::{Action, Direction};
 use crate::common::{LONG, On, acquired, begin, lock, ms, proxy, released, until};
 
 scenarios! {
-    an_acquire_overtaken_by_its_repetition_locks_nobody_out;
+    an_acquire_overtaken_by_its_repetition_locks_nobody_out needs Reconnect;
     a_late_release_deletes_nothing_of_the_next;
 }
 

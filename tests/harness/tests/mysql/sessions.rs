@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use dlock::{Kind, ReleaseOutcome};
 use dlock_harness::backends::mysql::MySql;
 use dlock_harness::backends::{Setup, TestServer};
-use dlock_harness::proxy::Proxy;
+use dlock_harness::proxy::{Action, Direction, Proxy};
 use dlock_harness::scenario::answered;
 
 use crate::common::{LONG, SLACK, acquired, begin, client, cold, lock, ms, released, says, server, until};
@@ -218,4 +218,24 @@ fn a_free_lock_that_has_no_session_says_why() {
     released(&waiting.join().unwrap().unwrap());
     assert!(begun.elapsed() < ms(500) + SLACK, "{:?}", begun.elapsed());
     drop(others);
+}
+
+/// A session whose statement is held up holds up all its locks. Here it has no other.
+#[test]
+fn a_try_that_is_held_up_is_made_on_another_session_and_locks_nobody_out() {
+    let server = server();
+    let proxy = Proxy::new(TestServer::addr(&server)).unwrap();
+    let (ours, other) = (dlock::Client::connect(&format!("mysql://{}", proxy.addr())).unwrap(), client(&server));
+    let pattern = "GET_LOCK('k'";
+    let rule = proxy.rule(Direction::ToServer, pattern, 1..=1, Action::HoldRequest);
+    let begun = Instant::now();
+    let lease = lock(&ours, "k", ms(2000)).acquire().wait().unwrap();
+    println!("had on another session after {:?}", begun.elapsed());
+    assert_eq!(rule.fired(), 1, "the fault was not injected");
+    assert!(begun.elapsed() < ms(1500) + SLACK, "{:?}", begun.elapsed());
+    proxy.release_held();
+    std::thread::sleep(ms(200));
+    lease.check().unwrap();
+    released(&lease);
+    released(&lock(&other, "k", LONG).wait(ms(1000)).acquire().wait().unwrap());
 }
