@@ -171,7 +171,8 @@ async fn run(shared: &Shared, conn: &mut Conn, sql: &str, limit: Duration, renew
             if error::ends_connection(&error) {
                 return Err(failure);
             }
-            shared.answered(sent, renews);
+            // What would have set wait_timeout again may have failed.
+            shared.answered(sent, renews && !shared.dedicated);
             Ok(Run { sent, answer: Err(failure) })
         }
     }
@@ -197,19 +198,14 @@ async fn together(shared: &Shared, conn: &mut Conn, asks: Vec<Ask>) -> Result<()
     if asks.is_empty() {
         return Ok(());
     }
-    let mut sql = String::new();
-    if shared.dedicated && asks.iter().any(|ask| matches!(ask, Ask::Check { .. })) {
-        // A ping may have shortened it.
-        let _ = write!(sql, "SET SESSION wait_timeout={}; ", shared.ttl.as_secs());
-    }
-    sql += &sql_of(&asks, false);
+    let sql = sql_of(shared, &asks, false);
     let mut run = run(shared, conn, &sql, shared.ttl, true).await?;
     if let Ok(numbers) = run.numbers(conn, checks(&asks))? {
         return share(shared, conn, &numbers, run.sent, asks, false);
     }
     // The statement was stopped, and any part of it may have been done. Each of them can be asked again.
     for ask in asks {
-        let sql = sql_of(std::slice::from_ref(&ask), true);
+        let sql = sql_of(shared, std::slice::from_ref(&ask), true);
         let mut run = self::run(shared, conn, &sql, shared.ttl, true).await?;
         match run.numbers(conn, checks(std::slice::from_ref(&ask)))? {
             Ok(numbers) => share(shared, conn, &numbers, run.sent, vec![ask], true)?,
@@ -245,13 +241,19 @@ fn checks(asks: &[Ask]) -> bool {
 }
 
 /// Returns the statement of these asks. `again`: they were asked before, and may have been done.
-fn sql_of(asks: &[Ask], again: bool) -> String {
-    let mut sql = String::from("SELECT ");
+fn sql_of(shared: &Shared, asks: &[Ask], again: bool) -> String {
+    let mut sql = String::new();
+    // Writing to a String can't fail.
+    if shared.dedicated && checks(asks) {
+        // A ping may have shortened it.
+        let _ = write!(sql, "SET SESSION wait_timeout={}; ", shared.ttl.as_secs());
+    }
+    sql += "SELECT ";
     if checks(asks) {
         sql += "CONNECTION_ID() i,";
     }
     for ask in asks {
-        // Short names: the answer has them too. Writing to a String can't fail.
+        // Short names: the answer has them too.
         let _ = match ask {
             Ask::Try { name, .. } if again => {
                 write!(sql, "IF(IS_USED_LOCK('{name}')<=>CONNECTION_ID(),1,GET_LOCK('{name}',0)) t,UUID_SHORT() u,")
