@@ -1,5 +1,6 @@
 //! A grant of `GET_LOCK`: its session, its renewal and its release.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,31 +72,28 @@ impl GetLockGrant {
 
 /// Renews these leases: with one statement for each session, all at the same time.
 pub(super) async fn renew(due: &[(&GetLockGrant, Duration)]) -> Vec<Result<Renewal>> {
-    let mut asked = Vec::new();
+    let mut asked = HashMap::new();
     for (grant, _) in due {
         let session = &grant.session;
-        if asked.iter().all(|(known, _)| !Arc::ptr_eq(known, session)) {
-            asked.push((session.clone(), session.ask_check()));
-        }
+        asked.entry(session.number()).or_insert_with(|| (session, session.ask_check()));
     }
-    let mut answers: Vec<(u64, Result<Renewal>)> = Vec::with_capacity(asked.len());
     // A session that is silent keeps the others waiting for no longer than that.
-    let shortest = asked.iter().map(|(session, _)| session.ttl()).min().unwrap_or_default();
+    let shortest = asked.values().map(|(session, _)| session.ttl()).min().unwrap_or_default();
     let end = Instant::now().plus(patience(shortest));
-    for (session, answered) in asked {
-        let ttl = session.ttl();
+    let mut answers: HashMap<u64, Result<Renewal>> = HashMap::with_capacity(asked.len());
+    for (number, (session, answered)) in asked {
         let renewal = match session.answer_within(end.left(), answered).await {
             _ if session.is_over() => Ok(Renewal::Lost),
-            Ok(since) => Ok(Renewal::Kept { since, ttl }),
+            Ok(since) => Ok(Renewal::Kept { since, ttl: session.ttl() }),
             Err(Failure { outcome: Outcome::LeaseGone, .. }) => Ok(Renewal::Lost),
             // Only the end of the session ends a lease. Every other error is temporary.
             Err(failure) => Err(failure.error.temporary(true)),
         };
-        answers.push((session.number(), renewal));
+        answers.insert(number, renewal);
     }
     let answer = |grant: &GetLockGrant| {
-        let answer = answers.iter().find(|(number, _)| *number == grant.session.number());
-        answer.map_or_else(|| Err(Error::unavailable("no session")), |(_, answer)| answer.clone())
+        let answer = answers.get(&grant.session.number());
+        answer.cloned().unwrap_or_else(|| Err(Error::unavailable("no session")))
     };
     let kept = |(grant, asked): &(&GetLockGrant, Duration)| match answer(grant) {
         Ok(Renewal::Kept { ttl, .. }) if *asked > ttl => Err(Error::refused(format!(
