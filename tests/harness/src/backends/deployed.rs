@@ -66,13 +66,33 @@ pub trait ServerFault: Send {
 /// A function that begins or ends a fault.
 pub(super) type Act<T> = fn(&T) -> Result<(), String>;
 
+/// Returns the faults of a server that has no others beside it: a pause, and those of its own, which are over as soon as
+/// they have begun.
+pub(super) fn of_server<T: TestServer + 'static>(
+    server: &Arc<T>,
+    own: &[(&'static str, Act<T>)],
+) -> Vec<Box<dyn ServerFault>> {
+    let pause: Act<T> = |server| {
+        server.pause();
+        Ok(())
+    };
+    let resume: Act<T> = |server| {
+        server.resume();
+        Ok(())
+    };
+    let short = |(name, begin): &(&'static str, Act<T>)| (*name, true, *begin, (|_| Ok(())) as Act<T>);
+    let all = [("server-pause", false, pause, resume)].into_iter().chain(own.iter().map(short));
+    let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: server.clone() };
+    all.map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+}
+
 /// A fault of the only server.
-pub(super) struct OfServer<T> {
-    pub(super) name: &'static str,
-    pub(super) is_short: bool,
-    pub(super) begin: Act<T>,
-    pub(super) end: Act<T>,
-    pub(super) server: Arc<T>,
+struct OfServer<T> {
+    name: &'static str,
+    is_short: bool,
+    begin: Act<T>,
+    end: Act<T>,
+    server: Arc<T>,
 }
 
 impl<T: Send + Sync> ServerFault for OfServer<T> {

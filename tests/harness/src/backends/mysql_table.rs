@@ -9,7 +9,7 @@ use dlock::config::{Value, Values};
 use dlock::contract::Capabilities;
 use percent_encoding::percent_decode_str;
 
-use super::deployed::{Act, OfServer};
+use super::deployed::of_server;
 use super::mysql::MySql;
 use super::server::Remote;
 use super::{
@@ -273,24 +273,7 @@ impl Deployed for MySqlTable {
     }
 
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let all: [(_, _, Act<Self>, Act<Self>); 3] = [
-            (
-                "server-pause",
-                false,
-                |server| {
-                    server.pause();
-                    Ok(())
-                },
-                |server| {
-                    server.resume();
-                    Ok(())
-                },
-            ),
-            ("client-kill", true, kill_clients, |_| Ok(())),
-            ("statement-killed", true, kill_statements, |_| Ok(())),
-        ];
-        let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: self.clone() };
-        all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+        of_server(&self, &[("client-kill", kill_clients), ("statement-killed", kill_statements)])
     }
 }
 

@@ -6,8 +6,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use super::{Cluster, Etcd, EtcdOptions};
-use crate::backends::deployed::{Act, ActOn, Ensemble, Kind, Members, OfServer, Role};
-use crate::backends::{Deployed, ServerFault, TestServer};
+use crate::backends::deployed::{ActOn, Ensemble, Kind, Members, Role, of_server};
+use crate::backends::{Deployed, ServerFault};
 
 pub(super) fn alone() -> Result<Arc<dyn Deployed>, String> {
     Ok(Arc::new(Etcd::start(&EtcdOptions::new())?))
@@ -35,32 +35,7 @@ impl Deployed for Etcd {
     }
 
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let all: [(_, _, Act<Self>, Act<Self>); 3] = [
-            (
-                "server-pause",
-                false,
-                |etcd| {
-                    etcd.pause();
-                    Ok(())
-                },
-                |etcd| {
-                    etcd.resume();
-                    Ok(())
-                },
-            ),
-            (
-                "compaction",
-                true,
-                |etcd| {
-                    etcd.compact();
-                    Ok(())
-                },
-                |_| Ok(()),
-            ),
-            ("waiter-removed", true, remove_waiter, |_| Ok(())),
-        ];
-        let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: self.clone() };
-        all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+        of_server(&self, &[("compaction", compact), ("waiter-removed", remove_waiter)])
     }
 }
 
@@ -104,6 +79,11 @@ impl Ensemble for Cluster {
     fn rejoin(&mut self) {
         Self::rejoin(self);
     }
+}
+
+fn compact(etcd: &Etcd) -> Result<(), String> {
+    etcd.compact();
+    Ok(())
 }
 
 /// Deletes the key of a waiter, if there is one. Never deletes the key of a holder: the waiter's key is deleted only if

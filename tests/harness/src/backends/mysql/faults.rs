@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::MySql;
-use crate::backends::deployed::{Act, OfServer};
+use crate::backends::deployed::of_server;
 use crate::backends::{Deployed, ServerFault, Setup, TestServer};
 
 pub(super) fn alone() -> Result<Arc<dyn Deployed>, String> {
@@ -29,23 +29,7 @@ impl Deployed for MySql {
     }
 
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let all: [(_, _, Act<Self>, Act<Self>); 2] = [
-            (
-                "server-pause",
-                false,
-                |server| {
-                    server.pause();
-                    Ok(())
-                },
-                |server| {
-                    server.resume();
-                    Ok(())
-                },
-            ),
-            ("statement-killed", true, kill_statement, |_| Ok(())),
-        ];
-        let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: self.clone() };
-        all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+        of_server(&self, &[("statement-killed", kill_statement)])
     }
 }
 

@@ -104,6 +104,12 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Connects by a server's Unix socket, as the user who may do everything.
+async fn connect(socket: &Path) -> Result<Conn, Error> {
+    let options = OptsBuilder::default().user(Some("root")).socket(socket.to_str()).prefer_socket(false);
+    Conn::new(options.max_allowed_packet(Some(1 << 24)).wait_timeout(Some(28_800))).await
+}
+
 /// A session of another client.
 #[derive(Debug)]
 pub struct Other(Mutex<(tokio::runtime::Runtime, Conn)>);
@@ -285,9 +291,7 @@ impl MySql {
     /// # Errors
     /// Those of the server.
     pub async fn other_client(&self) -> Result<Conn, Error> {
-        let options = OptsBuilder::default().user(Some("root")).socket(self.socket().to_str()).prefer_socket(false);
-        let options = options.max_allowed_packet(Some(1 << 24)).wait_timeout(Some(28_800));
-        Conn::new(options).await
+        connect(&self.socket()).await
     }
 
     /// Returns a session of another client, which runs one statement after another.
@@ -374,8 +378,7 @@ impl MySql {
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             run(async move {
-                let options = OptsBuilder::default().user(Some("root")).socket(socket.to_str()).prefer_socket(false);
-                let mut conn = Conn::new(options).await.map_err(|error| error.to_string())?;
+                let mut conn = connect(&socket).await.map_err(|error| error.to_string())?;
                 let got: Option<Option<u8>> = conn
                     .query_first(format!("SELECT GET_LOCK('{name}', 5)"))
                     .await

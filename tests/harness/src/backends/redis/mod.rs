@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use self::canned::Canned;
 pub use self::server::{Redis, RedisOptions};
-use super::deployed::{Act, OfServer};
+use super::deployed::of_server;
 use super::server::Remote;
 use super::{Cases, Deployed, Deployment, Fault, Login, Request, ServerFault, Setup, TestBackend, TestServer, flat};
 use crate::server::Certs;
@@ -95,24 +95,13 @@ impl Deployed for Redis {
     }
 
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let all: [(_, _, Act<Self>, Act<Self>); 3] = [
-            (
-                "server-pause",
-                false,
-                |redis| {
-                    redis.pause();
-                    Ok(())
-                },
-                |redis| {
-                    redis.resume();
-                    Ok(())
-                },
-            ),
-            ("script-flush", true, |redis| said(redis, &["SCRIPT", "FLUSH"]), |_| Ok(())),
-            ("client-kill", true, |redis| said(redis, KILL_CLIENTS), |_| Ok(())),
-        ];
-        let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: self.clone() };
-        all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+        of_server(
+            &self,
+            &[
+                ("script-flush", |redis| said(redis, &["SCRIPT", "FLUSH"])),
+                ("client-kill", |redis| said(redis, KILL_CLIENTS)),
+            ],
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use zookeeper_client::Error;
 
 use super::{Cluster, LOCKS, ZooKeeper};
-use crate::backends::deployed::{Act, Ensemble, Kind, Members, OfServer, Role};
+use crate::backends::deployed::{Ensemble, Kind, Members, Role, of_server};
 use crate::backends::{Deployed, ServerFault, Setup, TestServer};
 
 /// The unit of time of the soak's servers. It is short, so that a new leader is there before the sessions end.
@@ -45,23 +45,7 @@ impl Deployed for ZooKeeper {
     }
 
     fn faults(self: Arc<Self>) -> Vec<Box<dyn ServerFault>> {
-        let all: [(_, _, Act<Self>, Act<Self>); 2] = [
-            (
-                "server-pause",
-                false,
-                |server| {
-                    server.pause();
-                    Ok(())
-                },
-                |server| {
-                    server.resume();
-                    Ok(())
-                },
-            ),
-            ("waiter-removed", true, remove_waiter, |_| Ok(())),
-        ];
-        let fault = |(name, is_short, begin, end)| OfServer { name, is_short, begin, end, server: self.clone() };
-        all.into_iter().map(|one| Box::new(fault(one)) as Box<dyn ServerFault>).collect()
+        of_server(&self, &[("waiter-removed", remove_waiter)])
     }
 }
 
